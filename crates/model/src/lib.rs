@@ -1,0 +1,21 @@
+//! The nouns of Reelyard, and nothing that acts.
+//!
+//! Every other crate speaks in these types. The crate is pure: no clock, no randomness, no file, no socket.
+//! Forms that are stored or sent carry a version field from the first day (`MediaInfo::version`,
+//! `Plan::version`, `child::PROTOCOL`). Read the modules in the order below: it is the order in which an
+//! upload meets them.
+
+pub mod child;
+pub mod failure;
+pub mod ids;
+pub mod media_info;
+pub mod output;
+pub mod plan;
+pub mod rational;
+pub mod work;
+
+pub use failure::{Failure, FailureClass, FailureCode};
+pub use ids::{AssetId, PlaybackId, TaskId, TenantId, UploadId, WorkerId};
+pub use media_info::MediaInfo;
+pub use plan::Plan;
+pub use rational::Rational;

@@ -1,0 +1,100 @@
+//! The words between a worker and the control plane: offer, grant, verdict, result.
+//!
+//! They cross a process boundary in a fleet (HTTP) and a function call on one machine, in the same form. Every
+//! message of a worker names the task *and* its attempt; the control plane refuses it when the attempt is no longer
+//! the current one (fencing, see Kleppmann, "How to do distributed locking", 2016).
+
+use crate::{
+    AssetId, Failure, MediaInfo, TaskId, WorkerId,
+    child::{Job, Limits},
+    output::{StillsOutput, TrackOutput},
+};
+use serde::{Deserialize, Serialize};
+
+/// The kinds of leased work. `Publish` is done by the control plane itself, under the same leases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskKind {
+    Probe,
+    Encode,
+    Audio,
+    Stills,
+    Publish,
+}
+
+impl TaskKind {
+    pub const ALL: [Self; 5] = [Self::Probe, Self::Encode, Self::Audio, Self::Stills, Self::Publish];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Probe => "probe",
+            Self::Encode => "encode",
+            Self::Audio => "audio",
+            Self::Stills => "stills",
+            Self::Publish => "publish",
+        }
+    }
+}
+
+/// What a worker can take right now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    pub worker: WorkerId,
+    pub kinds: Vec<TaskKind>,
+    pub cpu_millicores: u32,
+    pub memory_bytes: u64,
+}
+
+/// A task handed to a worker under a lease.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Grant {
+    pub task: TaskId,
+    pub asset: AssetId,
+    pub kind: TaskKind,
+    /// The fencing token: rises with every lease of this task.
+    pub attempt: u32,
+    pub job: Job,
+    pub limits: Limits,
+    /// Storage key of the source.
+    pub source_key: String,
+    /// Where outputs go: files of the job are kept under `{output_prefix}/{file}`. Holds the attempt.
+    pub output_prefix: String,
+    /// The lease ends so long after the last heartbeat; send one at a third of it.
+    pub lease_ms: u64,
+    /// W3C trace context of the upload this began with.
+    pub traceparent: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    pub done_us: i64,
+    pub total_us: i64,
+}
+
+/// What a heartbeat is answered with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    Continue,
+    /// Somebody cancelled: stop the child, report nothing more.
+    Cancelled,
+    /// The lease is another's now: stop the child, write nothing more.
+    Lost,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum TaskResult {
+    Probed { info: Box<MediaInfo> },
+    Encoded { encoder: String, tracks: Vec<TrackOutput>, warnings: Vec<String> },
+    Stills { stills: StillsOutput },
+    Published,
+}
+
+/// How an attempt ended, as the worker saw it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "outcome")]
+pub enum Report {
+    Completed { result: TaskResult },
+    Failed { failure: Failure },
+}

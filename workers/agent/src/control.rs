@@ -1,0 +1,46 @@
+//! The two things an agent needs from the world, as traits: the control plane and the depot of bytes.
+//!
+//! On one machine both are function calls into the server (`src/app.rs`); in a fleet they are HTTP and S3. The
+//! agent imports neither the catalogue nor the storage.
+
+use reelyard_model::{
+    TaskId,
+    work::{Grant, Offer, Progress, Report, Verdict},
+};
+use std::{fs::File, future::Future, path::Path};
+
+/// The control plane could not be reached or refused to answer: wait and try again.
+#[derive(Debug, thiserror::Error)]
+#[error("the control plane did not answer: {0}")]
+pub struct ControlUnavailable(pub String);
+
+/// Claim, heartbeat, report.
+pub trait ControlPlane: Send + Sync + 'static {
+    /// The next task that fits the offer, under a fresh lease; `None` when there is nothing to do now.
+    fn claim(&self, offer: &Offer) -> impl Future<Output = Result<Option<Grant>, ControlUnavailable>> + Send;
+    /// Prolongs the lease and stores the progress.
+    fn heartbeat(
+        &self,
+        task: TaskId,
+        attempt: u32,
+        progress: Progress,
+    ) -> impl Future<Output = Result<Verdict, ControlUnavailable>> + Send;
+    /// Ends the attempt. Safe to repeat: a second report of the same attempt gets the first one's verdict. `Lost`
+    /// means that nothing was written.
+    fn report(
+        &self,
+        task: TaskId,
+        attempt: u32,
+        report: Report,
+    ) -> impl Future<Output = Result<Verdict, ControlUnavailable>> + Send;
+    /// Returns when there may be something to claim (a ticket came), or after a while of its own choosing.
+    fn wait_for_ticket(&self) -> impl Future<Output = ()> + Send;
+}
+
+/// Where sources come from and outputs go.
+pub trait Depot: Send + Sync + 'static {
+    /// The source, opened read-only and seekable.
+    fn open_source(&self, key: &str) -> impl Future<Output = std::io::Result<File>> + Send;
+    /// Moves a finished file out of the scratch directory to `key`. On return it is durable. Safe to repeat.
+    fn keep(&self, scratch_file: &Path, key: &str) -> impl Future<Output = std::io::Result<()>> + Send;
+}
