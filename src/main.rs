@@ -1,1 +1,24 @@
-fn main() {}
+//! `reelyard`: server, command line and worker agent. Links no FFmpeg.
+//!
+//! This file only reads the command line and hands over to `cmd/`. Exit status: 0 done, 1 the command failed (the
+//! reason is on standard error), 2 the command line was wrong.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+mod app;
+mod cmd;
+mod flow;
+mod http;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match cmd::Cli::parse().run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("reelyard: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

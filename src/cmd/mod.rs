@@ -1,0 +1,52 @@
+//! The command line: one file per subcommand, each with its `Args` and a `run`.
+
+mod completions;
+mod doctor;
+mod jobs;
+mod plan;
+mod probe;
+mod serve;
+mod upload;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// A self-hosted video platform: resumable uploads in, signed adaptive streams out.
+#[derive(Parser)]
+#[command(name = "reelyard", version, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the server: API, playback origin and a worker on this machine.
+    Serve(serve::Args),
+    /// Upload a video, resuming where an earlier try stopped.
+    Upload(upload::Args),
+    /// List, watch, cancel and retry jobs.
+    Jobs(jobs::Args),
+    /// Show the facts about a media file.
+    Probe(probe::Args),
+    /// Show what would be made of a media file, and why.
+    Plan(plan::Args),
+    /// Show what this machine can do.
+    Doctor(doctor::Args),
+    /// Print a shell completion script.
+    Completions(completions::Args),
+}
+
+impl Cli {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Serve(args) => serve::run(args),
+            Command::Upload(args) => upload::run(args),
+            Command::Jobs(args) => jobs::run(args),
+            Command::Probe(args) => probe::run(args),
+            Command::Plan(args) => plan::run(args),
+            Command::Doctor(args) => doctor::run(args),
+            Command::Completions(args) => completions::run(args),
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! THE STORY: one file per transition of the flow.

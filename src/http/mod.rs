@@ -1,0 +1,1 @@
+//! HTTP: thin shells over the flow, one file per resource.
