@@ -1,0 +1,44 @@
+# Every target installs what it needs by itself (scripts/setup); run `make help` for the list.
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test test-kill lint fmt deny bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## install what the tests need (system packages, browser, clients)
+	@scripts/setup test
+
+build: ## compile reelyard and reelyard-media, optimised
+	@scripts/setup build
+	@scripts/setup player || echo "the page's player was not built; the page will use the browser's own player" >&2
+	@cargo build --release -p reelyard -p reelyard-media
+
+demo: ## from a clean checkout to a playing video, then stay up until Ctrl-C (FILE=... for your own)
+	@scripts/demo $(FILE)
+
+test: ## every suite; closes on the runner's own count line
+	@scripts/test
+
+test-kill: ## the long kill -9 campaign (KILLS=200 SEED=1)
+	@scripts/setup test
+	@cargo build --workspace --bins --quiet
+	@REELYARD_KILLS=$(or $(KILLS),200) REELYARD_SEED=$(or $(SEED),1) cargo nextest run -p reelyard --test kill --no-capture
+
+lint: ## formatting, clippy with denied warnings, licences and bans of dependencies
+	@cargo fmt --all --check
+	@cargo clippy --workspace --all-targets -- -D warnings
+	@$(MAKE) --no-print-directory deny
+
+deny: ## licences, bans and sources of dependencies
+	@cargo deny --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-deny
+	@cargo deny check licenses bans sources
+
+fmt: ## format everything
+	@cargo fmt --all
+
+bench: ## measure against FFmpeg's command line (see benches/README.md)
+	@scripts/setup bench
+	@benches/ladder
+
+clean: ## remove what was built and installed inside the checkout
+	@rm -rf target .tools .scratch console/dist console/node_modules tests/browser/node_modules tests/clients/node_modules
