@@ -1,1 +1,23 @@
-//! (being written)
+//! The upload engine: what may be received, what counts, when it is whole. Pure: no file, socket, clock or random.
+//!
+//! [`engine::Transfer`] holds what is durable of one upload and decides on chunks; [`checksum`] verifies one chunk;
+//! [`whole_hash`] is the SHA-256 of the whole, whose state can be stored and restored; [`tus`] is the tus 1.0.0
+//! dialect: headers in, requests out. `reelyard-storage` carries the engine's decisions to the disk and
+//! `src/http/uploads` carries the dialect to the wire. Other dialects become modules beside `tus`.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+pub mod checksum;
+pub mod engine;
+pub mod tus;
+pub mod whole_hash;
+
+pub use checksum::{Algorithm, Checksum};
+pub use engine::{BodyEnd, Checkpoint, Chunk, ChunkRequest, Refusal, Settled, Transfer};
+pub use whole_hash::WholeHash;
+
+/// Largest upload that is accepted unless the operator says otherwise: twelve hours (the longest video that is
+/// processed) at 90 Mbit/s.
+pub const DEFAULT_MAX_UPLOAD_BYTES: u64 = 512 << 30;
+/// No operator may allow more: sizes are stored in signed 64-bit columns and file systems end at 8 EiB.
+pub const MAX_UPLOAD_BYTES: u64 = i64::MAX as u64;
