@@ -14,8 +14,20 @@ pub mod plan;
 pub mod rational;
 pub mod work;
 
+pub mod state;
+pub mod upload_state;
+pub mod asset_state;
+pub mod task_state;
+pub mod publication_state;
+pub mod retry_policy;
+
 pub use failure::{Failure, FailureClass, FailureCode};
 pub use ids::{AssetId, PlaybackId, TaskId, TenantId, UploadId, WorkerId};
 pub use media_info::MediaInfo;
 pub use plan::Plan;
 pub use rational::Rational;
+
+pub use asset_state::AssetState;
+pub use publication_state::PublicationState;
+pub use task_state::TaskState;
+pub use upload_state::UploadState;

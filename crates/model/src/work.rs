@@ -36,6 +36,16 @@ impl TaskKind {
     }
 }
 
+impl std::str::FromStr for TaskKind {
+    type Err = crate::state::UnknownName;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+            .ok_or_else(|| crate::state::UnknownName::new("TaskKind", text))
+    }
+}
+
 /// What a worker can take right now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
