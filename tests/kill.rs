@@ -205,7 +205,9 @@ fn the_media_child_is_killed_at_random_moments() {
             let Some(pid) = victim else { break };
             std::thread::sleep(Duration::from_millis(chance.below(400)));
             // The child may have ended by itself meanwhile; then this kill counts for nothing.
-            if Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success() {
+            if server.media_children().contains(&pid)
+                && Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success()
+            {
                 remaining -= 1;
             }
         }
