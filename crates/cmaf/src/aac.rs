@@ -44,7 +44,9 @@ impl AacConfig {
             channels @ 1..=6 => channels,
             7 => 8,
             _ => {
-                return Err(CmafError::UnsupportedAac("channels described by a program element, or reserved"));
+                return Err(CmafError::UnsupportedAac(
+                    "channels described by a program element, or reserved",
+                ));
             }
         };
         Ok(Self { bytes: extradata.to_vec(), sample_rate, channels })
