@@ -227,12 +227,13 @@ impl SampleFormat {
 /// ITU-T H.264 section 7.4.1: `00 00 03` stands for `00 00`.
 fn without_emulation_prevention(payload: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(payload.len());
+    let mut zeros = 0;
     for &byte in payload {
-        if byte == 3 && plain.ends_with(&[0, 0]) {
-            // A following zero run starts anew, which the two zeros in `plain` would hide; the first fields of an SPS
-            // never hold three zero bytes in a row, so nothing that is read here is affected.
+        if byte == 3 && zeros >= 2 {
+            zeros = 0;
             continue;
         }
+        zeros = if byte == 0 { zeros + 1 } else { 0 };
         plain.push(byte);
     }
     plain
