@@ -8,7 +8,7 @@ mod metadata;
 mod request;
 
 pub use error::TusError;
-pub use metadata::Metadata;
+pub use metadata::{MAX_METADATA_BYTES, MAX_METADATA_PAIRS, Metadata};
 pub use request::{Append, Creation, Field, Fields, check_version, format_checksum, method_override};
 
 /// The one version that is spoken.
