@@ -1,0 +1,282 @@
+//! Asset rows: listed, cancelled, tried again, deleted; and moved by what happens to their tasks.
+
+use crate::{
+    AssetRow, Catalog, CatalogError, Cursor, EventKind, Page, RenditionRow, TaskRow,
+    events::NewEvent,
+    page::MAX_PAGE_ROWS,
+    publications,
+    rows::{ASSET_SELECT, json, to_json},
+    store::Write,
+    tasks,
+};
+use reelyard_model::{
+    AssetId, AssetState, Plan, TaskState, TenantId,
+    asset_state::{self, AssetEvent},
+    task_state::TaskEvent,
+    work::TaskKind,
+};
+use serde_json::json;
+use sqlx::{AssertSqlSafe, QueryBuilder, Sqlite, SqliteConnection};
+
+/// Warnings kept with an asset; a file that is odd in more ways than these needs no longer list.
+const MAX_WARNINGS: usize = 32;
+
+#[derive(Clone, Debug)]
+pub struct AssetFilter {
+    pub tenant: TenantId,
+    /// Empty: any but deleted.
+    pub states: Vec<AssetState>,
+    /// Part of the title, in any case (ASCII).
+    pub title_contains: Option<String>,
+    pub after: Option<Cursor>,
+    pub limit: u32,
+}
+
+impl Catalog {
+    pub async fn asset(&self, id: AssetId) -> Result<Option<AssetRow>, CatalogError> {
+        let mut connection = self.reader.acquire().await?;
+        find(&mut connection, id).await
+    }
+
+    /// Newest first.
+    pub async fn list_assets(&self, filter: &AssetFilter) -> Result<Page<AssetRow>, CatalogError> {
+        let limit = filter.limit.clamp(1, MAX_PAGE_ROWS);
+        let mut query = QueryBuilder::<Sqlite>::new(ASSET_SELECT);
+        query.push(" WHERE asset.tenant = ").push_bind(filter.tenant.to_string());
+        if filter.states.is_empty() {
+            query.push(" AND asset.state <> 'deleted'");
+        }
+        tasks::push_any_of(&mut query, "asset.state", filter.states.iter().map(|state| state.as_str()));
+        if let Some(part) = &filter.title_contains {
+            query.push(" AND INSTR(LOWER(asset.title), LOWER(").push_bind(part.clone()).push(")) > 0");
+        }
+        if let Some(Cursor(after)) = filter.after {
+            query.push(" AND asset.id < ").push_bind(after.to_string());
+        }
+        query.push(" ORDER BY asset.id DESC LIMIT ").push_bind(i64::from(limit) + 1);
+        let found = query.build().fetch_all(&self.reader).await?;
+        let rows = found.iter().map(AssetRow::read).collect::<Result<Vec<_>, _>>()?;
+        Ok(Page::cut(rows, limit, |row| *row.id.as_uuid()))
+    }
+
+    pub async fn plan(&self, asset: AssetId) -> Result<Option<Plan>, CatalogError> {
+        let found = sqlx::query("SELECT plan FROM plan WHERE asset = ?")
+            .bind(asset.to_string())
+            .fetch_optional(&self.reader)
+            .await?;
+        found.as_ref().map(|row| json(row, "plan")).transpose()
+    }
+
+    /// Largest picture first, sound last.
+    pub async fn renditions(&self, asset: AssetId) -> Result<Vec<RenditionRow>, CatalogError> {
+        let found = sqlx::query(
+            "SELECT * FROM rendition WHERE asset = ? ORDER BY height IS NULL, height DESC, max_bit_rate DESC, name",
+        )
+        .bind(asset.to_string())
+        .fetch_all(&self.reader)
+        .await?;
+        found.iter().map(RenditionRow::read).collect()
+    }
+
+    /// Stops all work on it. Safe to repeat; refused once it is ready.
+    pub async fn cancel_asset(&self, id: AssetId, now_ms: i64) -> Result<AssetRow, CatalogError> {
+        let mut write = self.write().await?;
+        let mut asset = require(write.connection(), id).await?;
+        cancel(&mut write, &mut asset, now_ms).await?;
+        self.commit(write).await?;
+        Ok(asset)
+    }
+
+    /// Another try for all that died or was cancelled; what is done stays done.
+    pub async fn retry_asset(&self, id: AssetId, now_ms: i64) -> Result<AssetRow, CatalogError> {
+        let mut write = self.write().await?;
+        let mut asset = require(write.connection(), id).await?;
+        retry(&mut write, &mut asset, now_ms).await?;
+        self.commit(write).await?;
+        Ok(asset)
+    }
+
+    /// Stops all work, takes it off the air and leaves a tombstone; the sweep removes the files. Safe to repeat.
+    pub async fn delete_asset(&self, id: AssetId, now_ms: i64) -> Result<AssetRow, CatalogError> {
+        let mut write = self.write().await?;
+        let mut asset = require(write.connection(), id).await?;
+        cancel_open_tasks(&mut write, asset.id, now_ms).await?;
+        publications::withdraw(&mut write, asset.id, now_ms).await?;
+        sqlx::query("UPDATE asset SET swept_ms = NULL WHERE id = ? AND state <> 'deleted'")
+            .bind(id.to_string())
+            .execute(write.connection())
+            .await?;
+        move_asset(
+            &mut write,
+            &mut asset,
+            AssetEvent::Delete,
+            Some(EventKind::ASSET_DELETED),
+            json!({}),
+            now_ms,
+        )
+        .await?;
+        self.commit(write).await?;
+        Ok(asset)
+    }
+
+    /// Assets whose end was reached and whose superfluous files were not removed yet.
+    pub async fn assets_to_sweep(&self) -> Result<Vec<AssetRow>, CatalogError> {
+        let found = sqlx::query(AssertSqlSafe(format!(
+            "{ASSET_SELECT} WHERE asset.swept_ms IS NULL AND asset.state IN ('ready', 'failed', 'cancelled', 'deleted')"
+        )))
+        .fetch_all(&self.reader)
+        .await?;
+        found.iter().map(AssetRow::read).collect()
+    }
+
+    pub async fn asset_swept(&self, id: AssetId, now_ms: i64) -> Result<(), CatalogError> {
+        let mut write = self.write().await?;
+        sqlx::query("UPDATE asset SET swept_ms = ? WHERE id = ?")
+            .bind(now_ms)
+            .bind(id.to_string())
+            .execute(write.connection())
+            .await?;
+        self.commit(write).await
+    }
+}
+
+async fn find(connection: &mut SqliteConnection, id: AssetId) -> Result<Option<AssetRow>, CatalogError> {
+    let found = sqlx::query(AssertSqlSafe(format!("{ASSET_SELECT} WHERE asset.id = ?")))
+        .bind(id.to_string())
+        .fetch_optional(connection)
+        .await?;
+    found.as_ref().map(AssetRow::read).transpose()
+}
+
+pub(crate) async fn require(
+    connection: &mut SqliteConnection,
+    id: AssetId,
+) -> Result<AssetRow, CatalogError> {
+    find(connection, id).await?.ok_or_else(|| CatalogError::not_found("asset", id))
+}
+
+/// The one way in which a stored asset changes state. `kind`: the event to publish when it did change.
+pub(crate) async fn move_asset(
+    write: &mut Write,
+    asset: &mut AssetRow,
+    event: AssetEvent,
+    kind: Option<EventKind>,
+    mut data: serde_json::Value,
+    now_ms: i64,
+) -> Result<(), CatalogError> {
+    let from = asset.state;
+    asset.state = asset_state::next(from, event)?;
+    asset.updated_ms = now_ms;
+    sqlx::query("UPDATE asset SET state = ?, updated_ms = ? WHERE id = ?")
+        .bind(asset.state.as_str())
+        .bind(now_ms)
+        .bind(asset.id.to_string())
+        .execute(write.connection())
+        .await?;
+    let Some(kind) = kind.filter(|_| from != asset.state) else {
+        return Ok(());
+    };
+    data["state"] = json!(asset.state);
+    data["from"] = json!(from);
+    write
+        .emit(NewEvent {
+            at_ms: now_ms,
+            tenant: asset.tenant,
+            kind,
+            upload: asset.upload,
+            asset: Some(asset.id),
+            task: None,
+            data,
+        })
+        .await
+}
+
+pub(crate) async fn cancel(write: &mut Write, asset: &mut AssetRow, now_ms: i64) -> Result<(), CatalogError> {
+    move_asset(write, asset, AssetEvent::Cancel, Some(EventKind::ASSET_CANCELLED), json!({}), now_ms).await?;
+    cancel_open_tasks(write, asset.id, now_ms).await
+}
+
+pub(crate) async fn retry(write: &mut Write, asset: &mut AssetRow, now_ms: i64) -> Result<(), CatalogError> {
+    move_asset(write, asset, AssetEvent::Retry, Some(EventKind::ASSET_RETRIED), json!({}), now_ms).await?;
+    sqlx::query("UPDATE asset SET failure = NULL, swept_ms = NULL WHERE id = ?")
+        .bind(asset.id.to_string())
+        .execute(write.connection())
+        .await?;
+    asset.failure = None;
+    let mut all = tasks::of_asset(write.connection(), asset.id).await?;
+    // Publish last: whether it has to wait depends on what the others became.
+    all.sort_by_key(|task| task.kind == TaskKind::Publish);
+    for task in &mut all {
+        if matches!(task.state, TaskState::Dead | TaskState::Cancelled) {
+            tasks::retry_with_counters_reset(write, task, now_ms).await?;
+        }
+    }
+    if asset.media_info.is_some() {
+        move_asset(write, asset, AssetEvent::Planned, None, json!({}), now_ms).await?;
+    }
+    Ok(())
+}
+
+/// A task that the asset cannot do without is dead: the asset has failed, and the rest of its work is pointless.
+pub(crate) async fn fail_with(write: &mut Write, task: &TaskRow, now_ms: i64) -> Result<(), CatalogError> {
+    let mut asset = require(write.connection(), task.asset).await?;
+    let Some(failure) = &task.failure else {
+        return Err(CatalogError::Unreadable {
+            what: "task",
+            reason: format!("{} died without a failure", task.id),
+        });
+    };
+    sqlx::query("UPDATE asset SET failure = ? WHERE id = ?")
+        .bind(to_json("failure", failure)?)
+        .bind(asset.id.to_string())
+        .execute(write.connection())
+        .await?;
+    let data = json!({ "code": failure.code, "message": failure.code.for_creator(), "task_kind": task.kind });
+    move_asset(write, &mut asset, AssetEvent::Fail, Some(EventKind::ASSET_FAILED), data, now_ms).await?;
+    cancel_open_tasks(write, asset.id, now_ms).await
+}
+
+/// A task that the asset can do without is dead: say so and go on.
+pub(crate) async fn warn_without(write: &mut Write, task: &TaskRow, now_ms: i64) -> Result<(), CatalogError> {
+    let mut asset = require(write.connection(), task.asset).await?;
+    let sentence = match task.kind {
+        TaskKind::Audio => "The sound of this video could not be processed, so it plays without sound.",
+        TaskKind::Stills => "No preview pictures could be made for this video.",
+        TaskKind::Probe | TaskKind::Encode | TaskKind::Publish => {
+            "A part of this video could not be processed."
+        }
+    };
+    asset.updated_ms = now_ms;
+    add_warnings(write, &mut asset, &[sentence.to_owned()]).await
+}
+
+/// Adds what is not there yet.
+pub(crate) async fn add_warnings(
+    write: &mut Write,
+    asset: &mut AssetRow,
+    warnings: &[String],
+) -> Result<(), CatalogError> {
+    let before = asset.warnings.len();
+    for warning in warnings {
+        if asset.warnings.len() < MAX_WARNINGS && !asset.warnings.contains(warning) {
+            asset.warnings.push(warning.clone());
+        }
+    }
+    if asset.warnings.len() > before {
+        sqlx::query("UPDATE asset SET warnings = ? WHERE id = ?")
+            .bind(to_json("warnings", &asset.warnings)?)
+            .bind(asset.id.to_string())
+            .execute(write.connection())
+            .await?;
+    }
+    Ok(())
+}
+
+async fn cancel_open_tasks(write: &mut Write, asset: AssetId, now_ms: i64) -> Result<(), CatalogError> {
+    for mut task in tasks::of_asset(write.connection(), asset).await? {
+        if !task.state.is_terminal() {
+            tasks::move_task(write, &mut task, TaskEvent::Cancel, now_ms).await?;
+        }
+    }
+    Ok(())
+}

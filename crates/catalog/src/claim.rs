@@ -1,0 +1,266 @@
+//! Leases: a task is claimed by one worker at a time, kept by heartbeats, given back or lost.
+
+use crate::{
+    AssetRow, Catalog, CatalogError, TaskRow, assets,
+    rows::{json, to_json},
+    store::Write,
+    tasks,
+};
+use reelyard_model::{
+    Failure, FailureCode, Plan, TaskId, TaskState, WorkerId,
+    retry_policy::{self, WhatNext},
+    task_state::{self, TaskEvent},
+    work::{Progress, TaskKind},
+};
+use sqlx::{QueryBuilder, Row, Sqlite};
+
+#[derive(Clone, Debug)]
+pub struct ClaimRequest {
+    pub worker: WorkerId,
+    pub kinds: Vec<TaskKind>,
+    pub lease_ms: u64,
+    pub now_ms: i64,
+}
+
+/// A task under a fresh lease, with what a grant is made of.
+#[derive(Clone, Debug)]
+pub struct Claimed {
+    pub task: TaskRow,
+    pub asset: AssetRow,
+    pub plan: Option<Plan>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeartbeatAnswer {
+    Continue,
+    Cancelled,
+    /// The lease is over: another may have it.
+    Lost,
+}
+
+impl Catalog {
+    /// The most urgent ready task of these kinds, then the oldest, under a fresh lease and attempt.
+    pub async fn claim(&self, request: &ClaimRequest) -> Result<Option<Claimed>, CatalogError> {
+        // Looking costs no write lock: idle workers ask often.
+        if request.kinds.is_empty() || !self.anything_to_claim(request).await? {
+            return Ok(None);
+        }
+        let mut write = self.write().await?;
+        end_back_offs(&mut write, request.now_ms).await?;
+        let mut query = QueryBuilder::<Sqlite>::new("SELECT * FROM task WHERE state = 'ready'");
+        tasks::push_any_of(&mut query, "kind", request.kinds.iter().map(|kind| kind.as_str()));
+        query.push(" ORDER BY priority DESC, created_ms, ordinal, id LIMIT 1");
+        let Some(row) = query.build().fetch_optional(write.connection()).await? else {
+            self.commit(write).await?;
+            return Ok(None);
+        };
+        let mut task = TaskRow::read(&row)?;
+        task.attempt += 1;
+        task.worker = Some(request.worker);
+        task.lease_until_ms = Some(request.now_ms.saturating_add_unsigned(request.lease_ms));
+        task.started_ms = Some(request.now_ms);
+        task.done_us = 0;
+        tasks::move_task(&mut write, &mut task, TaskEvent::Claim, request.now_ms).await?;
+        sqlx::query("UPDATE task SET attempt = ?, started_ms = ?, done_us = 0 WHERE id = ?")
+            .bind(task.attempt)
+            .bind(request.now_ms)
+            .bind(task.id.to_string())
+            .execute(write.connection())
+            .await?;
+        let asset = assets::require(write.connection(), task.asset).await?;
+        let plan = sqlx::query("SELECT plan FROM plan WHERE asset = ?")
+            .bind(task.asset.to_string())
+            .fetch_optional(write.connection())
+            .await?;
+        let plan = plan.as_ref().map(|row| json(row, "plan")).transpose()?;
+        self.commit(write).await?;
+        Ok(Some(Claimed { task, asset, plan }))
+    }
+
+    async fn anything_to_claim(&self, request: &ClaimRequest) -> Result<bool, CatalogError> {
+        let mut query = QueryBuilder::<Sqlite>::new(
+            "SELECT EXISTS (SELECT 1 FROM task WHERE (state = 'ready' OR (state = 'retry_wait' AND not_before_ms <= ",
+        );
+        query.push_bind(request.now_ms).push("))");
+        tasks::push_any_of(&mut query, "kind", request.kinds.iter().map(|kind| kind.as_str()));
+        query.push(")");
+        let row = query.build().fetch_one(&self.reader).await?;
+        Ok(row.try_get::<i64, _>(0)? != 0)
+    }
+
+    /// Prolongs the lease and stores the progress.
+    pub async fn heartbeat(
+        &self,
+        id: TaskId,
+        attempt: u32,
+        progress: Progress,
+        lease_ms: u64,
+        now_ms: i64,
+    ) -> Result<HeartbeatAnswer, CatalogError> {
+        let mut write = self.write().await?;
+        let task = tasks::require(write.connection(), id).await?;
+        if task.attempt != attempt {
+            return Ok(HeartbeatAnswer::Lost);
+        }
+        if task.state == TaskState::Cancelled {
+            return Ok(HeartbeatAnswer::Cancelled);
+        }
+        if task_state::next(task.state, TaskEvent::Heartbeat).is_err() {
+            return Ok(HeartbeatAnswer::Lost);
+        }
+        sqlx::query(
+            "UPDATE task SET lease_until_ms = ?, done_us = ?, total_us = ?, updated_ms = ? WHERE id = ?",
+        )
+        .bind(now_ms.saturating_add_unsigned(lease_ms))
+        .bind(progress.done_us)
+        .bind(progress.total_us)
+        .bind(now_ms)
+        .bind(id.to_string())
+        .execute(write.connection())
+        .await?;
+        self.commit(write).await?;
+        Ok(HeartbeatAnswer::Continue)
+    }
+
+    /// The worker gives the task back unharmed (it is being shut down). False: it was not its any more.
+    pub async fn release(&self, id: TaskId, attempt: u32, now_ms: i64) -> Result<bool, CatalogError> {
+        let mut write = self.write().await?;
+        let mut task = tasks::require(write.connection(), id).await?;
+        if task.attempt != attempt || task_state::next(task.state, TaskEvent::Release).is_err() {
+            return Ok(false);
+        }
+        tasks::move_task(&mut write, &mut task, TaskEvent::Release, now_ms).await?;
+        self.commit(write).await?;
+        Ok(true)
+    }
+
+    /// All leases of workers that lived in a server process. Called at the start of a server, when that process is
+    /// known to be gone. Counted as nothing: the server's end says nothing about the task.
+    pub async fn release_in_process_leases(&self, now_ms: i64) -> Result<Vec<TaskRow>, CatalogError> {
+        let mut write = self.write().await?;
+        let found = sqlx::query(
+            "SELECT * FROM task WHERE state = 'leased'
+             AND worker IN (SELECT id FROM worker WHERE in_process = 1)",
+        )
+        .fetch_all(write.connection())
+        .await?;
+        let mut released = Vec::with_capacity(found.len());
+        for row in &found {
+            let mut task = TaskRow::read(row)?;
+            tasks::move_task(&mut write, &mut task, TaskEvent::Release, now_ms).await?;
+            released.push(task);
+        }
+        self.commit(write).await?;
+        Ok(released)
+    }
+
+    /// Leases that ran out: tried again after a while, or quarantined. `random` is uniform over u32.
+    pub async fn lose_expired_leases(&self, now_ms: i64, random: u32) -> Result<Vec<TaskRow>, CatalogError> {
+        let expired: i64 =
+            sqlx::query_scalar("SELECT COUNT(*) FROM task WHERE state = 'leased' AND lease_until_ms < ?")
+                .bind(now_ms)
+                .fetch_one(&self.reader)
+                .await?;
+        if expired == 0 {
+            return Ok(Vec::new());
+        }
+        let mut write = self.write().await?;
+        let found =
+            sqlx::query("SELECT * FROM task WHERE state = 'leased' AND lease_until_ms < ? ORDER BY id")
+                .bind(now_ms)
+                .fetch_all(write.connection())
+                .await?;
+        let mut lost = Vec::with_capacity(found.len());
+        for (index, row) in (0u32..).zip(&found) {
+            let mut task = TaskRow::read(row)?;
+            // Weyl steps of the golden ratio spread one random number over all of them.
+            lose(&mut write, &mut task, now_ms, random.wrapping_add(index.wrapping_mul(0x9E37_79B9))).await?;
+            lost.push(task);
+        }
+        self.commit(write).await?;
+        Ok(lost)
+    }
+
+    /// Tasks whose back-off is over become ready, so that they show as such. Returns how many.
+    pub async fn end_back_offs(&self, now_ms: i64) -> Result<usize, CatalogError> {
+        let due: i64 =
+            sqlx::query_scalar("SELECT COUNT(*) FROM task WHERE state = 'retry_wait' AND not_before_ms <= ?")
+                .bind(now_ms)
+                .fetch_one(&self.reader)
+                .await?;
+        if due == 0 {
+            return Ok(0);
+        }
+        let mut write = self.write().await?;
+        let ended = end_back_offs(&mut write, now_ms).await?;
+        self.commit(write).await?;
+        Ok(ended)
+    }
+}
+
+async fn end_back_offs(write: &mut Write, now_ms: i64) -> Result<usize, CatalogError> {
+    let found = sqlx::query("SELECT * FROM task WHERE state = 'retry_wait' AND not_before_ms <= ?")
+        .bind(now_ms)
+        .fetch_all(write.connection())
+        .await?;
+    for row in &found {
+        let mut task = TaskRow::read(row)?;
+        tasks::move_task(write, &mut task, TaskEvent::BackOffOver, now_ms).await?;
+    }
+    Ok(found.len())
+}
+
+async fn lose(write: &mut Write, task: &mut TaskRow, now_ms: i64, random: u32) -> Result<(), CatalogError> {
+    task.lost_count += 1;
+    let worker = task.worker.map_or_else(|| "unknown".to_owned(), |worker| worker.to_string());
+    let failure = Failure::new(
+        FailureCode::LeaseLost,
+        format!(
+            "worker {worker} sent no heartbeat in time (attempt {}, loss {})",
+            task.attempt, task.lost_count
+        ),
+    );
+    let what_next = retry_policy::after_loss(task.lost_count, random);
+    sqlx::query("UPDATE task SET lost_count = ? WHERE id = ?")
+        .bind(task.lost_count)
+        .bind(task.id.to_string())
+        .execute(write.connection())
+        .await?;
+    let event = match what_next {
+        WhatNext::RetryAfter { .. } => TaskEvent::LoseForNow,
+        WhatNext::GiveUp => TaskEvent::LoseForGood,
+    };
+    settle_failure(write, task, failure, event, what_next, now_ms).await
+}
+
+/// Stores the failure, moves the task, and tells the asset when the task is dead.
+pub(crate) async fn settle_failure(
+    write: &mut Write,
+    task: &mut TaskRow,
+    failure: Failure,
+    event: TaskEvent,
+    what_next: WhatNext,
+    now_ms: i64,
+) -> Result<(), CatalogError> {
+    task.not_before_ms = match what_next {
+        WhatNext::RetryAfter { wait_ms } => now_ms.saturating_add_unsigned(wait_ms),
+        WhatNext::GiveUp => 0,
+    };
+    sqlx::query("UPDATE task SET failure = ?, not_before_ms = ? WHERE id = ?")
+        .bind(to_json("failure", &failure)?)
+        .bind(task.not_before_ms)
+        .bind(task.id.to_string())
+        .execute(write.connection())
+        .await?;
+    task.failure = Some(failure);
+    tasks::move_task(write, task, event, now_ms).await?;
+    if task.state != TaskState::Dead {
+        return Ok(());
+    }
+    if task.required {
+        assets::fail_with(write, task, now_ms).await
+    } else {
+        assets::warn_without(write, task, now_ms).await?;
+        tasks::unblock_dependents(write, task, now_ms).await
+    }
+}

@@ -1,0 +1,298 @@
+//! How an attempt ended, and what follows from it in the same transaction. Every method is conditional on the attempt
+//! and safe to repeat.
+
+use crate::{
+    Catalog, CatalogError, EventKind, TaskRow, assets,
+    claim::settle_failure,
+    publications,
+    rows::{signed, to_json},
+    store::Write,
+    tasks,
+};
+use reelyard_model::{
+    Failure, MediaInfo, Plan, PlaybackId, TaskId, TaskState,
+    asset_state::AssetEvent,
+    retry_policy::{self, WhatNext},
+    task_state::{self, TaskEvent},
+    work::{TaskKind, TaskResult},
+};
+use serde_json::json;
+
+/// What became of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// Stored, with all that follows from it.
+    Now,
+    /// Stored before: the same report came twice.
+    Before,
+    /// Somebody cancelled meanwhile: nothing was written.
+    Cancelled,
+    /// The lease is another's, or over: nothing was written.
+    Lost,
+}
+
+#[derive(Clone, Debug)]
+pub struct NewTask {
+    pub id: TaskId,
+    pub kind: TaskKind,
+    pub ordinal: u32,
+    pub required: bool,
+    pub priority: i32,
+    /// Tasks that have to end first, of the same batch or older.
+    pub needs: Vec<TaskId>,
+}
+
+#[derive(Clone, Debug)]
+pub struct NewRendition {
+    pub name: String,
+    /// `video` or `audio`.
+    pub kind: &'static str,
+    pub width: Option<u32>,
+    pub height: Option<u32>,
+    pub max_bit_rate: u64,
+}
+
+/// A probe that worked: facts, plan, and the tasks that come of it.
+#[derive(Clone, Debug)]
+pub struct CompletedProbe {
+    pub task: TaskId,
+    pub attempt: u32,
+    pub info: MediaInfo,
+    pub plan: Plan,
+    pub tasks: Vec<NewTask>,
+    pub renditions: Vec<NewRendition>,
+    /// Kept only when the asset has none yet.
+    pub playback_id: PlaybackId,
+    pub now_ms: i64,
+}
+
+/// An encode, audio or stills task that worked.
+#[derive(Clone, Debug)]
+pub struct CompletedTask {
+    pub task: TaskId,
+    pub attempt: u32,
+    pub result: TaskResult,
+    /// For the creator; added to the asset's.
+    pub warnings: Vec<String>,
+    pub now_ms: i64,
+}
+
+#[derive(Clone, Debug)]
+pub struct PublishedRendition {
+    pub name: String,
+    pub codecs: String,
+    pub byte_len: u64,
+}
+
+/// All files lie under `prefix`, durable: from this transaction on they play.
+#[derive(Clone, Debug)]
+pub struct CompletedPublish {
+    pub task: TaskId,
+    pub attempt: u32,
+    pub prefix: String,
+    pub summary: serde_json::Value,
+    pub renditions: Vec<PublishedRendition>,
+    pub now_ms: i64,
+}
+
+#[derive(Clone, Debug)]
+pub struct FailedTask {
+    pub task: TaskId,
+    pub attempt: u32,
+    pub failure: Failure,
+    /// Uniform over u32, for the back-off.
+    pub random: u32,
+    pub now_ms: i64,
+}
+
+impl Catalog {
+    pub async fn complete_probe(&self, done: CompletedProbe) -> Result<Settled, CatalogError> {
+        let mut write = self.write().await?;
+        let mut task = match leased_as(&mut write, done.task, done.attempt, TaskEvent::Complete).await? {
+            Ok(task) => task,
+            Err(settled) => return Ok(settled),
+        };
+        let result = TaskResult::Probed { info: Box::new(done.info.clone()) };
+        store_done(&mut write, &mut task, &result, done.now_ms).await?;
+        sqlx::query(
+            "INSERT INTO plan (asset, plan, created_ms) VALUES (?, ?, ?)
+             ON CONFLICT (asset) DO UPDATE SET plan = excluded.plan, created_ms = excluded.created_ms",
+        )
+        .bind(task.asset.to_string())
+        .bind(to_json("plan", &done.plan)?)
+        .bind(done.now_ms)
+        .execute(write.connection())
+        .await?;
+        sqlx::query("UPDATE asset SET media_info = ? WHERE id = ?")
+            .bind(to_json("media_info", &done.info)?)
+            .bind(task.asset.to_string())
+            .execute(write.connection())
+            .await?;
+        for rendition in &done.renditions {
+            insert_rendition(&mut write, &task, rendition).await?;
+        }
+        publications::prepare(&mut write, task.asset, done.playback_id, done.now_ms).await?;
+        let owner = tasks::TaskOwner {
+            asset: task.asset,
+            tenant: task.tenant,
+            traceparent: &task.traceparent,
+            now_ms: done.now_ms,
+        };
+        for new in &done.tasks {
+            let state = if new.needs.is_empty() { TaskState::Ready } else { TaskState::Blocked };
+            tasks::insert_task(&mut write, &owner, new, state).await?;
+        }
+        let mut asset = assets::require(write.connection(), task.asset).await?;
+        assets::add_warnings(&mut write, &mut asset, &done.info.warnings).await?;
+        let data = json!({ "duration_us": done.plan.duration_us, "tasks": done.tasks.len() });
+        assets::move_asset(
+            &mut write,
+            &mut asset,
+            AssetEvent::Planned,
+            Some(EventKind::ASSET_PLANNED),
+            data,
+            done.now_ms,
+        )
+        .await?;
+        self.commit(write).await?;
+        Ok(Settled::Now)
+    }
+
+    pub async fn complete_task(&self, done: CompletedTask) -> Result<Settled, CatalogError> {
+        let mut write = self.write().await?;
+        let mut task = match leased_as(&mut write, done.task, done.attempt, TaskEvent::Complete).await? {
+            Ok(task) => task,
+            Err(settled) => return Ok(settled),
+        };
+        store_done(&mut write, &mut task, &done.result, done.now_ms).await?;
+        let mut asset = assets::require(write.connection(), task.asset).await?;
+        assets::add_warnings(&mut write, &mut asset, &done.warnings).await?;
+        tasks::unblock_dependents(&mut write, &task, done.now_ms).await?;
+        self.commit(write).await?;
+        Ok(Settled::Now)
+    }
+
+    /// The one conditional update that publishes.
+    pub async fn complete_publish(&self, done: CompletedPublish) -> Result<Settled, CatalogError> {
+        let mut write = self.write().await?;
+        let mut task = match leased_as(&mut write, done.task, done.attempt, TaskEvent::Complete).await? {
+            Ok(task) => task,
+            Err(settled) => return Ok(settled),
+        };
+        store_done(&mut write, &mut task, &TaskResult::Published, done.now_ms).await?;
+        for rendition in &done.renditions {
+            sqlx::query("UPDATE rendition SET codecs = ?, byte_len = ? WHERE asset = ? AND name = ?")
+                .bind(&rendition.codecs)
+                .bind(signed(rendition.byte_len))
+                .bind(task.asset.to_string())
+                .bind(&rendition.name)
+                .execute(write.connection())
+                .await?;
+        }
+        let playback_id = publications::go_live(&mut write, &task, &done).await?;
+        let mut asset = assets::require(write.connection(), task.asset).await?;
+        let data = json!({ "playback_id": playback_id });
+        sqlx::query("UPDATE asset SET ready_ms = ?, failure = NULL WHERE id = ?")
+            .bind(done.now_ms)
+            .bind(task.asset.to_string())
+            .execute(write.connection())
+            .await?;
+        assets::move_asset(
+            &mut write,
+            &mut asset,
+            AssetEvent::Published,
+            Some(EventKind::ASSET_READY),
+            data,
+            done.now_ms,
+        )
+        .await?;
+        self.commit(write).await?;
+        Ok(Settled::Now)
+    }
+
+    /// Tried again after a while, or given up, as the retry policy says.
+    pub async fn fail_task(&self, failed: FailedTask) -> Result<Settled, CatalogError> {
+        let mut write = self.write().await?;
+        let mut task = match leased_as(&mut write, failed.task, failed.attempt, TaskEvent::FailForNow).await?
+        {
+            Ok(task) => task,
+            Err(settled) => return Ok(settled),
+        };
+        task.failed_count += 1;
+        sqlx::query("UPDATE task SET failed_count = ? WHERE id = ?")
+            .bind(task.failed_count)
+            .bind(task.id.to_string())
+            .execute(write.connection())
+            .await?;
+        let what_next = retry_policy::after_failure(failed.failure.class(), task.failed_count, failed.random);
+        let event = match what_next {
+            WhatNext::RetryAfter { .. } => TaskEvent::FailForNow,
+            WhatNext::GiveUp => TaskEvent::FailForGood,
+        };
+        settle_failure(&mut write, &mut task, failed.failure, event, what_next, failed.now_ms).await?;
+        self.commit(write).await?;
+        Ok(Settled::Now)
+    }
+}
+
+/// The task, when the attempt may still speak for it; else what to answer.
+async fn leased_as(
+    write: &mut Write,
+    id: TaskId,
+    attempt: u32,
+    event: TaskEvent,
+) -> Result<Result<TaskRow, Settled>, CatalogError> {
+    let task = tasks::require(write.connection(), id).await?;
+    if task.attempt != attempt {
+        return Ok(Err(Settled::Lost));
+    }
+    if task_state::next(task.state, event).is_ok() {
+        return Ok(Ok(task));
+    }
+    let completing = event == TaskEvent::Complete;
+    Ok(Err(match task.state {
+        TaskState::Cancelled => Settled::Cancelled,
+        TaskState::Done if completing => Settled::Before,
+        TaskState::RetryWait | TaskState::Dead if !completing => Settled::Before,
+        _ => Settled::Lost,
+    }))
+}
+
+async fn store_done(
+    write: &mut Write,
+    task: &mut TaskRow,
+    result: &TaskResult,
+    now_ms: i64,
+) -> Result<(), CatalogError> {
+    task.failure = None;
+    task.done_attempt = Some(task.attempt);
+    sqlx::query(
+        "UPDATE task SET result = ?, done_attempt = ?, failure = NULL, done_us = MAX(done_us, total_us) WHERE id = ?",
+    )
+    .bind(to_json("result", result)?)
+    .bind(task.attempt)
+    .bind(task.id.to_string())
+    .execute(write.connection())
+    .await?;
+    tasks::move_task(write, task, TaskEvent::Complete, now_ms).await
+}
+
+async fn insert_rendition(
+    write: &mut Write,
+    task: &TaskRow,
+    rendition: &NewRendition,
+) -> Result<(), CatalogError> {
+    sqlx::query(
+        "INSERT INTO rendition (asset, name, kind, width, height, max_bit_rate) VALUES (?, ?, ?, ?, ?, ?)
+         ON CONFLICT (asset, name) DO NOTHING",
+    )
+    .bind(task.asset.to_string())
+    .bind(&rendition.name)
+    .bind(rendition.kind)
+    .bind(rendition.width)
+    .bind(rendition.height)
+    .bind(signed(rendition.max_bit_rate))
+    .execute(write.connection())
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,314 @@
+//! The rows as callers see them, and how they are read. Reading is the one place where stored text becomes types;
+//! what cannot be read is an error that names the column, never a default.
+
+use crate::CatalogError;
+use reelyard_model::{
+    AssetId, AssetState, Failure, MediaInfo, PlaybackId, PublicationState, TaskId, TaskState, TenantId,
+    UploadId, UploadState, WorkerId,
+    work::{TaskKind, TaskResult},
+};
+use serde::de::DeserializeOwned;
+use sqlx::{Row, sqlite::SqliteRow};
+use std::{fmt::Display, str::FromStr};
+
+#[derive(Clone, Debug)]
+pub struct UploadRow {
+    pub id: UploadId,
+    pub tenant: TenantId,
+    pub state: UploadState,
+    pub byte_len: Option<u64>,
+    /// As of the last write of this row; the journal in the storage knows better.
+    pub byte_offset: u64,
+    pub file_name: Option<String>,
+    /// The client's metadata as it came (tus: the `Upload-Metadata` header).
+    pub metadata: String,
+    pub preset: String,
+    pub sha256: Option<String>,
+    /// Once finished.
+    pub asset: Option<AssetId>,
+    pub traceparent: String,
+    pub created_ms: i64,
+    pub updated_ms: i64,
+    pub expires_ms: i64,
+}
+
+#[derive(Clone, Debug)]
+pub struct AssetRow {
+    pub id: AssetId,
+    pub tenant: TenantId,
+    pub upload: Option<UploadId>,
+    pub state: AssetState,
+    pub title: String,
+    pub preset: String,
+    pub source_key: String,
+    pub byte_len: u64,
+    pub sha256: String,
+    pub media_info: Option<MediaInfo>,
+    /// Sentences for the creator.
+    pub warnings: Vec<String>,
+    pub failure: Option<Failure>,
+    pub priority: i32,
+    pub traceparent: String,
+    pub created_ms: i64,
+    pub updated_ms: i64,
+    pub ready_ms: Option<i64>,
+    /// Known from the plan on.
+    pub playback_id: Option<PlaybackId>,
+}
+
+#[derive(Clone, Debug)]
+pub struct TaskRow {
+    pub id: TaskId,
+    pub asset: AssetId,
+    pub tenant: TenantId,
+    pub kind: TaskKind,
+    /// The chunk of an encode task, else 0.
+    pub ordinal: u32,
+    /// Without it the asset does not play.
+    pub required: bool,
+    pub state: TaskState,
+    pub priority: i32,
+    /// The fencing token; 0 before the first lease.
+    pub attempt: u32,
+    pub worker: Option<WorkerId>,
+    pub lease_until_ms: Option<i64>,
+    pub not_before_ms: i64,
+    pub failed_count: u32,
+    pub lost_count: u32,
+    /// Of the last attempt that failed.
+    pub failure: Option<Failure>,
+    pub done_us: i64,
+    pub total_us: i64,
+    pub result: Option<TaskResult>,
+    /// The attempt whose outputs count.
+    pub done_attempt: Option<u32>,
+    pub traceparent: String,
+    pub created_ms: i64,
+    pub updated_ms: i64,
+    pub started_ms: Option<i64>,
+    pub finished_ms: Option<i64>,
+}
+
+#[derive(Clone, Debug)]
+pub struct RenditionRow {
+    pub asset: AssetId,
+    pub name: String,
+    /// `video` or `audio`.
+    pub kind: String,
+    pub width: Option<u32>,
+    pub height: Option<u32>,
+    pub max_bit_rate: u64,
+    pub codecs: Option<String>,
+    pub byte_len: Option<u64>,
+}
+
+#[derive(Clone, Debug)]
+pub struct PublicationRow {
+    pub asset: AssetId,
+    pub playback_id: PlaybackId,
+    pub state: PublicationState,
+    pub attempt: Option<u32>,
+    /// Storage prefix of what plays, without a trailing slash.
+    pub prefix: Option<String>,
+    /// What there is to play, as the publish step described it.
+    pub summary: Option<serde_json::Value>,
+    pub created_ms: i64,
+    pub live_ms: Option<i64>,
+    pub withdrawn_ms: Option<i64>,
+}
+
+#[derive(Clone, Debug)]
+pub struct ApiKeyRow {
+    pub id: String,
+    pub tenant: TenantId,
+    pub label: String,
+    pub created_ms: i64,
+    pub revoked_ms: Option<i64>,
+}
+
+/// Columns of [`AssetRow`]; `publication` is joined in.
+pub(crate) const ASSET_SELECT: &str = "SELECT asset.*, publication.playback_id FROM asset LEFT JOIN publication ON publication.asset = asset.id";
+/// Columns of [`UploadRow`].
+pub(crate) const UPLOAD_SELECT: &str =
+    "SELECT upload.*, asset.id AS asset FROM upload LEFT JOIN asset ON asset.upload = upload.id";
+
+pub(crate) fn text<T>(row: &SqliteRow, column: &'static str) -> Result<T, CatalogError>
+where
+    T: FromStr,
+    T::Err: Display,
+{
+    let stored: &str = row.try_get(column)?;
+    stored.parse().map_err(|error: T::Err| unreadable(column, error))
+}
+
+pub(crate) fn optional_text<T>(row: &SqliteRow, column: &'static str) -> Result<Option<T>, CatalogError>
+where
+    T: FromStr,
+    T::Err: Display,
+{
+    let stored: Option<&str> = row.try_get(column)?;
+    stored.map(|stored| stored.parse().map_err(|error: T::Err| unreadable(column, error))).transpose()
+}
+
+pub(crate) fn number<T: TryFrom<i64>>(row: &SqliteRow, column: &'static str) -> Result<T, CatalogError> {
+    let stored: i64 = row.try_get(column)?;
+    T::try_from(stored).map_err(|_| unreadable(column, format_args!("{stored} is out of range")))
+}
+
+pub(crate) fn optional_number<T: TryFrom<i64>>(
+    row: &SqliteRow,
+    column: &'static str,
+) -> Result<Option<T>, CatalogError> {
+    let stored: Option<i64> = row.try_get(column)?;
+    stored
+        .map(|stored| {
+            T::try_from(stored).map_err(|_| unreadable(column, format_args!("{stored} is out of range")))
+        })
+        .transpose()
+}
+
+pub(crate) fn json<T: DeserializeOwned>(row: &SqliteRow, column: &'static str) -> Result<T, CatalogError> {
+    let stored: &str = row.try_get(column)?;
+    serde_json::from_str(stored).map_err(|error| unreadable(column, error))
+}
+
+pub(crate) fn optional_json<T: DeserializeOwned>(
+    row: &SqliteRow,
+    column: &'static str,
+) -> Result<Option<T>, CatalogError> {
+    let stored: Option<&str> = row.try_get(column)?;
+    stored.map(|stored| serde_json::from_str(stored).map_err(|error| unreadable(column, error))).transpose()
+}
+
+pub(crate) fn to_json<T: serde::Serialize>(what: &'static str, value: &T) -> Result<String, CatalogError> {
+    serde_json::to_string(value).map_err(|error| unreadable(what, error))
+}
+
+/// Unsigned 64-bit lengths in SQLite's signed integers; beyond 8 EiB they saturate.
+pub(crate) fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn unreadable(what: &'static str, reason: impl Display) -> CatalogError {
+    CatalogError::Unreadable { what, reason: reason.to_string() }
+}
+
+impl UploadRow {
+    pub(crate) fn read(row: &SqliteRow) -> Result<Self, CatalogError> {
+        Ok(Self {
+            id: text(row, "id")?,
+            tenant: text(row, "tenant")?,
+            state: text(row, "state")?,
+            byte_len: optional_number(row, "byte_len")?,
+            byte_offset: number(row, "byte_offset")?,
+            file_name: row.try_get("file_name")?,
+            metadata: row.try_get("metadata")?,
+            preset: row.try_get("preset")?,
+            sha256: row.try_get("sha256")?,
+            asset: optional_text(row, "asset")?,
+            traceparent: row.try_get("traceparent")?,
+            created_ms: row.try_get("created_ms")?,
+            updated_ms: row.try_get("updated_ms")?,
+            expires_ms: row.try_get("expires_ms")?,
+        })
+    }
+}
+
+impl AssetRow {
+    pub(crate) fn read(row: &SqliteRow) -> Result<Self, CatalogError> {
+        Ok(Self {
+            id: text(row, "id")?,
+            tenant: text(row, "tenant")?,
+            upload: optional_text(row, "upload")?,
+            state: text(row, "state")?,
+            title: row.try_get("title")?,
+            preset: row.try_get("preset")?,
+            source_key: row.try_get("source_key")?,
+            byte_len: number(row, "byte_len")?,
+            sha256: row.try_get("sha256")?,
+            media_info: optional_json(row, "media_info")?,
+            warnings: json(row, "warnings")?,
+            failure: optional_json(row, "failure")?,
+            priority: number(row, "priority")?,
+            traceparent: row.try_get("traceparent")?,
+            created_ms: row.try_get("created_ms")?,
+            updated_ms: row.try_get("updated_ms")?,
+            ready_ms: row.try_get("ready_ms")?,
+            playback_id: optional_text(row, "playback_id")?,
+        })
+    }
+}
+
+impl TaskRow {
+    pub(crate) fn read(row: &SqliteRow) -> Result<Self, CatalogError> {
+        Ok(Self {
+            id: text(row, "id")?,
+            asset: text(row, "asset")?,
+            tenant: text(row, "tenant")?,
+            kind: text(row, "kind")?,
+            ordinal: number(row, "ordinal")?,
+            required: row.try_get::<i64, _>("required")? != 0,
+            state: text(row, "state")?,
+            priority: number(row, "priority")?,
+            attempt: number(row, "attempt")?,
+            worker: optional_text(row, "worker")?,
+            lease_until_ms: row.try_get("lease_until_ms")?,
+            not_before_ms: row.try_get("not_before_ms")?,
+            failed_count: number(row, "failed_count")?,
+            lost_count: number(row, "lost_count")?,
+            failure: optional_json(row, "failure")?,
+            done_us: row.try_get("done_us")?,
+            total_us: row.try_get("total_us")?,
+            result: optional_json(row, "result")?,
+            done_attempt: optional_number(row, "done_attempt")?,
+            traceparent: row.try_get("traceparent")?,
+            created_ms: row.try_get("created_ms")?,
+            updated_ms: row.try_get("updated_ms")?,
+            started_ms: row.try_get("started_ms")?,
+            finished_ms: row.try_get("finished_ms")?,
+        })
+    }
+}
+
+impl RenditionRow {
+    pub(crate) fn read(row: &SqliteRow) -> Result<Self, CatalogError> {
+        Ok(Self {
+            asset: text(row, "asset")?,
+            name: row.try_get("name")?,
+            kind: row.try_get("kind")?,
+            width: optional_number(row, "width")?,
+            height: optional_number(row, "height")?,
+            max_bit_rate: number(row, "max_bit_rate")?,
+            codecs: row.try_get("codecs")?,
+            byte_len: optional_number(row, "byte_len")?,
+        })
+    }
+}
+
+impl PublicationRow {
+    pub(crate) fn read(row: &SqliteRow) -> Result<Self, CatalogError> {
+        Ok(Self {
+            asset: text(row, "asset")?,
+            playback_id: text(row, "playback_id")?,
+            state: text(row, "state")?,
+            attempt: optional_number(row, "attempt")?,
+            prefix: row.try_get("prefix")?,
+            summary: optional_json(row, "summary")?,
+            created_ms: row.try_get("created_ms")?,
+            live_ms: row.try_get("live_ms")?,
+            withdrawn_ms: row.try_get("withdrawn_ms")?,
+        })
+    }
+}
+
+impl ApiKeyRow {
+    pub(crate) fn read(row: &SqliteRow) -> Result<Self, CatalogError> {
+        Ok(Self {
+            id: row.try_get("id")?,
+            tenant: text(row, "tenant")?,
+            label: row.try_get("label")?,
+            created_ms: row.try_get("created_ms")?,
+            revoked_ms: row.try_get("revoked_ms")?,
+        })
+    }
+}

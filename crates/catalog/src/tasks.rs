@@ -1,0 +1,297 @@
+//! Task rows: made with their needs, moved by events, listed, cancelled and tried again.
+
+use crate::{
+    Catalog, CatalogError, Cursor, EventKind, NewTask, Page, TaskRow, assets, events::NewEvent,
+    page::MAX_PAGE_ROWS, store::Write,
+};
+use reelyard_model::{
+    AssetId, AssetState, TaskId, TaskState, TenantId,
+    state::Refused,
+    task_state::{self, TaskEvent},
+    work::TaskKind,
+};
+use serde_json::json;
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
+
+#[derive(Clone, Debug)]
+pub struct TaskFilter {
+    pub tenant: TenantId,
+    pub asset: Option<AssetId>,
+    /// Empty: any.
+    pub states: Vec<TaskState>,
+    /// Empty: any.
+    pub kinds: Vec<TaskKind>,
+    pub after: Option<Cursor>,
+    pub limit: u32,
+}
+
+/// Whose task it is.
+pub(crate) struct TaskOwner<'a> {
+    pub(crate) asset: AssetId,
+    pub(crate) tenant: TenantId,
+    pub(crate) traceparent: &'a str,
+    pub(crate) now_ms: i64,
+}
+
+impl Catalog {
+    pub async fn task(&self, id: TaskId) -> Result<Option<TaskRow>, CatalogError> {
+        let found = sqlx::query("SELECT * FROM task WHERE id = ?")
+            .bind(id.to_string())
+            .fetch_optional(&self.reader)
+            .await?;
+        found.as_ref().map(TaskRow::read).transpose()
+    }
+
+    /// Newest first.
+    pub async fn list_tasks(&self, filter: &TaskFilter) -> Result<Page<TaskRow>, CatalogError> {
+        let limit = filter.limit.clamp(1, MAX_PAGE_ROWS);
+        let mut query = QueryBuilder::<Sqlite>::new("SELECT * FROM task WHERE tenant = ");
+        query.push_bind(filter.tenant.to_string());
+        if let Some(asset) = filter.asset {
+            query.push(" AND asset = ").push_bind(asset.to_string());
+        }
+        push_any_of(&mut query, "state", filter.states.iter().map(|state| state.as_str()));
+        push_any_of(&mut query, "kind", filter.kinds.iter().map(|kind| kind.as_str()));
+        if let Some(Cursor(after)) = filter.after {
+            query.push(" AND id < ").push_bind(after.to_string());
+        }
+        query.push(" ORDER BY id DESC LIMIT ").push_bind(i64::from(limit) + 1);
+        let found = query.build().fetch_all(&self.reader).await?;
+        let rows = found.iter().map(TaskRow::read).collect::<Result<Vec<_>, _>>()?;
+        Ok(Page::cut(rows, limit, |row| *row.id.as_uuid()))
+    }
+
+    /// All tasks of an asset, in the order in which they were made.
+    pub async fn tasks_of_asset(&self, asset: AssetId) -> Result<Vec<TaskRow>, CatalogError> {
+        let mut connection = self.reader.acquire().await?;
+        of_asset(&mut connection, asset).await
+    }
+
+    /// Stops one task. When the asset cannot do without it, the whole asset is cancelled; else the asset goes on.
+    /// Safe to repeat.
+    pub async fn cancel_task(&self, id: TaskId, now_ms: i64) -> Result<TaskRow, CatalogError> {
+        let mut write = self.write().await?;
+        let mut task = require(write.connection(), id).await?;
+        if task.state == TaskState::Cancelled {
+            return Ok(task);
+        }
+        move_task(&mut write, &mut task, TaskEvent::Cancel, now_ms).await?;
+        if task.required {
+            let mut asset = assets::require(write.connection(), task.asset).await?;
+            assets::cancel(&mut write, &mut asset, now_ms).await?;
+        } else {
+            unblock_dependents(&mut write, &task, now_ms).await?;
+        }
+        self.commit(write).await?;
+        Ok(task)
+    }
+
+    /// Another try for a task that waits for one or was given up. Where the asset was given up with it, the whole
+    /// asset is tried again: what is done stays done.
+    pub async fn retry_task(&self, id: TaskId, now_ms: i64) -> Result<TaskRow, CatalogError> {
+        let mut write = self.write().await?;
+        let mut task = require(write.connection(), id).await?;
+        let mut asset = assets::require(write.connection(), task.asset).await?;
+        match asset.state {
+            AssetState::Failed | AssetState::Cancelled => {
+                assets::retry(&mut write, &mut asset, now_ms).await?;
+                task = require(write.connection(), id).await?;
+            }
+            AssetState::Waiting | AssetState::Processing => {
+                retry_with_counters_reset(&mut write, &mut task, now_ms).await?;
+            }
+            // Published without it, or gone.
+            AssetState::Ready | AssetState::Deleted => {
+                return Err(Refused { state: asset.state.as_str(), event: TaskEvent::Retry.as_str() }.into());
+            }
+        }
+        self.commit(write).await?;
+        Ok(task)
+    }
+}
+
+pub(crate) fn push_any_of<'a>(
+    query: &mut QueryBuilder<Sqlite>,
+    column: &'static str,
+    names: impl Iterator<Item = &'a str>,
+) {
+    let names: Vec<&str> = names.collect();
+    if names.is_empty() {
+        return;
+    }
+    query.push(" AND ").push(column).push(" IN (");
+    let mut list = query.separated(", ");
+    for name in names {
+        list.push_bind(name.to_owned());
+    }
+    query.push(")");
+}
+
+pub(crate) async fn require(connection: &mut SqliteConnection, id: TaskId) -> Result<TaskRow, CatalogError> {
+    let found = sqlx::query("SELECT * FROM task WHERE id = ?")
+        .bind(id.to_string())
+        .fetch_optional(connection)
+        .await?;
+    TaskRow::read(found.as_ref().ok_or_else(|| CatalogError::not_found("task", id))?)
+}
+
+pub(crate) async fn of_asset(
+    connection: &mut SqliteConnection,
+    asset: AssetId,
+) -> Result<Vec<TaskRow>, CatalogError> {
+    let found = sqlx::query("SELECT * FROM task WHERE asset = ? ORDER BY created_ms, kind, ordinal, id")
+        .bind(asset.to_string())
+        .fetch_all(connection)
+        .await?;
+    found.iter().map(TaskRow::read).collect()
+}
+
+pub(crate) async fn insert_task(
+    write: &mut Write,
+    owner: &TaskOwner<'_>,
+    new: &NewTask,
+    state: TaskState,
+) -> Result<(), CatalogError> {
+    sqlx::query(
+        "INSERT INTO task (id, asset, tenant, kind, ordinal, required, state, priority, attempt, not_before_ms,
+                           failed_count, lost_count, done_us, total_us, traceparent, created_ms, updated_ms)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 0, 0, 0, ?, ?, ?)",
+    )
+    .bind(new.id.to_string())
+    .bind(owner.asset.to_string())
+    .bind(owner.tenant.to_string())
+    .bind(new.kind.as_str())
+    .bind(new.ordinal)
+    .bind(new.required)
+    .bind(state.as_str())
+    .bind(new.priority)
+    .bind(owner.traceparent)
+    .bind(owner.now_ms)
+    .bind(owner.now_ms)
+    .execute(write.connection())
+    .await?;
+    for needed in &new.needs {
+        sqlx::query("INSERT INTO task_need (task, needs) VALUES (?, ?)")
+            .bind(new.id.to_string())
+            .bind(needed.to_string())
+            .execute(write.connection())
+            .await?;
+    }
+    write
+        .emit(NewEvent {
+            at_ms: owner.now_ms,
+            tenant: owner.tenant,
+            kind: EventKind::TASK_CHANGED,
+            upload: None,
+            asset: Some(owner.asset),
+            task: Some(new.id),
+            data: json!({ "kind": new.kind, "ordinal": new.ordinal, "state": state, "from": null }),
+        })
+        .await
+}
+
+/// The one way in which a stored task changes state. Leaving the lease clears it; an end is stamped.
+pub(crate) async fn move_task(
+    write: &mut Write,
+    task: &mut TaskRow,
+    event: TaskEvent,
+    now_ms: i64,
+) -> Result<(), CatalogError> {
+    let from = task.state;
+    task.state = task_state::next(from, event)?;
+    task.updated_ms = now_ms;
+    task.finished_ms = task.state.is_terminal().then_some(now_ms);
+    if task.state != TaskState::Leased {
+        task.worker = None;
+        task.lease_until_ms = None;
+    }
+    sqlx::query(
+        "UPDATE task SET state = ?, worker = ?, lease_until_ms = ?, updated_ms = ?, finished_ms = ? WHERE id = ?",
+    )
+    .bind(task.state.as_str())
+    .bind(task.worker.map(|worker| worker.to_string()))
+    .bind(task.lease_until_ms)
+    .bind(now_ms)
+    .bind(task.finished_ms)
+    .bind(task.id.to_string())
+    .execute(write.connection())
+    .await?;
+    if from == task.state {
+        return Ok(());
+    }
+    let failure = task.failure.as_ref().map(|failure| failure.code);
+    write
+        .emit(NewEvent {
+            at_ms: now_ms,
+            tenant: task.tenant,
+            kind: EventKind::TASK_CHANGED,
+            upload: None,
+            asset: Some(task.asset),
+            task: Some(task.id),
+            data: json!({
+                "kind": task.kind, "ordinal": task.ordinal, "state": task.state, "from": from,
+                "attempt": task.attempt, "failure": failure,
+            }),
+        })
+        .await
+}
+
+/// `Retry` where all needs are met, else `RetryBlocked`; the counters start again, the attempt never does.
+pub(crate) async fn retry_with_counters_reset(
+    write: &mut Write,
+    task: &mut TaskRow,
+    now_ms: i64,
+) -> Result<(), CatalogError> {
+    let event = if needs_met(write.connection(), task.id).await? {
+        TaskEvent::Retry
+    } else {
+        TaskEvent::RetryBlocked
+    };
+    task.failure = None;
+    task.failed_count = 0;
+    task.lost_count = 0;
+    task.not_before_ms = 0;
+    move_task(write, task, event, now_ms).await?;
+    sqlx::query(
+        "UPDATE task SET failure = NULL, failed_count = 0, lost_count = 0, not_before_ms = 0, done_us = 0 WHERE id = ?",
+    )
+    .bind(task.id.to_string())
+    .execute(write.connection())
+    .await?;
+    Ok(())
+}
+
+/// Tasks that waited for this one, and for nothing else any more, become ready.
+pub(crate) async fn unblock_dependents(
+    write: &mut Write,
+    task: &TaskRow,
+    now_ms: i64,
+) -> Result<(), CatalogError> {
+    let found = sqlx::query(
+        "SELECT task.* FROM task JOIN task_need ON task_need.task = task.id
+         WHERE task_need.needs = ? AND task.state = 'blocked'",
+    )
+    .bind(task.id.to_string())
+    .fetch_all(write.connection())
+    .await?;
+    for row in &found {
+        let mut dependent = TaskRow::read(row)?;
+        if needs_met(write.connection(), dependent.id).await? {
+            move_task(write, &mut dependent, TaskEvent::Unblock, now_ms).await?;
+        }
+    }
+    Ok(())
+}
+
+/// A need is met when it is done, or when it ended otherwise and the asset can do without it.
+async fn needs_met(connection: &mut SqliteConnection, task: TaskId) -> Result<bool, CatalogError> {
+    let open: i64 = sqlx::query_scalar(
+        "SELECT COUNT(*) FROM task_need JOIN task ON task.id = task_need.needs
+         WHERE task_need.task = ?
+           AND NOT (task.state = 'done' OR (task.required = 0 AND task.state IN ('dead', 'cancelled')))",
+    )
+    .bind(task.to_string())
+    .fetch_one(connection)
+    .await?;
+    Ok(open == 0)
+}

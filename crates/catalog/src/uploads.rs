@@ -1,0 +1,317 @@
+//! Upload rows: from the announcement to the asset that a finished upload becomes.
+
+use crate::{
+    Catalog, CatalogError, EventKind, UploadRow,
+    events::NewEvent,
+    rows::{UPLOAD_SELECT, signed},
+    store::Write,
+};
+use reelyard_model::{
+    AssetId, AssetState, TaskId, TaskState, TenantId, UploadId, UploadState,
+    upload_state::{self, UploadEvent},
+    work::TaskKind,
+};
+use serde_json::json;
+use sqlx::{AssertSqlSafe, SqliteConnection};
+
+#[derive(Clone, Debug)]
+pub struct NewUpload {
+    pub id: UploadId,
+    pub tenant: TenantId,
+    /// `None`: the client will say later.
+    pub byte_len: Option<u64>,
+    pub file_name: Option<String>,
+    pub metadata: String,
+    pub preset: String,
+    pub traceparent: String,
+    pub now_ms: i64,
+    pub expires_ms: i64,
+}
+
+/// All bytes are durable and the source lies at `source_key`: what the transaction needs to know.
+#[derive(Clone, Debug)]
+pub struct FinishUpload {
+    pub id: UploadId,
+    pub byte_len: u64,
+    /// Of the whole, lower-case hexadecimal.
+    pub sha256: String,
+    pub asset: AssetId,
+    pub title: String,
+    pub source_key: String,
+    pub probe_task: TaskId,
+    pub probe_priority: i32,
+    pub now_ms: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FinishedUpload {
+    pub asset: AssetId,
+    /// False: it was finished before, and `asset` is from then.
+    pub first_time: bool,
+}
+
+impl Catalog {
+    pub async fn create_upload(&self, new: NewUpload) -> Result<UploadRow, CatalogError> {
+        let mut write = self.write().await?;
+        sqlx::query(
+            "INSERT INTO upload (id, tenant, state, byte_len, byte_offset, file_name, metadata, preset, traceparent,
+                                 created_ms, updated_ms, expires_ms)
+             VALUES (?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(new.id.to_string())
+        .bind(new.tenant.to_string())
+        .bind(UploadState::Created.as_str())
+        .bind(new.byte_len.map(signed))
+        .bind(&new.file_name)
+        .bind(&new.metadata)
+        .bind(&new.preset)
+        .bind(&new.traceparent)
+        .bind(new.now_ms)
+        .bind(new.now_ms)
+        .bind(new.expires_ms)
+        .execute(write.connection())
+        .await?;
+        let upload = require_upload(write.connection(), new.id).await?;
+        let data = json!({ "byte_len": new.byte_len, "file_name": new.file_name });
+        write.emit(upload_event(&upload, EventKind::UPLOAD_CREATED, new.now_ms, data)).await?;
+        self.commit(write).await?;
+        Ok(upload)
+    }
+
+    pub async fn upload(&self, id: UploadId) -> Result<Option<UploadRow>, CatalogError> {
+        let found = sqlx::query(AssertSqlSafe(format!("{UPLOAD_SELECT} WHERE upload.id = ?")))
+            .bind(id.to_string())
+            .fetch_optional(&self.reader)
+            .await?;
+        found.as_ref().map(UploadRow::read).transpose()
+    }
+
+    /// The client told the length that it had deferred. Refused when it had told another one before.
+    pub async fn set_upload_length(
+        &self,
+        id: UploadId,
+        byte_len: u64,
+        now_ms: i64,
+    ) -> Result<bool, CatalogError> {
+        let mut write = self.write().await?;
+        require_upload(write.connection(), id).await?;
+        let done = sqlx::query(
+            "UPDATE upload SET byte_len = ?, updated_ms = ? WHERE id = ? AND (byte_len IS NULL OR byte_len = ?)",
+        )
+        .bind(signed(byte_len))
+        .bind(now_ms)
+        .bind(id.to_string())
+        .bind(signed(byte_len))
+        .execute(write.connection())
+        .await?;
+        self.commit(write).await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// Bytes up to `byte_offset` are durable. For display and expiry, so callers may be sparing with it; the journal
+    /// beside the bytes is the truth.
+    pub async fn upload_received(
+        &self,
+        id: UploadId,
+        byte_offset: u64,
+        now_ms: i64,
+        expires_ms: i64,
+    ) -> Result<(), CatalogError> {
+        let mut write = self.write().await?;
+        let upload = require_upload(write.connection(), id).await?;
+        let state = upload_state::next(upload.state, UploadEvent::BytesAcknowledged)?;
+        sqlx::query(
+            "UPDATE upload SET state = ?, byte_offset = MAX(byte_offset, ?), updated_ms = ?, expires_ms = ? WHERE id = ?",
+        )
+        .bind(state.as_str())
+        .bind(signed(byte_offset))
+        .bind(now_ms)
+        .bind(expires_ms)
+        .bind(id.to_string())
+        .execute(write.connection())
+        .await?;
+        self.commit(write).await
+    }
+
+    /// All bytes are durable: from here on the upload can only become a source. Written before the file moves, so
+    /// that a crash between the two is seen at the next start. Safe to repeat.
+    pub async fn upload_finishing(
+        &self,
+        id: UploadId,
+        byte_len: u64,
+        now_ms: i64,
+    ) -> Result<UploadRow, CatalogError> {
+        let mut write = self.write().await?;
+        let mut upload = require_upload(write.connection(), id).await?;
+        upload.state = upload_state::next(upload.state, UploadEvent::AllBytesDurable)?;
+        sqlx::query(
+            "UPDATE upload SET state = ?, byte_len = ?, byte_offset = ?, updated_ms = ? WHERE id = ?",
+        )
+        .bind(upload.state.as_str())
+        .bind(signed(byte_len))
+        .bind(signed(byte_len))
+        .bind(now_ms)
+        .bind(id.to_string())
+        .execute(write.connection())
+        .await?;
+        self.commit(write).await?;
+        Ok(upload)
+    }
+
+    /// The upload becomes an asset with a probe task, in one transaction. Safe to repeat: the second call answers
+    /// with the first one's asset.
+    pub async fn finish_upload(&self, finish: FinishUpload) -> Result<FinishedUpload, CatalogError> {
+        let mut write = self.write().await?;
+        let upload = require_upload(write.connection(), finish.id).await?;
+        if let Some(asset) = upload.asset {
+            return Ok(FinishedUpload { asset, first_time: false });
+        }
+        let state = upload_state::next(upload.state, UploadEvent::SourceStored)?;
+        sqlx::query(
+            "UPDATE upload SET state = ?, byte_len = ?, byte_offset = ?, sha256 = ?, updated_ms = ? WHERE id = ?",
+        )
+        .bind(state.as_str())
+        .bind(signed(finish.byte_len))
+        .bind(signed(finish.byte_len))
+        .bind(&finish.sha256)
+        .bind(finish.now_ms)
+        .bind(finish.id.to_string())
+        .execute(write.connection())
+        .await?;
+        insert_asset(&mut write, &upload, &finish).await?;
+        insert_probe(&mut write, &upload, &finish).await?;
+        let data = json!({ "byte_len": finish.byte_len, "sha256": finish.sha256 });
+        let mut finished = upload_event(&upload, EventKind::UPLOAD_FINISHED, finish.now_ms, data);
+        finished.asset = Some(finish.asset);
+        write.emit(finished).await?;
+        let data = json!({ "title": finish.title, "state": AssetState::Waiting });
+        let mut created = upload_event(&upload, EventKind::ASSET_CREATED, finish.now_ms, data);
+        created.asset = Some(finish.asset);
+        write.emit(created).await?;
+        self.commit(write).await?;
+        Ok(FinishedUpload { asset: finish.asset, first_time: true })
+    }
+
+    /// Its owner gave it up. The caller removes the bytes afterwards. Safe to repeat.
+    pub async fn terminate_upload(&self, id: UploadId, now_ms: i64) -> Result<UploadRow, CatalogError> {
+        self.end_upload(id, UploadEvent::Terminate, EventKind::UPLOAD_TERMINATED, now_ms).await
+    }
+
+    /// Nobody came back in time. The caller removes the bytes afterwards. Safe to repeat.
+    pub async fn expire_upload(&self, id: UploadId, now_ms: i64) -> Result<UploadRow, CatalogError> {
+        self.end_upload(id, UploadEvent::Expire, EventKind::UPLOAD_EXPIRED, now_ms).await
+    }
+
+    async fn end_upload(
+        &self,
+        id: UploadId,
+        event: UploadEvent,
+        kind: EventKind,
+        now_ms: i64,
+    ) -> Result<UploadRow, CatalogError> {
+        let mut write = self.write().await?;
+        let mut upload = require_upload(write.connection(), id).await?;
+        let before = upload.state;
+        upload.state = upload_state::next(before, event)?;
+        if upload.state != before {
+            sqlx::query("UPDATE upload SET state = ?, updated_ms = ? WHERE id = ?")
+                .bind(upload.state.as_str())
+                .bind(now_ms)
+                .bind(id.to_string())
+                .execute(write.connection())
+                .await?;
+            write.emit(upload_event(&upload, kind, now_ms, json!({ "from": before }))).await?;
+            self.commit(write).await?;
+        }
+        Ok(upload)
+    }
+
+    /// Uploads in this state, oldest first; `expired_by_ms` narrows it to those whose time is over.
+    pub async fn uploads_in_state(
+        &self,
+        state: UploadState,
+        expired_by_ms: Option<i64>,
+    ) -> Result<Vec<UploadRow>, CatalogError> {
+        let found = sqlx::query(AssertSqlSafe(format!(
+            "{UPLOAD_SELECT} WHERE upload.state = ? AND upload.expires_ms <= ? ORDER BY upload.id"
+        )))
+        .bind(state.as_str())
+        .bind(expired_by_ms.unwrap_or(i64::MAX))
+        .fetch_all(&self.reader)
+        .await?;
+        found.iter().map(UploadRow::read).collect()
+    }
+}
+
+async fn require_upload(connection: &mut SqliteConnection, id: UploadId) -> Result<UploadRow, CatalogError> {
+    let found = sqlx::query(AssertSqlSafe(format!("{UPLOAD_SELECT} WHERE upload.id = ?")))
+        .bind(id.to_string())
+        .fetch_optional(connection)
+        .await?;
+    UploadRow::read(found.as_ref().ok_or_else(|| CatalogError::not_found("upload", id))?)
+}
+
+async fn insert_asset(
+    write: &mut Write,
+    upload: &UploadRow,
+    finish: &FinishUpload,
+) -> Result<(), CatalogError> {
+    sqlx::query(
+        "INSERT INTO asset (id, tenant, upload, state, title, preset, source_key, byte_len, sha256, warnings,
+                            priority, traceparent, created_ms, updated_ms)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, '[]', 0, ?, ?, ?)",
+    )
+    .bind(finish.asset.to_string())
+    .bind(upload.tenant.to_string())
+    .bind(upload.id.to_string())
+    .bind(AssetState::Waiting.as_str())
+    .bind(&finish.title)
+    .bind(&upload.preset)
+    .bind(&finish.source_key)
+    .bind(signed(finish.byte_len))
+    .bind(&finish.sha256)
+    .bind(&upload.traceparent)
+    .bind(finish.now_ms)
+    .bind(finish.now_ms)
+    .execute(write.connection())
+    .await?;
+    Ok(())
+}
+
+async fn insert_probe(
+    write: &mut Write,
+    upload: &UploadRow,
+    finish: &FinishUpload,
+) -> Result<(), CatalogError> {
+    crate::tasks::insert_task(
+        write,
+        &crate::tasks::TaskOwner {
+            asset: finish.asset,
+            tenant: upload.tenant,
+            traceparent: &upload.traceparent,
+            now_ms: finish.now_ms,
+        },
+        &crate::NewTask {
+            id: finish.probe_task,
+            kind: TaskKind::Probe,
+            ordinal: 0,
+            required: true,
+            priority: finish.probe_priority,
+            needs: Vec::new(),
+        },
+        TaskState::Ready,
+    )
+    .await
+}
+
+fn upload_event(upload: &UploadRow, kind: EventKind, at_ms: i64, data: serde_json::Value) -> NewEvent {
+    NewEvent {
+        at_ms,
+        tenant: upload.tenant,
+        kind,
+        upload: Some(upload.id),
+        asset: upload.asset,
+        task: None,
+        data,
+    }
+}
