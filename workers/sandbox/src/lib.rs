@@ -12,5 +12,6 @@
 compile_error!("Reelyard runs on Linux: its sandbox is made of Linux parts (Landlock, seccomp, pidfd).");
 
 pub mod confine;
+pub mod supervise;
 
 pub use confine::{Devices, confine};
