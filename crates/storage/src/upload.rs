@@ -189,6 +189,10 @@ pub struct Receiving {
     syncing: Syncing,
     checkpoint_offset: u64,
     checkpoint_at: Instant,
+    /// Where the next byte goes.
+    position: u64,
+    /// No byte counts before the whole chunk is verified.
+    checked: bool,
 }
 
 type Written = (Chunk, Result<(), ReceiveError>);
@@ -216,6 +220,8 @@ impl Receiving {
         Ok(Self {
             checkpoint_offset: transfer.offset(),
             checkpoint_at: Instant::now(),
+            position: transfer.offset(),
+            checked: request.checksum.is_some(),
             transfer,
             data,
             data_path,
@@ -229,6 +235,11 @@ impl Receiving {
     pub async fn write(&mut self, batch: Vec<Bytes>) -> Result<(), ReceiveError> {
         let mut chunk = self.written().await?;
         self.make_checkpoint(&chunk).await?;
+        if batch.is_empty() {
+            self.writing = Writing::Idle(Box::new(chunk));
+            return Ok(());
+        }
+        self.position += batch.iter().map(|piece| piece.len() as u64).sum::<u64>();
         let (data, path) = (self.data.clone(), self.data_path.clone());
         self.writing = Writing::Running(spawn_blocking(move || {
             let outcome = write_batch(&mut chunk, &data, &path, &batch);
@@ -244,9 +255,15 @@ impl Receiving {
         (self.transfer.offset(), outcome.map(|()| self.transfer))
     }
 
-    /// What is durable so far.
+    /// What is known to be durable so far.
     pub fn durable_offset(&self) -> u64 {
         self.transfer.offset()
+    }
+
+    /// Bytes were taken that no checkpoint counts yet and that one could count: call [`Self::write`] again soon, with
+    /// or without more bytes.
+    pub fn wants_checkpoint(&self) -> bool {
+        !self.checked && self.transfer.offset() < self.position && self.position < self.transfer.length()
     }
 
     async fn finish(&mut self, end: BodyEnd) -> Result<(), ReceiveError> {

@@ -1,0 +1,124 @@
+//! From the socket to the store: gathers what arrives into batches, never more than two of them in memory.
+
+use axum::body::{Body, BodyDataStream};
+use bytes::Bytes;
+use futures::StreamExt as _;
+use reelyard_storage::{MAX_BATCH_PIECES, ReceiveError, Receiving};
+use reelyard_upload::BodyEnd;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+/// A batch is written when it has so many bytes: large enough that hashing and writing, not the passing around, is
+/// what takes time.
+const BATCH_BYTES: usize = 1 << 20;
+/// Or when it is so old: what a slow client sent does not wait in memory.
+const BATCH_AGE: Duration = Duration::from_millis(500);
+/// A client that sends nothing for so long is gone, whatever TCP still believes. It can come back and go on.
+const IDLE_LIMIT: Duration = Duration::from_secs(90);
+/// An answer to a request that is refused before its body was read gets lost when the connection is reset under the
+/// unread bytes; so much is read and thrown away first.
+const DISCARDED_BYTES: usize = 1 << 20;
+const DISCARD_LIMIT: Duration = Duration::from_millis(500);
+
+/// Why the body ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    Complete,
+    Disconnected,
+    Idle,
+    TakenOver,
+}
+
+impl Ended {
+    pub(super) fn as_body_end(self) -> BodyEnd {
+        match self {
+            Self::Complete => BodyEnd::Complete,
+            Self::Disconnected | Self::Idle | Self::TakenOver => BodyEnd::Cut,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Batch {
+    pieces: Vec<Bytes>,
+    byte_len: usize,
+}
+
+/// Feeds the body to the store until it ends, breaks, goes quiet, or somebody else wants the upload. All that has
+/// arrived by then was handed over.
+pub(super) async fn receive(
+    body: Body,
+    body_len: Option<u64>,
+    receiving: &mut Receiving,
+    stop: &CancellationToken,
+) -> Result<Ended, ReceiveError> {
+    let mut stream = body.into_data_stream();
+    let mut batch = Batch::default();
+    let mut received = 0_u64;
+    let mut batch_due = None;
+    let mut idle_since = Instant::now();
+    let ended = loop {
+        let idle_due = idle_since + IDLE_LIMIT;
+        let due = batch_due.unwrap_or(idle_due).min(idle_due);
+        match next(&mut stream, stop, due).await {
+            Next::Bytes(bytes) => {
+                idle_since = Instant::now();
+                batch_due.get_or_insert(idle_since + BATCH_AGE);
+                received += bytes.len() as u64;
+                batch.byte_len += bytes.len();
+                batch.pieces.push(bytes);
+                if batch.byte_len < BATCH_BYTES && batch.pieces.len() < MAX_BATCH_PIECES {
+                    continue;
+                }
+            }
+            Next::Due if batch_due.is_none() => break Ended::Idle,
+            Next::Due => {}
+            Next::End if body_len.is_some_and(|body_len| received < body_len) => break Ended::Disconnected,
+            Next::End => break Ended::Complete,
+            Next::Broken => break Ended::Disconnected,
+            Next::Stop => break Ended::TakenOver,
+        }
+        receiving.write(std::mem::take(&mut batch).pieces).await?;
+        batch_due = receiving.wants_checkpoint().then(|| Instant::now() + BATCH_AGE);
+    };
+    if !batch.pieces.is_empty() {
+        receiving.write(batch.pieces).await?;
+    }
+    Ok(ended)
+}
+
+enum Next {
+    Bytes(Bytes),
+    End,
+    Broken,
+    Stop,
+    Due,
+}
+
+async fn next(stream: &mut BodyDataStream, stop: &CancellationToken, due: Instant) -> Next {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => Next::Stop,
+        frame = timeout_at(due, stream.next()) => match frame {
+            Err(_) => Next::Due,
+            Ok(None) => Next::End,
+            Ok(Some(Ok(bytes))) => Next::Bytes(bytes),
+            // The reason is the client's or the network's; neither is ours to report.
+            Ok(Some(Err(_))) => Next::Broken,
+        },
+    }
+}
+
+/// Reads a little of a body that nobody wants, so that the refusal reaches its sender.
+pub(super) async fn discard(body: Body) {
+    let mut stream = body.into_data_stream();
+    let due = Instant::now() + DISCARD_LIMIT;
+    let mut discarded = 0;
+    while discarded < DISCARDED_BYTES {
+        match timeout_at(due, stream.next()).await {
+            Ok(Some(Ok(bytes))) => discarded += bytes.len(),
+            _ => return,
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! HEAD and DELETE of one upload, and finding it for its owner.
+
+use super::{
+    Asked, answer, empty,
+    receive::{self, Progress},
+};
+use crate::{
+    app::App,
+    flow,
+    http::{
+        auth::Caller,
+        problem::{Kind, Problem},
+    },
+};
+use axum::response::Response;
+use http::{HeaderMap, StatusCode};
+use reelyard_catalog::UploadRow;
+use reelyard_model::{UploadId, UploadState};
+use reelyard_upload::tus;
+
+/// The upload, if the caller owns it: another tenant's is as unknown as one that never was.
+pub(super) async fn owned(app: &App, caller: Caller, id: UploadId) -> Result<UploadRow, Problem> {
+    let row = live(app, id).await?;
+    if row.tenant == caller.tenant { Ok(row) } else { Err(Problem::not_found("upload")) }
+}
+
+/// The upload, unless it has ended.
+pub(super) async fn live(app: &App, id: UploadId) -> Result<UploadRow, Problem> {
+    let row = app.catalog.upload(id).await.map_err(Problem::internal)?;
+    let row = row.ok_or_else(|| Problem::not_found("upload"))?;
+    match row.state {
+        UploadState::Terminated => Err(Problem::new(Kind::Gone, "This upload was given up.")),
+        UploadState::Expired => {
+            Err(Problem::new(Kind::Gone, "This upload was not continued in time and has expired."))
+        }
+        _ => Ok(row),
+    }
+}
+
+/// Where the upload stands. Whoever asks wants to go on, so a request that is still sending is stopped first: then
+/// the offset is exact. An upload that is whole but not yet an asset is finished first.
+pub(super) async fn head(asked: Asked, id: UploadId) -> Result<Response, Problem> {
+    let Asked { app, caller, holders, .. } = asked;
+    let row = owned(&app, caller, id).await?;
+    let (row, offset) = if row.asset.is_some() {
+        let length = row.byte_len.unwrap_or(row.byte_offset);
+        (row, length)
+    } else {
+        let _hold = holders.take_over(id).await?;
+        let file = app.store.open_upload(id).await.map_err(answer::store_problem)?;
+        let transfer = file.transfer().clone();
+        if transfer.is_whole() {
+            receive::finish(&app, id, &transfer).await?;
+        }
+        (live(&app, id).await?, transfer.offset())
+    };
+    let mut headers = HeaderMap::new();
+    Progress { offset, asset: row.asset }.put(&mut headers);
+    if let Some(length) = row.byte_len {
+        answer::put_number(&mut headers, tus::header::LENGTH, length);
+    }
+    if !row.metadata.is_empty() {
+        answer::put_text(&mut headers, tus::header::METADATA, &row.metadata);
+    }
+    answer::put(&mut headers, "cache-control", "no-store");
+    Ok(empty(StatusCode::OK, headers))
+}
+
+/// The owner gives it up (termination). The asset of a finished upload stays.
+pub(super) async fn terminate(asked: Asked, id: UploadId) -> Result<Response, Problem> {
+    let Asked { app, caller, holders, .. } = asked;
+    owned(&app, caller, id).await?;
+    let _hold = holders.take_over(id).await?;
+    flow::receive::terminate(&app, id).await.map_err(receive::flow_problem)?;
+    Ok(empty(StatusCode::NO_CONTENT, HeaderMap::new()))
+}
