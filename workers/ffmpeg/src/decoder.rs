@@ -83,6 +83,12 @@ impl Decoder {
         unsafe { sys::avcodec_flush_buffers(self.context.as_ptr()) };
     }
 
+    /// Decode keyframes only, e.g. to find pictures for a preview quickly.
+    pub fn keyframes_only(&mut self) {
+        // SAFETY: owned context.
+        unsafe { (*self.context.as_ptr()).skip_frame = sys::AVDiscard::AVDISCARD_NONKEY };
+    }
+
     pub fn pixel_format(&self) -> PixelFormat {
         // SAFETY: a C enum read as the integer that it is.
         PixelFormat(unsafe { ptr::addr_of!((*self.context.as_ptr()).pix_fmt).cast::<i32>().read() })

@@ -10,6 +10,8 @@ pub struct FilterGraph {
     graph: NonNull<sys::AVFilterGraph>,
     source: *mut sys::AVFilterContext,
     sink: *mut sys::AVFilterContext,
+    /// Seconds per tick of what goes in, and so of what comes out: some filters count in finer ticks inside.
+    time_base: (i32, i32),
 }
 
 // SAFETY: used by one thread at a time; libavfilter has no thread affinity.
@@ -32,7 +34,7 @@ impl FilterGraph {
             aspect.0,
             aspect.1
         );
-        Self::build("buffer", "buffersink", &arguments, description, threads)
+        Self::build(("buffer", "buffersink"), &arguments, time_base, description, threads)
     }
 
     /// A chain for sound of exactly the form of `like`.
@@ -46,13 +48,14 @@ impl FilterGraph {
             like.channels(),
             rate = like.sample_rate()
         );
-        Self::build("abuffer", "abuffersink", &arguments, description, 1)
+        let time_base = (1, like.sample_rate().clamp(1, i32::MAX as u32) as i32);
+        Self::build(("abuffer", "abuffersink"), &arguments, time_base, description, 1)
     }
 
     fn build(
-        source_name: &str,
-        sink_name: &str,
+        (source_name, sink_name): (&str, &str),
         arguments: &str,
+        time_base: (i32, i32),
         description: &str,
         threads: u32,
     ) -> Result<Self> {
@@ -61,7 +64,7 @@ impl FilterGraph {
         // SAFETY: plain allocation; null is checked.
         let graph = NonNull::new(unsafe { sys::avfilter_graph_alloc() })
             .ok_or_else(|| Error::new("allocate the filters", -libc::ENOMEM))?;
-        let mut this = Self { graph, source: ptr::null_mut(), sink: ptr::null_mut() };
+        let mut this = Self { graph, source: ptr::null_mut(), sink: ptr::null_mut(), time_base };
         let (source_name, sink_name, arguments, description) =
             (text(source_name)?, text(sink_name)?, text(arguments)?, text(description)?);
         // SAFETY: owned graph; all strings live through the calls; the in/out lists are freed on every path.
@@ -131,8 +134,23 @@ impl FilterGraph {
         match unsafe { sys::av_buffersink_get_frame(self.sink, frame.as_mut_ptr()) } {
             sys::AVERROR_EOF => Ok(None),
             code if code == -libc::EAGAIN => Ok(None),
-            code => check("filter", code).map(|_| Some(frame)),
+            code => {
+                check("filter", code)?;
+                self.restore_ticks(&mut frame);
+                Ok(Some(frame))
+            }
         }
+    }
+
+    fn restore_ticks(&self, frame: &mut Frame) {
+        let Some(pts) = frame.pts() else { return };
+        // SAFETY: owned, configured filter; plain arithmetic.
+        let pts = unsafe {
+            let inside = sys::av_buffersink_get_time_base(self.sink);
+            let outside = sys::AVRational { num: self.time_base.0, den: self.time_base.1 };
+            sys::av_rescale_q(pts, inside, outside)
+        };
+        frame.set_pts(pts);
     }
 }
 

@@ -38,7 +38,7 @@ pub use resample::Resampler;
 pub use scale::{ScaleColour, Scaler};
 
 use ffmpeg_next::ffi as sys;
-use std::ffi::CStr;
+use std::{ffi::CStr, os::fd::BorrowedFd};
 
 /// FFmpeg's own version text, e.g. `5.1.9-0+deb12u1`.
 pub fn version() -> String {
@@ -50,4 +50,12 @@ pub fn version() -> String {
 pub fn configuration() -> String {
     // SAFETY: returns a static, NUL-terminated string.
     unsafe { CStr::from_ptr(sys::avcodec_configuration()) }.to_string_lossy().into_owned()
+}
+
+/// The descriptor that the parent left open for us, for a look at its first bytes. Reading from one that is not open
+/// fails cleanly; the child never closes it.
+pub fn source_descriptor(descriptor: i32) -> BorrowedFd<'static> {
+    assert!(descriptor >= 0, "a descriptor is never negative");
+    // SAFETY: not -1, and nobody in this program closes it.
+    unsafe { BorrowedFd::borrow_raw(descriptor) }
 }

@@ -1,0 +1,274 @@
+//! `Job::Audio`: the whole sound track, decoded, placed on the asset's timeline, and encoded once as AAC.
+//!
+//! Output sample 0 is heard at output time zero: sound before it is cut to the sample, a late start and gaps become
+//! silence, and the end is where the plan says. What cannot be decoded is left out with a warning; a track of which
+//! nothing decodes is a failure. Reads the source once, in file order, and stops early when the plan's end is reached.
+//!
+//! `timeline` decides what goes where, `track` encodes and writes files.
+
+mod timeline;
+mod track;
+
+use crate::context::{Context, internal};
+use reelyard_ffmpeg::{Decoder, DecoderOptions, Frame, Input, MediaKind, Packet, Resampler, SampleFormat};
+use reelyard_model::{Failure, FailureCode, Rational, output::TrackOutput, plan::AudioPlan};
+use timeline::{Clock, Jump, Timeline};
+use track::TrackWriter;
+
+/// A reader that fails so often in a row, without a packet between, will not recover.
+const MAX_READ_ERRORS_IN_A_ROW: u32 = 32;
+/// A decoder gives a handful of frames for a packet; this stops one that fails without end.
+const MAX_ERRORS_PER_PACKET: u32 = 16;
+/// Frames that lie beyond the plan's end, in a row, after which nothing more is expected before it.
+const MAX_FRAMES_BEYOND_END: u32 = 200;
+
+pub fn run(context: &Context, plan: &AudioPlan) -> Result<Vec<TrackOutput>, Failure> {
+    let mut input = context.open_source()?;
+    let (decoder, time_base) = open_decoder(&input, plan)?;
+    input.select(&[plan.source_track]);
+    let total_us = plan.duration_us.or(input.declared_duration_us()).unwrap_or(0);
+    let mut job = AudioJob {
+        context,
+        plan,
+        total_us,
+        decoder,
+        clock: Clock::new(time_base, plan.origin_us, plan.sample_rate),
+        timeline: Timeline::new(plan.sample_rate, plan.duration_us),
+        resampler: Resampler::new(SampleFormat::F32_PLANAR, plan.sample_rate, plan.channels),
+        run: None,
+        writer: TrackWriter::open(context, plan)?,
+        decoded_frames: 0,
+        damaged: 0,
+        frames_beyond_end: 0,
+    };
+    job.decode_all(&mut input)?;
+    job.finish().map(|track| vec![track])
+}
+
+fn open_decoder(input: &Input, plan: &AudioPlan) -> Result<(Decoder, Rational), Failure> {
+    let index = plan.source_track;
+    let changed = || {
+        Failure::new(FailureCode::Internal, format!("the plan names sound track {index}, the file has none"))
+    };
+    let stream = input.stream(index).ok_or_else(changed)?;
+    let parameters = stream.parameters().map_err(internal)?;
+    if parameters.kind() != MediaKind::Audio {
+        return Err(changed());
+    }
+    let time_base = stream.time_base();
+    let options = DecoderOptions { threads: 1, time_base, max_pixels: 0 };
+    let decoder = Decoder::open(&parameters, options).map_err(|error| {
+        let code = if error.is_out_of_memory() {
+            FailureCode::MemoryLimit
+        } else if error.is_decoder_missing() {
+            FailureCode::UnsupportedCodec
+        } else {
+            FailureCode::NothingDecodes
+        };
+        Failure::new(code, format!("sound track {index} ({}): {error}", parameters.codec_name()))
+    })?;
+    let time_base = Rational::new(i64::from(time_base.0), i64::from(time_base.1)).ok_or_else(|| {
+        Failure::new(FailureCode::NothingDecodes, format!("sound track {index} has a clock of zero ticks"))
+    })?;
+    Ok((decoder, time_base))
+}
+
+struct AudioJob<'a> {
+    context: &'a Context,
+    plan: &'a AudioPlan,
+    /// For the progress display only.
+    total_us: i64,
+    decoder: Decoder,
+    clock: Clock,
+    timeline: Timeline,
+    resampler: Resampler,
+    run: Option<Run>,
+    writer: TrackWriter<'a>,
+    decoded_frames: u64,
+    /// Packets and frames that could not be used.
+    damaged: u64,
+    frames_beyond_end: u32,
+}
+
+/// Frames that follow each other closely enough to be resampled as one signal.
+struct Run {
+    /// Output position of its first sample.
+    start: i64,
+    /// Samples that went in, at the rate that they had.
+    samples_in: u64,
+    rate_in: u32,
+    /// Samples that came out so far.
+    samples_out: i64,
+}
+
+impl Run {
+    /// Where the next sample that goes in belongs.
+    fn end(&self, output_rate: u32) -> i64 {
+        let samples = i128::from(self.samples_in) * i128::from(output_rate) / i128::from(self.rate_in.max(1));
+        self.start.saturating_add(i64::try_from(samples).unwrap_or(i64::MAX))
+    }
+}
+
+impl AudioJob<'_> {
+    fn decode_all(&mut self, input: &mut Input) -> Result<(), Failure> {
+        let mut packet = Packet::new().map_err(internal)?;
+        let mut frame = Frame::empty().map_err(internal)?;
+        let mut errors_in_a_row = 0;
+        while !self.is_past_end() {
+            match input.read(&mut packet) {
+                Ok(false) => break,
+                Ok(true) => errors_in_a_row = 0,
+                Err(error) if error.is_input_output() => {
+                    return Err(Failure::new(FailureCode::SourceMissing, error.to_string()));
+                }
+                Err(_) => {
+                    self.damaged += 1;
+                    errors_in_a_row += 1;
+                    if errors_in_a_row > MAX_READ_ERRORS_IN_A_ROW {
+                        break;
+                    }
+                    continue;
+                }
+            }
+            if packet.stream_index() != self.plan.source_track {
+                continue;
+            }
+            if self.decoder.send(&packet).is_err() {
+                self.damaged += 1;
+            }
+            self.receive_frames(&mut frame)?;
+            self.report_progress();
+        }
+        if self.decoder.drain().is_ok() {
+            self.receive_frames(&mut frame)?;
+        }
+        self.end_run()
+    }
+
+    fn is_past_end(&self) -> bool {
+        self.timeline.is_full() || self.frames_beyond_end > MAX_FRAMES_BEYOND_END
+    }
+
+    fn report_progress(&self) {
+        let done_us = self.timeline.position_us();
+        self.context.progress(done_us, self.total_us.max(done_us));
+    }
+
+    fn receive_frames(&mut self, frame: &mut Frame) -> Result<(), Failure> {
+        let mut errors = 0;
+        loop {
+            match self.decoder.receive(frame) {
+                Ok(true) => self.take(frame)?,
+                Ok(false) => return Ok(()),
+                Err(error) if error.is_out_of_memory() => return Err(internal(error)),
+                Err(_) => {
+                    self.damaged += 1;
+                    errors += 1;
+                    if errors > MAX_ERRORS_PER_PACKET {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// One decoded frame: into the run that goes on, or into a new one when its time does not fit.
+    fn take(&mut self, frame: &Frame) -> Result<(), Failure> {
+        if frame.samples() == 0 || frame.sample_rate() == 0 || frame.channels() == 0 {
+            self.damaged += 1;
+            return Ok(());
+        }
+        self.decoded_frames += 1;
+        let expected = self.run.as_ref().map(|run| run.end(self.plan.sample_rate));
+        let start = match (self.clock.position(frame.best_effort_pts()), expected) {
+            (Some(position), Some(expected)) => match self.timeline.judge(position, expected) {
+                Jump::None => expected,
+                Jump::Real => position,
+                Jump::Unbelievable => {
+                    self.context.warn("The sound track's clock jumps; the sound was joined there.");
+                    self.clock.shift(expected.saturating_sub(position));
+                    expected
+                }
+            },
+            // The first frame is placed exactly, unless it would mean hours of silence.
+            (Some(position), None) => match self.timeline.judge(position, 0) {
+                Jump::Unbelievable => {
+                    self.clock.shift(position.saturating_neg());
+                    0
+                }
+                Jump::None | Jump::Real => position,
+            },
+            (None, expected) => expected.unwrap_or(0),
+        };
+        if self.timeline.is_beyond_end(start) {
+            self.frames_beyond_end += 1;
+            return Ok(());
+        }
+        self.frames_beyond_end = 0;
+        let rate_in = frame.sample_rate();
+        let continues =
+            self.run.as_ref().is_some_and(|run| run.rate_in == rate_in) && Some(start) == expected;
+        if !continues {
+            self.end_run()?;
+            self.run = Some(Run { start, samples_in: 0, rate_in, samples_out: 0 });
+        }
+        match self.resampler.convert(frame) {
+            Ok(converted) => {
+                if let Some(run) = &mut self.run {
+                    run.samples_in += u64::from(frame.samples());
+                }
+                converted.iter().try_for_each(|frame| self.place(frame))
+            }
+            Err(error) if error.is_out_of_memory() => Err(internal(error)),
+            Err(error) => {
+                // Its time passes all the same: what follows is placed by its own time.
+                eprintln!("a frame of {} channels was left out: {error}", frame.channels());
+                self.damaged += 1;
+                self.decoded_frames -= 1;
+                self.run = None;
+                Ok(())
+            }
+        }
+    }
+
+    /// What the resampler still holds belongs to the run that ends.
+    fn end_run(&mut self) -> Result<(), Failure> {
+        if self.run.is_some()
+            && let Some(rest) = self.resampler.drain().map_err(internal)?
+        {
+            self.place(&rest)?;
+        }
+        self.run = None;
+        Ok(())
+    }
+
+    fn place(&mut self, converted: &Frame) -> Result<(), Failure> {
+        let Some(run) = &mut self.run else { return Ok(()) };
+        let samples = converted.samples();
+        let placement = self.timeline.place(run.start.saturating_add(run.samples_out), samples);
+        run.samples_out += i64::from(samples);
+        self.writer.silence(placement.silence)?;
+        self.writer.samples(converted, placement.skip, placement.take)
+    }
+
+    fn finish(mut self) -> Result<TrackOutput, Failure> {
+        if self.decoded_frames == 0 {
+            let detail =
+                format!("no sound of track {} decodes ({} errors)", self.plan.source_track, self.damaged);
+            return Err(Failure::new(FailureCode::NothingDecodes, detail));
+        }
+        if self.damaged > 0 {
+            self.context.warn("Parts of the sound are damaged and were left out.");
+        }
+        if self.writer.heard_samples() == 0 {
+            if self.plan.duration_us.is_none() {
+                let detail =
+                    format!("track {}: all sound lies before output time zero", self.plan.source_track);
+                return Err(Failure::new(FailureCode::NothingDecodes, detail));
+            }
+            self.context.warn("The sound lies outside the time of the pictures: the result is silent.");
+        }
+        self.writer.silence(self.timeline.rest())?;
+        self.writer.finish()
+    }
+}

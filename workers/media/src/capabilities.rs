@@ -1,0 +1,25 @@
+//! What FFmpeg on this machine can do: each encoder is really opened.
+
+use reelyard_ffmpeg::check_encoder_opens;
+use reelyard_model::child::{Capabilities, EncoderReport};
+
+pub(crate) const NVENC: &str = "h264_nvenc";
+pub(crate) const X264: &str = "libx264";
+
+pub(crate) fn measure(sandbox: Vec<String>) -> Capabilities {
+    Capabilities {
+        ffmpeg_version: reelyard_ffmpeg::version(),
+        configuration: reelyard_ffmpeg::configuration(),
+        encoders: [NVENC, X264].map(report).into(),
+        sandbox,
+    }
+}
+
+fn report(name: &str) -> EncoderReport {
+    let outcome = check_encoder_opens(name);
+    EncoderReport {
+        name: name.to_owned(),
+        opens: outcome.is_ok(),
+        reason: outcome.err().map(|error| error.to_string()),
+    }
+}

@@ -1,0 +1,217 @@
+//! The pictures of one track, decoded, in the order in which they are shown.
+//!
+//! Used by encode, stills and probe. Damage inside the track is counted and passed over; only a source that cannot be
+//! opened or read ends it. Every picture has a time; times never fall back.
+
+use crate::context::{Context, internal};
+use reelyard_ffmpeg::{Decoder, DecoderOptions, Frame, Input, Packet};
+use reelyard_model::{Failure, FailureCode};
+
+/// How far before the wanted time to seek, one try after the other, in seconds: some containers (MPEG transport
+/// streams) land between keyframes, and then an earlier one must be found. After the last, from the start.
+const SEEK_BACK_SECONDS: [i64; 4] = [0, 2, 10, 60];
+/// Packets looked at for a keyframe after a seek: 60 s of 120 pictures a second.
+const MAX_PACKETS_TO_KEYFRAME: u32 = 7200;
+/// Damaged packets in a row after which the rest is given up: a file of noise must not decode for hours.
+const MAX_DAMAGE_IN_A_ROW: u32 = 5000;
+
+pub(crate) struct PictureReader {
+    input: Input,
+    decoder: Decoder,
+    track: u32,
+    packet: Packet,
+    /// The packet holds what a seek found and the decoder has not seen.
+    packet_is_pending: bool,
+    end_of_source: bool,
+    last_pts: Option<i64>,
+    last_gap: i64,
+    damage_in_a_row: u32,
+    /// Packets that did not decode, and pictures that were filled in by the decoder.
+    pub(crate) damaged: u64,
+    /// Seconds per tick, as (numerator, denominator).
+    pub(crate) time_base: (i32, i32),
+}
+
+impl PictureReader {
+    pub(crate) fn open(context: &Context, track: u32, threads: u32) -> Result<Self, Failure> {
+        Self::with_input(context, context.open_source()?, track, threads)
+    }
+
+    pub(crate) fn with_input(
+        context: &Context,
+        mut input: Input,
+        track: u32,
+        threads: u32,
+    ) -> Result<Self, Failure> {
+        let stream = input
+            .stream(track)
+            .ok_or_else(|| Failure::new(FailureCode::Internal, format!("the source has no track {track}")))?;
+        let time_base = stream.time_base();
+        let parameters = stream.parameters().map_err(internal)?;
+        let options = DecoderOptions { threads, time_base, max_pixels: context.limits.max_picture_pixels };
+        let decoder = Decoder::open(&parameters, options).map_err(|error| {
+            let code = if error.is_out_of_memory() {
+                FailureCode::MemoryLimit
+            } else {
+                FailureCode::UnsupportedCodec
+            };
+            Failure::new(code, format!("track {track}, {}: {error}", parameters.codec_name()))
+        })?;
+        input.select(&[track]);
+        Ok(Self {
+            input,
+            decoder,
+            track,
+            packet: Packet::new().map_err(internal)?,
+            packet_is_pending: false,
+            end_of_source: false,
+            last_pts: None,
+            last_gap: 0,
+            damage_in_a_row: 0,
+            damaged: 0,
+            time_base,
+        })
+    }
+
+    /// Keyframes only from here on.
+    pub(crate) fn keyframes_only(&mut self) {
+        self.decoder.keyframes_only();
+    }
+
+    pub(crate) fn declared_duration_us(&self) -> Option<i64> {
+        self.input.declared_duration_us()
+    }
+
+    /// To the last keyframe at or before `pts`; pictures before `pts` come too and are the caller's to drop.
+    pub(crate) fn seek(&mut self, pts: i64) -> Result<(), Failure> {
+        let ticks_per_second = (i64::from(self.time_base.1) / i64::from(self.time_base.0.max(1))).max(1);
+        for seconds in SEEK_BACK_SECONDS {
+            let target = pts.saturating_sub(seconds.saturating_mul(ticks_per_second));
+            if self.input.seek(self.track, target).is_err() {
+                continue;
+            }
+            self.after_seek();
+            if self.find_keyframe(pts)? {
+                return Ok(());
+            }
+        }
+        let start = self.input.stream(self.track).and_then(|stream| stream.declared_start()).unwrap_or(0);
+        self.input
+            .seek_to_start()
+            .or_else(|_| self.input.seek(self.track, start.min(0)))
+            .map_err(|error| Failure::new(FailureCode::Internal, error.to_string()))?;
+        self.after_seek();
+        Ok(())
+    }
+
+    fn after_seek(&mut self) {
+        self.decoder.flush();
+        self.packet_is_pending = false;
+        self.end_of_source = false;
+        self.last_pts = None;
+        self.damage_in_a_row = 0;
+    }
+
+    /// Reads up to the first keyframe and says whether it is early enough.
+    fn find_keyframe(&mut self, pts: i64) -> Result<bool, Failure> {
+        for _ in 0..MAX_PACKETS_TO_KEYFRAME {
+            if !self.read_packet()? {
+                return Ok(false);
+            }
+            if self.packet.is_key() {
+                self.packet_is_pending = true;
+                return Ok(self.packet.pts().or(self.packet.dts()).is_some_and(|found| found <= pts));
+            }
+        }
+        Ok(false)
+    }
+
+    /// The next packet of the track. Errors of the container end the source: what came before is kept.
+    fn read_packet(&mut self) -> Result<bool, Failure> {
+        loop {
+            match self.input.read(&mut self.packet) {
+                Ok(true) if self.packet.stream_index() == self.track => return Ok(true),
+                Ok(true) => {}
+                Ok(false) => return Ok(false),
+                Err(error) if error.is_out_of_memory() => return Err(internal(error)),
+                Err(_) => {
+                    self.damaged += 1;
+                    return Ok(false);
+                }
+            }
+        }
+    }
+
+    /// The next picture, its `pts` in ticks of the track. `None` at the end.
+    pub(crate) fn next(&mut self) -> Result<Option<Frame>, Failure> {
+        let mut frame = Frame::empty().map_err(internal)?;
+        loop {
+            match self.decoder.receive(&mut frame) {
+                Ok(true) => {
+                    self.damage_in_a_row = 0;
+                    if frame.is_damaged() {
+                        self.damaged += 1;
+                    }
+                    if self.give_time(&mut frame) {
+                        return Ok(Some(frame));
+                    }
+                    frame.unref();
+                    continue;
+                }
+                Ok(false) if self.end_of_source => return Ok(None),
+                Ok(false) => {}
+                Err(error) if error.is_out_of_memory() => return Err(internal(error)),
+                Err(_) => {
+                    self.note_damage();
+                    if self.end_of_source && self.damage_in_a_row >= MAX_DAMAGE_IN_A_ROW {
+                        return Ok(None);
+                    }
+                    continue;
+                }
+            }
+            self.feed()?;
+        }
+    }
+
+    fn feed(&mut self) -> Result<(), Failure> {
+        let pending = std::mem::take(&mut self.packet_is_pending);
+        if self.damage_in_a_row >= MAX_DAMAGE_IN_A_ROW || !(pending || self.read_packet()?) {
+            self.end_of_source = true;
+            if self.decoder.drain().is_err() {
+                self.note_damage();
+            }
+            return Ok(());
+        }
+        match self.decoder.send(&self.packet) {
+            Ok(()) => Ok(()),
+            Err(error) if error.is_out_of_memory() => Err(internal(error)),
+            Err(_) => {
+                self.note_damage();
+                Ok(())
+            }
+        }
+    }
+
+    fn note_damage(&mut self) {
+        self.damaged += 1;
+        self.damage_in_a_row += 1;
+    }
+
+    /// Sets the picture's time; `false` for one that would go back in time.
+    fn give_time(&mut self, frame: &mut Frame) -> bool {
+        let pts = match (frame.best_effort_pts(), self.last_pts) {
+            (Some(pts), _) => pts,
+            (None, Some(last)) => last.saturating_add(self.last_gap.max(frame.duration()).max(1)),
+            (None, None) => 0,
+        };
+        if let Some(last) = self.last_pts {
+            if pts <= last {
+                return false;
+            }
+            self.last_gap = pts - last;
+        }
+        self.last_pts = Some(pts);
+        frame.set_pts(pts);
+        true
+    }
+}
