@@ -6,11 +6,13 @@
 use super::{auth::Caller, problem::Problem};
 use crate::app::App;
 use axum::{
+    Json,
     extract::State,
     response::{IntoResponse, Response},
 };
 use http::header;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use serde_json::json;
 use std::{
     sync::{Arc, OnceLock},
     time::Duration,
@@ -38,9 +40,27 @@ fn recorder() -> Option<&'static PrometheusHandle> {
                 metrics::Unit::Seconds,
                 "From the first header to the start of the answer."
             );
+            describe_gauges();
             Some(handle)
         })
         .as_ref()
+}
+
+fn describe_gauges() {
+    metrics::describe_gauge!("reelyard_uploads", "Uploads by state.");
+    metrics::describe_gauge!("reelyard_assets", "Assets by state.");
+    metrics::describe_gauge!("reelyard_jobs", "Jobs by kind and state; `dead` ones were given up.");
+    metrics::describe_gauge!(
+        "reelyard_oldest_ready_job_age_seconds",
+        metrics::Unit::Seconds,
+        "How long the job that has waited longest for a worker has waited; 0 when none waits."
+    );
+    metrics::describe_gauge!("reelyard_last_event_number", "Number of the newest stored event.");
+    metrics::describe_counter!(
+        "reelyard_playback_requested_bytes_total",
+        metrics::Unit::Bytes,
+        "Bytes of the answers begun by the playback origin."
+    );
 }
 
 /// Called when the router is built, so that nothing is counted before there is somewhere to count it.
@@ -64,4 +84,71 @@ pub(super) fn count_request(method: &str, route: &str, status: u16, elapsed: Dur
     responses((status = 200, description = "The process answers.", body = String, content_type = "text/plain", example = "ok\n")))]
 pub(super) async fn livez() -> &'static str {
     "ok\n"
+}
+
+/// Longest that one part may take to answer before it counts as missing.
+const READY_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Every part that a request needs answers: the database, and a data directory that can be written.
+#[utoipa::path(get, path = "/readyz", tag = "health", security(()),
+    responses((status = 200, description = "Ready for requests.", body = serde_json::Value, example = json!({"ready": true, "checks": {"database": "ok", "data_directory": "ok", "stopping": "no"}})),
+              (status = 503, description = "The part that is missing is named.", body = super::openapi::ProblemBody, content_type = "application/problem+json")))]
+pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<Json<serde_json::Value>, Problem> {
+    let database = match tokio::time::timeout(READY_PATIENCE, app.catalog.ping()).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no answer within {} s", READY_PATIENCE.as_secs())),
+    };
+    let data_directory = match tokio::time::timeout(READY_PATIENCE, write_probe(&app.data_dir)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no answer within {} s", READY_PATIENCE.as_secs())),
+    };
+    let stopping = app.shutdown.is_cancelled();
+    let say = |result: &Result<(), String>| if result.is_ok() { "ok" } else { "failed" };
+    let checks = json!({
+        "database": say(&database),
+        "data_directory": say(&data_directory),
+        "stopping": if stopping { "yes" } else { "no" },
+    });
+    if database.is_ok() && data_directory.is_ok() && !stopping {
+        return Ok(Json(json!({ "ready": true, "checks": checks })));
+    }
+    let causes: Vec<String> = [database.err(), data_directory.err()].into_iter().flatten().collect();
+    Err(Problem::unavailable("The server is not ready: see `checks`.", 2)
+        .with("checks", checks)
+        .with_log(causes.join("; ")))
+}
+
+/// Can a file be made where the data lies? A full or read-only disk must show before an upload does.
+async fn write_probe(data_dir: &std::path::Path) -> std::io::Result<()> {
+    let path = data_dir.join("scratch").join(".ready");
+    tokio::fs::write(&path, b"ok").await?;
+    tokio::fs::remove_file(&path).await
+}
+
+/// Prometheus text. Needs a key like the rest of the API.
+#[utoipa::path(get, path = "/metrics", tag = "health",
+    responses((status = 200, description = "Prometheus text, version 0.0.4.", body = String, content_type = "text/plain; version=0.0.4")))]
+pub(super) async fn metrics_text(State(app): State<Arc<App>>, _caller: Caller) -> Result<Response, Problem> {
+    let handle = recorder()
+        .ok_or_else(|| Problem::internal("another metrics recorder was installed before this server's"))?;
+    let counts = app.catalog.counts().await?;
+    for count in &counts.uploads {
+        metrics::gauge!("reelyard_uploads", "state" => count.state.as_str()).set(count.count as f64);
+    }
+    for count in &counts.assets {
+        metrics::gauge!("reelyard_assets", "state" => count.state.as_str()).set(count.count as f64);
+    }
+    for count in &counts.tasks {
+        metrics::gauge!("reelyard_jobs", "kind" => count.kind.as_str(), "state" => count.state.as_str())
+            .set(count.count as f64);
+    }
+    let oldest_seconds =
+        counts.oldest_ready_ms.map_or(0.0, |since| (super::links::now_ms() - since).max(0) as f64 / 1000.0);
+    metrics::gauge!("reelyard_oldest_ready_job_age_seconds").set(oldest_seconds);
+    metrics::gauge!("reelyard_last_event_number").set(counts.last_event as f64);
+    handle.run_upkeep();
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], handle.render())
+        .into_response())
 }

@@ -12,6 +12,8 @@ use axum::{
     response::{Html, IntoResponse, Response},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use reelyard_catalog::CatalogError;
+use reelyard_storage::StoreError;
 use serde_json::{Map, Value, json};
 use std::{any::Any, fmt};
 
@@ -61,9 +63,7 @@ kinds! {
     CrossSite, 403, "cross-site", "Another site sent this request",
         "The server runs without keys (`--insecure-open`), so it refuses requests that a page of another origin sends. Use its own pages, or run the server with keys.";
     LinkNotValid, 403, "link-not-valid", "The playback link is not valid",
-        "The signature does not fit: the link was cut, changed, or signed with a key that this server no longer has. Ask for a new link.";
-    LinkForAnother, 403, "link-for-another", "The playback link is for another video",
-        "The link is genuine, but it gives access to another video than the one asked for. Ask for a link to this one.";
+        "The signature does not fit this address: the link was cut or changed, is for another video, or was signed with a key that this server no longer uses. Ask for a new link.";
     NotFound, 404, "not-found", "There is nothing here",
         "Nothing has this address or id, or it is not yours. Check the id; it may have been deleted.";
     NotPublished, 404, "not-published", "The video is not published",
@@ -122,6 +122,10 @@ impl Problem {
     pub(crate) fn new(kind: Kind, detail: impl Into<String>) -> Self {
         Self { kind, detail: detail.into(), log: None, extensions: Map::new(), headers: HeaderMap::new() }
     }
+    /// The public text.
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
+    }
     pub(crate) fn kind(&self) -> Kind {
         self.kind
     }
@@ -131,8 +135,11 @@ impl Problem {
     }
     /// Our own fault. `log` is for operators only.
     pub(crate) fn internal(log: impl fmt::Display) -> Self {
-        Self::new(Kind::Internal, "The server could not do this. The operators can find out why by the trace id.")
-            .with_log(log)
+        Self::new(
+            Kind::Internal,
+            "The server could not do this. The operators can find out why by the trace id.",
+        )
+        .with_log(log)
     }
     pub(crate) fn unavailable(detail: impl Into<String>, retry_after_seconds: u64) -> Self {
         Self::new(Kind::Unavailable, detail)
@@ -186,6 +193,37 @@ impl IntoResponse for Problem {
         }
         headers.extend(self.headers);
         response
+    }
+}
+
+impl From<CatalogError> for Problem {
+    fn from(error: CatalogError) -> Self {
+        match error {
+            CatalogError::NotFound { what, .. } => Self::not_found(what),
+            CatalogError::Refused(refused) => Self::new(
+                Kind::StateConflict,
+                format!("It is {}, and that does not allow it.", refused.state.replace('_', " ")),
+            )
+            .with("state", refused.state)
+            .with_log(refused),
+            // SQLite answers "busy" or "full" while other programs hold the file or the disk has no room.
+            CatalogError::Database(cause) => {
+                Self::unavailable("The database does not answer at the moment.", 2).with_log(cause)
+            }
+            other => Self::internal(other),
+        }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Full { .. } => {
+                Self::new(Kind::StorageFull, "The server's disk is full. What was acknowledged is safe.")
+                    .with_log(error)
+            }
+            other => Self::internal(other),
+        }
     }
 }
 

@@ -95,7 +95,8 @@ pub(super) async fn layer(request: Request, next: Next) -> Response {
         .get::<axum::extract::MatchedPath>()
         .map_or_else(|| "unknown".to_owned(), |path| path.as_str().to_owned());
     let span = tracing::info_span!("request", trace_id = %context.trace, method = %method, route = %route);
-    let labels = HeaderValue::from_str(&context.header()).ok().zip(HeaderValue::from_str(&context.trace).ok());
+    let labels =
+        HeaderValue::from_str(&context.header()).ok().zip(HeaderValue::from_str(&context.trace).ok());
     let began = Instant::now();
     let mut response = CURRENT.scope(context, next.run(request)).instrument(span.clone()).await;
     let elapsed = began.elapsed();

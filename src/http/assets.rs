@@ -1,0 +1,246 @@
+//! `/v1/assets`: what was uploaded, how far it is, where it plays.
+
+use super::{
+    asset_view::{Asset, Parts, Playback},
+    auth::Caller,
+    extract::{Json, Path, Query, cursor, id, names, page_rows},
+    links::{self, PlaybackLinks},
+    openapi::ProblemBody,
+    problem::{Kind, Problem},
+};
+use crate::app::App;
+use axum::{Json as JsonBody, extract::State, http::HeaderMap};
+use http::StatusCode;
+use reelyard_catalog::{AssetFilter, AssetRow, RenditionRow};
+use reelyard_model::{AssetId, AssetState};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use utoipa::{IntoParams, ToSchema};
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ListQuery {
+    /// Only these states, separated by commas: `waiting`, `processing`, `ready`, `failed`, `cancelled`, `deleted`.
+    /// Without it: all but the deleted.
+    #[param(example = "ready,failed")]
+    state: Option<String>,
+    /// Only titles that hold this text, in any case.
+    title: Option<String>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+    /// Rows on the page: 50 unless asked otherwise, 200 at most.
+    limit: Option<u32>,
+}
+
+/// A page of assets, newest first.
+#[derive(Serialize, ToSchema)]
+pub(super) struct AssetPage {
+    items: Vec<Asset>,
+    /// Give it as `cursor` to get the next page; null on the last.
+    next_cursor: Option<String>,
+}
+
+/// List the assets, newest first.
+#[utoipa::path(get, path = "/v1/assets", tag = "assets", params(ListQuery),
+    responses((status = 200, description = "A page of assets.", body = AssetPage),
+              (status = 400, description = "A filter or the cursor is not known.", body = ProblemBody, content_type = "application/problem+json")))]
+pub(super) async fn list_assets(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Query(query): Query<ListQuery>,
+    headers: HeaderMap,
+) -> Result<JsonBody<AssetPage>, Problem> {
+    let filter = AssetFilter {
+        tenant: caller.tenant,
+        states: names::<AssetState>(query.state.as_deref(), "state")?,
+        title_contains: query.title.filter(|title| !title.is_empty()),
+        after: cursor(query.cursor.as_deref())?,
+        limit: page_rows(query.limit),
+    };
+    let page = app.catalog.list_assets(&filter).await?;
+    let base = links::base_url(&app, &headers);
+    let mut items = Vec::with_capacity(page.rows.len());
+    for row in page.rows {
+        items.push(show(&app, &base, row).await?);
+    }
+    Ok(JsonBody(AssetPage { items, next_cursor: page.next.map(|next| next.to_string()) }))
+}
+
+/// Show one asset: its state, progress by stage, facts about the source, renditions, and where it plays.
+#[utoipa::path(get, path = "/v1/assets/{id}", tag = "assets", params(("id" = String, Path, description = "The asset's id.")),
+    responses((status = 200, description = "The asset.", body = Asset),
+              (status = 404, description = "There is none, or it is not yours.", body = ProblemBody, content_type = "application/problem+json")))]
+pub(super) async fn show_asset(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(asset): Path<String>,
+    headers: HeaderMap,
+) -> Result<JsonBody<Asset>, Problem> {
+    let row = owned(&app, caller, &asset).await?;
+    Ok(JsonBody(show(&app, &links::base_url(&app, &headers), row).await?))
+}
+
+/// Delete an asset: work on it stops, it is taken off the air at once, and its files are removed.
+#[utoipa::path(delete, path = "/v1/assets/{id}", tag = "assets", params(("id" = String, Path, description = "The asset's id.")),
+    responses((status = 204, description = "It is gone. Deleting it again gives the same answer."),
+              (status = 404, description = "There is none, or it is not yours.", body = ProblemBody, content_type = "application/problem+json")))]
+pub(super) async fn delete_asset(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(asset): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let row = owned(&app, caller, &asset).await?;
+    if row.state != AssetState::Deleted {
+        app.catalog.delete_asset(row.id, links::now_ms()).await?;
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Stop all work on an asset. Refused once it is ready or has failed.
+#[utoipa::path(post, path = "/v1/assets/{id}/cancel", tag = "assets", params(("id" = String, Path, description = "The asset's id.")),
+    responses((status = 200, description = "The asset, cancelled.", body = Asset),
+              (status = 404, description = "There is none, or it is not yours.", body = ProblemBody, content_type = "application/problem+json"),
+              (status = 409, description = "Its state does not allow it.", body = ProblemBody, content_type = "application/problem+json")))]
+pub(super) async fn cancel_asset(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(asset): Path<String>,
+    headers: HeaderMap,
+) -> Result<JsonBody<Asset>, Problem> {
+    let row = owned(&app, caller, &asset).await?;
+    let row = app.catalog.cancel_asset(row.id, links::now_ms()).await?;
+    Ok(JsonBody(show(&app, &links::base_url(&app, &headers), row).await?))
+}
+
+/// Try a failed or cancelled asset again. What was done stays done.
+#[utoipa::path(post, path = "/v1/assets/{id}/retry", tag = "assets", params(("id" = String, Path, description = "The asset's id.")),
+    responses((status = 200, description = "The asset, back at work.", body = Asset),
+              (status = 404, description = "There is none, or it is not yours.", body = ProblemBody, content_type = "application/problem+json"),
+              (status = 409, description = "It has neither failed nor been cancelled.", body = ProblemBody, content_type = "application/problem+json")))]
+pub(super) async fn retry_asset(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(asset): Path<String>,
+    headers: HeaderMap,
+) -> Result<JsonBody<Asset>, Problem> {
+    let row = owned(&app, caller, &asset).await?;
+    let row = app.catalog.retry_asset(row.id, links::now_ms()).await?;
+    Ok(JsonBody(show(&app, &links::base_url(&app, &headers), row).await?))
+}
+
+/// Show what is made of an asset, with the reason for each decision.
+#[utoipa::path(get, path = "/v1/assets/{id}/plan", tag = "assets", params(("id" = String, Path, description = "The asset's id.")),
+    responses((status = 200, description = "The plan: see `decisions` for the reasons.", body = serde_json::Value),
+              (status = 404, description = "There is no such asset, or no plan of it yet.", body = ProblemBody, content_type = "application/problem+json")))]
+pub(super) async fn show_plan(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(asset): Path<String>,
+) -> Result<JsonBody<reelyard_model::Plan>, Problem> {
+    let row = owned(&app, caller, &asset).await?;
+    let plan = app.catalog.plan(row.id).await?;
+    plan.map(JsonBody).ok_or_else(|| {
+        Problem::new(Kind::NotFound, "This asset has no plan yet: its source has not been looked at.")
+    })
+}
+
+#[derive(Deserialize, ToSchema)]
+pub(super) struct LinkRequest {
+    /// How long the links shall work: 60 seconds to 30 days.
+    #[schema(example = 3600)]
+    ttl_seconds: u64,
+}
+
+/// Signed addresses, and the page.
+#[derive(Serialize, ToSchema)]
+pub(super) struct LinkAnswer {
+    watch: String,
+    #[serde(flatten)]
+    links: PlaybackLinks,
+}
+
+/// Make playback links that work for a time of your choice.
+#[utoipa::path(post, path = "/v1/assets/{id}/links", tag = "assets", params(("id" = String, Path, description = "The asset's id.")),
+    request_body = LinkRequest,
+    responses((status = 200, description = "The links.", body = LinkAnswer),
+              (status = 400, description = "The time is too short or too long.", body = ProblemBody, content_type = "application/problem+json"),
+              (status = 404, description = "There is no such asset, or it does not play.", body = ProblemBody, content_type = "application/problem+json")))]
+pub(super) async fn make_links(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(asset): Path<String>,
+    headers: HeaderMap,
+    Json(request): Json<LinkRequest>,
+) -> Result<JsonBody<LinkAnswer>, Problem> {
+    if !(links::MIN_TTL_SECONDS..=links::MAX_TTL_SECONDS).contains(&request.ttl_seconds) {
+        return Err(Problem::new(
+            Kind::BadRequest,
+            format!("`ttl_seconds` is from {} to {}.", links::MIN_TTL_SECONDS, links::MAX_TTL_SECONDS),
+        )
+        .with("parameter", "ttl_seconds"));
+    }
+    let row = owned(&app, caller, &asset).await?;
+    let Some(playback_id) = row.playback_id.filter(|_| row.state == AssetState::Ready) else {
+        return Err(Problem::new(Kind::NotPublished, "This asset does not play (yet).")
+            .with("state", row.state.as_str()));
+    };
+    let expiry = links::now_unix_seconds() + request.ttl_seconds;
+    let base = links::base_url(&app, &headers);
+    let has_pictures = has_stills(&app, &row, &app.catalog.renditions(row.id).await?).await?;
+    Ok(JsonBody(LinkAnswer {
+        watch: links::watch_url(&app, &base, playback_id, expiry),
+        links: links::playback_links(&app, &base, playback_id, expiry, has_pictures),
+    }))
+}
+
+/// The asset of the path, if it is the caller's. Somebody else's does not exist for them.
+pub(super) async fn owned(app: &App, caller: Caller, text: &str) -> Result<AssetRow, Problem> {
+    let asset: AssetId = id(text, "asset")?;
+    app.catalog
+        .asset(asset)
+        .await?
+        .filter(|row| row.tenant == caller.tenant)
+        .ok_or_else(|| Problem::not_found("asset"))
+}
+
+/// All that is shown of an asset. Tasks are read only while they say something: finished ones carry large results.
+async fn show(app: &App, base_url: &str, row: AssetRow) -> Result<Asset, Problem> {
+    let settled = matches!(row.state, AssetState::Ready | AssetState::Deleted);
+    let tasks = if settled { Vec::new() } else { app.catalog.tasks_of_asset(row.id).await? };
+    let renditions = app.catalog.renditions(row.id).await?;
+    let playback = match row.playback_id.filter(|_| row.state != AssetState::Deleted) {
+        None => None,
+        Some(playback_id) => {
+            let expiry = links::default_expiry();
+            let links = if row.state == AssetState::Ready {
+                let has_pictures = has_stills(app, &row, &renditions).await?;
+                Some(links::playback_links(app, base_url, playback_id, expiry, has_pictures))
+            } else {
+                None
+            };
+            Some(Playback {
+                id: playback_id.to_string(),
+                watch: links::watch_url(app, base_url, playback_id, expiry),
+                links,
+            })
+        }
+    };
+    Ok(Asset::from(Parts { row, tasks, renditions, playback }))
+}
+
+/// Whether poster and preview pictures were published: sound alone has none, and a video can be published without.
+pub(super) async fn has_stills(
+    app: &App,
+    row: &AssetRow,
+    renditions: &[RenditionRow],
+) -> Result<bool, Problem> {
+    if !renditions.iter().any(|rendition| rendition.kind == "video") {
+        return Ok(false);
+    }
+    let Some(prefix) = app.catalog.publication(row.id).await?.and_then(|publication| publication.prefix)
+    else {
+        return Ok(false);
+    };
+    let found = app.store.byte_len(&format!("{prefix}/poster.jpg")).await.map_err(Problem::internal)?;
+    Ok(found.is_some())
+}

@@ -1,0 +1,260 @@
+//! The playback origin: `GET /p/{token}/{playback_id}/{file}`.
+//!
+//! The token stands in the path, so that every relative address of a playlist is covered by it. In this order: the
+//! token must open the playback id (`reelyard-sign`, constant time), the path must pass the allow-list, the
+//! publication must be live, the file must be there. Only then is a file opened, below the publication's prefix.
+//! Answers carry CORS for everybody: the link itself is the right to read. Nothing is cached beyond its expiry.
+
+mod conditions;
+mod lookup;
+
+use super::{
+    links,
+    problem::{Kind, Problem},
+};
+use crate::app::App;
+use axum::{
+    Router,
+    body::Body,
+    extract::{Path, Request, State},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use conditions::{FileFacts, Selection, select};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+pub(super) use lookup::Publications;
+use reelyard_model::PlaybackId;
+use reelyard_sign::{TokenError, VerifiedToken, safe_relative_path};
+use reelyard_storage::{OpenObject, StoreError};
+use std::{io::SeekFrom, sync::Arc, time::UNIX_EPOCH};
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
+use tokio_util::io::ReaderStream;
+
+/// One read and one write to the socket; a viewer holds two of these in memory at most.
+const STREAM_BUFFER_BYTES: usize = 64 << 10;
+/// Segments, pictures and initialization segments never change under their address.
+const MAX_AGE_SEGMENT_SECONDS: u64 = 365 * 24 * 3600;
+/// Playlists are rewritten when a video is published anew, which is rare.
+const MAX_AGE_PLAYLIST_SECONDS: u64 = 60;
+/// How long browsers may remember the answer to a preflight; they cap it themselves (Chromium at 2 h).
+const PREFLIGHT_MAX_AGE_SECONDS: &str = "86400";
+
+pub(super) fn router(app: Arc<App>) -> Router<Arc<App>> {
+    let origin = Arc::new(Origin { app, publications: Publications::default() });
+    Router::new()
+        .route("/p/{token}/{playback_id}/{*file}", get(serve).options(preflight))
+        .with_state(origin)
+        .layer(middleware::from_fn(open_to_all_origins))
+}
+
+struct Origin {
+    app: Arc<App>,
+    publications: Publications,
+}
+
+async fn serve(
+    State(origin): State<Arc<Origin>>,
+    path: Result<Path<(String, String, String)>, axum::extract::rejection::PathRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let Path((token, playback_id, file)) = path.map_err(|_| {
+        Problem::new(
+            Kind::PathRefused,
+            "The path is not text once it is decoded. Use the playlist's addresses.",
+        )
+    })?;
+    let playback_id = parse_playback_id(&playback_id)?;
+    let verified = verify(&origin.app, &token, playback_id)?;
+    let file = safe_relative_path(&file).map_err(|error| {
+        Problem::new(Kind::PathRefused, "No published file has such a path. Use the playlist's addresses.")
+            .with_log(error)
+    })?;
+    let kind = FileKind::of(file).ok_or_else(no_such_file)?;
+    let live = origin.publications.live(&origin.app.catalog, playback_id).await?;
+    let opened =
+        origin.app.store.open_object(&format!("{}/{file}", live.prefix)).await.map_err(
+            |error| match error {
+                StoreError::NotFound { .. } => no_such_file(),
+                other => Problem::internal(format!("a published file cannot be opened: {other}")),
+            },
+        )?;
+    answer(opened, kind, &verified, &headers).await
+}
+
+fn no_such_file() -> Problem {
+    Problem::new(Kind::NotFound, "This video has no such file. Use the playlist's addresses.")
+}
+
+/// One spelling only, so that no cache sees two names for one file.
+pub(super) fn parse_playback_id(text: &str) -> Result<PlaybackId, Problem> {
+    text.parse::<PlaybackId>()
+        .ok()
+        .filter(|id| id.to_string() == text)
+        .ok_or_else(|| Problem::not_found("video"))
+}
+
+/// The token must open this playback id now. Another video's token cannot be told from a forged one: both are 403.
+pub(super) fn verify(app: &App, token: &str, playback_id: PlaybackId) -> Result<VerifiedToken, Problem> {
+    app.keyring.verify(token, playback_id, links::now_unix_seconds()).map_err(|error| match error {
+        TokenError::Expired { expired_for_seconds } => Problem::new(
+            Kind::LinkExpired,
+            format!(
+                "This playback link expired {} ago. Ask for a new one.",
+                links::roughly(expired_for_seconds)
+            ),
+        )
+        .with("expired_for_seconds", expired_for_seconds),
+        TokenError::Forged | TokenError::UnknownKey | TokenError::Malformed => Problem::new(
+            Kind::LinkNotValid,
+            "This playback link does not give access to this video. Ask for a new one.",
+        )
+        .with_log(error),
+    })
+}
+
+/// What a file is by its name; names that publish never makes have none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FileKind {
+    media_type: &'static str,
+    max_age_seconds: u64,
+    immutable: bool,
+}
+
+impl FileKind {
+    fn of(file: &str) -> Option<Self> {
+        let (media_type, immutable) = match file.rsplit_once('.')?.1 {
+            "m3u8" => ("application/vnd.apple.mpegurl", false),
+            "mpd" => ("application/dash+xml", false),
+            "mp4" => ("video/mp4", true),
+            "m4s" => ("video/iso.segment", true),
+            "vtt" => ("text/vtt; charset=utf-8", true),
+            "jpg" => ("image/jpeg", true),
+            _ => return None,
+        };
+        let max_age_seconds = if immutable { MAX_AGE_SEGMENT_SECONDS } else { MAX_AGE_PLAYLIST_SECONDS };
+        Some(Self { media_type, max_age_seconds, immutable })
+    }
+
+    fn cache_control(self, token_seconds_left: u64) -> String {
+        let max_age = self.max_age_seconds.min(token_seconds_left);
+        // `immutable` only stops revalidation on reload; max-age still ends it with the token.
+        let immutable = if self.immutable { ", immutable" } else { "" };
+        format!("public, max-age={max_age}{immutable}")
+    }
+}
+
+async fn answer(
+    opened: OpenObject,
+    kind: FileKind,
+    verified: &VerifiedToken,
+    headers: &HeaderMap,
+) -> Result<Response, Problem> {
+    let cannot_read =
+        |error: std::io::Error| Problem::internal(format!("a published file cannot be read: {error}"));
+    let facts = FileFacts {
+        byte_len: opened.byte_len,
+        modified_ns: opened
+            .modified
+            .and_then(|modified| modified.duration_since(UNIX_EPOCH).ok())
+            .map_or(0, |since| since.as_nanos()),
+    };
+    let selection = select(headers, &facts);
+    let (status, start, end) = match selection {
+        Selection::Whole => (StatusCode::OK, 0, facts.byte_len),
+        Selection::Part { start, end } => (StatusCode::PARTIAL_CONTENT, start, end),
+        Selection::NotModified => (StatusCode::NOT_MODIFIED, 0, 0),
+        Selection::Unsatisfiable => {
+            return Err(Problem::new(
+                Kind::RangeNotSatisfiable,
+                format!("The file has {} bytes; the range begins past its end.", facts.byte_len),
+            )
+            .with_header(header::CONTENT_RANGE, text_value(format!("bytes */{}", facts.byte_len))?));
+        }
+    };
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    let answer_headers = response.headers_mut();
+    answer_headers.insert(header::CACHE_CONTROL, text_value(kind.cache_control(verified.seconds_left))?);
+    answer_headers.insert(header::ETAG, text_value(facts.etag())?);
+    answer_headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    if let Some(modified) = facts.last_modified() {
+        answer_headers.insert(header::LAST_MODIFIED, text_value(modified)?);
+    }
+    if status == StatusCode::NOT_MODIFIED {
+        return Ok(response);
+    }
+    answer_headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind.media_type));
+    answer_headers.insert(header::CONTENT_LENGTH, HeaderValue::from(end - start));
+    if status == StatusCode::PARTIAL_CONTENT {
+        let range = format!("bytes {start}-{}/{}", end - 1, facts.byte_len);
+        answer_headers.insert(header::CONTENT_RANGE, text_value(range)?);
+    }
+    let mut file = tokio::fs::File::from_std(opened.file);
+    if start > 0 {
+        file.seek(SeekFrom::Start(start)).await.map_err(cannot_read)?;
+    }
+    metrics::counter!("reelyard_playback_requested_bytes_total").increment(end - start);
+    *response.body_mut() =
+        Body::from_stream(ReaderStream::with_capacity(file.take(end - start), STREAM_BUFFER_BYTES));
+    Ok(response)
+}
+
+fn text_value(text: String) -> Result<HeaderValue, Problem> {
+    HeaderValue::try_from(text).map_err(Problem::internal)
+}
+
+/// For the preflight that browsers send before a range request from another origin.
+async fn preflight() -> Response {
+    let headers = [
+        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, OPTIONS"),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, "Range, If-Range, If-None-Match, If-Modified-Since"),
+        (header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_MAX_AGE_SECONDS),
+    ];
+    (StatusCode::NO_CONTENT, headers).into_response()
+}
+
+/// Refusals too: a player that cannot read the status code cannot say that the link has expired.
+async fn open_to_all_origins(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    for (name, value) in [
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+        (header::ACCESS_CONTROL_EXPOSE_HEADERS, "Content-Length, Content-Range, Accept-Ranges, ETag, Date"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "cross-origin"),
+        (HeaderName::from_static("timing-allow-origin"), "*"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        // The address of an embedded segment holds the token: it must not travel on as a referrer.
+        (header::REFERRER_POLICY, "no-referrer"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FileKind, parse_playback_id};
+
+    #[test]
+    fn types_by_name_and_no_answer_outlives_its_token() {
+        assert_eq!(FileKind::of("master.m3u8").unwrap().media_type, "application/vnd.apple.mpegurl");
+        assert_eq!(FileKind::of("manifest.mpd").unwrap().media_type, "application/dash+xml");
+        assert_eq!(FileKind::of("1080p/00001.m4s").unwrap().media_type, "video/iso.segment");
+        assert_eq!(FileKind::of("notes.json"), None);
+        assert_eq!(FileKind::of("1080p/init"), None);
+        let segment = FileKind::of("1080p/00001.m4s").unwrap();
+        assert_eq!(segment.cache_control(7), "public, max-age=7, immutable");
+        let playlist = FileKind::of("master.m3u8").unwrap();
+        assert_eq!(playlist.cache_control(3600), "public, max-age=60");
+        assert_eq!(playlist.cache_control(7), "public, max-age=7");
+    }
+
+    #[test]
+    fn a_playback_id_has_one_spelling() {
+        let good = "019a9f6b-1f00-7c43-b8cc-2f7c2f6a6a01";
+        assert!(parse_playback_id(good).is_ok());
+        for other in ["", "x", &good.replace('-', ""), &good.to_uppercase(), &format!("{{{good}}}")] {
+            assert!(parse_playback_id(other).is_err(), "{other}");
+        }
+    }
+}

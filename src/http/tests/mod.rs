@@ -1,0 +1,1 @@
+//! Tests of the router as a whole, in process.
