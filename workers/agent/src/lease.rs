@@ -1,0 +1,79 @@
+//! Holding a lease: a heartbeat at a third of its length, for as long as the work goes on.
+//!
+//! A task of its own sends them, so that neither a slow store nor a busy child can let the lease run out. It ends when
+//! the control plane says so (cancelled, lost), or when the control plane has been silent for the whole length: by
+//! then the lease is another's, whether we hear about it or not.
+
+use crate::control::ControlPlane;
+use reelyard_model::work::{Grant, Progress, Verdict};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, MissedTickBehavior, interval_at, timeout_at},
+};
+
+/// Shortest pause between two heartbeats, whatever a grant says.
+const SHORTEST_BEAT: Duration = Duration::from_millis(20);
+
+pub(crate) struct Lease {
+    progress: watch::Sender<Progress>,
+    over: watch::Receiver<Option<Verdict>>,
+    beating: JoinHandle<()>,
+}
+
+impl Lease {
+    /// `granted_at` is from before the claim was sent: our clock must run out before the control plane's.
+    pub(crate) fn hold<C: ControlPlane>(control: Arc<C>, grant: &Grant, granted_at: Instant) -> Self {
+        let (progress, news) = watch::channel(Progress::default());
+        let (over_sender, over) = watch::channel(None);
+        let (task, attempt) = (grant.task, grant.attempt);
+        let length = Duration::from_millis(grant.lease_ms);
+        let beating = tokio::spawn(async move {
+            let beat = (length / 3).max(SHORTEST_BEAT);
+            let mut ticks = interval_at(granted_at + beat, beat);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut ends_at = granted_at + length;
+            loop {
+                tokio::select! {
+                    _ = ticks.tick() => {}
+                    () = tokio::time::sleep_until(ends_at) => {}
+                }
+                let sent_at = Instant::now();
+                if sent_at >= ends_at {
+                    tracing::warn!(%task, attempt, "the lease ran out: the control plane was silent for its whole length");
+                    let _ = over_sender.send(Some(Verdict::Lost));
+                    return;
+                }
+                let now = *news.borrow();
+                match timeout_at(ends_at, control.heartbeat(task, attempt, now)).await {
+                    Ok(Ok(Verdict::Continue)) => ends_at = sent_at + length,
+                    Ok(Ok(verdict)) => {
+                        let _ = over_sender.send(Some(verdict));
+                        return;
+                    }
+                    Ok(Err(error)) => tracing::warn!(%task, attempt, %error, "a heartbeat was not taken"),
+                    Err(_) => {}
+                }
+            }
+        });
+        Self { progress, over, beating }
+    }
+
+    pub(crate) fn progress(&self, progress: Progress) {
+        self.progress.send_replace(progress);
+    }
+
+    /// Returns when the work is ours no more: `Cancelled` or `Lost`. Safe to drop and call again.
+    pub(crate) async fn over(&self) -> Verdict {
+        let mut over = self.over.clone();
+        // An error means that the task is gone, which happens only with the runtime.
+        over.wait_for(Option::is_some).await.ok().and_then(|verdict| *verdict).unwrap_or(Verdict::Lost)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.beating.abort();
+    }
+}
