@@ -179,6 +179,7 @@ impl AudioJob<'_> {
             return Ok(());
         }
         self.decoded_frames += 1;
+        self.damaged += u64::from(frame.is_damaged());
         let expected = self.run.as_ref().map(|run| run.end(self.plan.sample_rate));
         let start = match (self.clock.position(frame.best_effort_pts()), expected) {
             (Some(position), Some(expected)) => match self.timeline.judge(position, expected) {
