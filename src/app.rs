@@ -1,9 +1,62 @@
 //! The one place where traits meet backends: everything a request handler or a flow step may reach.
+//!
+//! Made once by `cmd/serve`, after everything was validated; shared as `Arc<App>`. Holds no request state.
 
-use reelyard_catalog as _;
+use crate::flow::FlowError;
+use reelyard_catalog::Catalog;
+use reelyard_model::WorkerId;
+use reelyard_sign::Keyring;
+use reelyard_storage::LocalStore;
+use std::path::PathBuf;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
-/// Everything a request handler or a flow step may reach.
+/// What an upload that names no preset gets.
+pub(crate) const DEFAULT_PRESET: &str = "web-h264";
+
 pub(crate) struct App {
-    /// Started with `--insecure-open`: no keys, loopback only.
+    pub(crate) catalog: Catalog,
+    pub(crate) store: LocalStore,
+    pub(crate) keyring: Keyring,
+    pub(crate) data_dir: PathBuf,
+    /// No keys needed: only ever on loopback.
     pub(crate) insecure_open: bool,
+    /// How the world reaches this server (`https://video.example`), where it was told; else the request's host counts.
+    pub(crate) public_url: Option<String>,
+    pub(crate) max_upload_bytes: u64,
+    /// The media child.
+    pub(crate) media_program: PathBuf,
+    /// The control plane as a worker: what it leases itself (publish).
+    pub(crate) control_worker: WorkerId,
+    /// Rung when there may be something to claim.
+    pub(crate) ticket: Notify,
+    /// Cancelled when the server is to stop: nothing new is begun from then on. Long answers (events) end.
+    pub(crate) shutdown: CancellationToken,
+}
+
+impl App {
+    pub(crate) fn now_ms(&self) -> i64 {
+        jiff::Timestamp::now().as_millisecond()
+    }
+
+    /// The preset of this name, or the default one, as it is stored with an upload.
+    pub(crate) fn preset_name(&self, wanted: Option<&str>) -> Result<String, FlowError> {
+        // Until presets are loaded there is the one.
+        match wanted {
+            None | Some(DEFAULT_PRESET) => Ok(DEFAULT_PRESET.to_owned()),
+            Some(other) => {
+                Err(FlowError::UnknownPreset { name: other.to_owned(), known: DEFAULT_PRESET.to_owned() })
+            }
+        }
+    }
+
+    /// Something may be ready for a worker: everybody who waits looks again.
+    pub(crate) fn ring(&self) {
+        self.ticket.notify_waiters();
+    }
+}
+
+/// From the operating system's random source, which fails only on machines that could not serve anyway.
+pub(crate) fn random_u32() -> u32 {
+    getrandom::u32().unwrap_or(u32::MAX / 2)
 }

@@ -6,7 +6,9 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod app;
+mod client;
 mod cmd;
+mod config;
 mod flow;
 mod http;
 

@@ -1,8 +1,156 @@
-use std::process::ExitCode;
+//! `reelyard serve`: API, playback origin and a worker on this machine.
+//!
+//! Everything is checked before the port opens: the data directory and its lock, the catalogue, the keys, the presets,
+//! the media program, the address. SIGTERM or Ctrl-C ends it in bounded time; a second one at once. Whatever moment
+//! the process ends at, the next start takes up from there.
+
+mod data_dir;
+mod listen;
+mod logging;
+
+use crate::{app::App, config, flow};
+use anyhow::Context;
+use reelyard_catalog::Catalog;
+use reelyard_model::WorkerId;
+use reelyard_storage::LocalStore;
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// Answers and children that are still at work after this are cut off: systemd kills at 90 s, Docker at 10 s.
+const DRAIN: Duration = Duration::from_secs(8);
 
 #[derive(clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Where everything is kept [default: $XDG_DATA_HOME/reelyard, or ~/.local/share/reelyard]
+    #[arg(long, value_name = "DIR", env = "REELYARD_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+    /// Address and port to listen on; port 0 takes any free one [default: 127.0.0.1:8080, or the next free port]
+    #[arg(long, value_name = "ADDR:PORT", env = "REELYARD_LISTEN")]
+    listen: Option<SocketAddr>,
+    /// Serve without API keys. Loopback addresses only.
+    #[arg(long)]
+    insecure_open: bool,
+    /// How browsers reach this server, when something stands before it
+    #[arg(long, value_name = "URL", env = "REELYARD_PUBLIC_URL")]
+    public_url: Option<String>,
+    /// Media tasks at a time on this machine; 0: none [default: one for every four processors]
+    #[arg(long, value_name = "N", env = "REELYARD_WORKERS")]
+    workers: Option<u32>,
+    /// The media program [default: beside this program, else in PATH]
+    #[arg(long, value_name = "PATH", env = "REELYARD_MEDIA_PROGRAM")]
+    media_program: Option<PathBuf>,
+    /// Largest upload that is accepted
+    #[arg(long, value_name = "BYTES", env = "REELYARD_MAX_UPLOAD_BYTES", default_value_t = reelyard_upload::DEFAULT_MAX_UPLOAD_BYTES)]
+    max_upload_bytes: u64,
+    /// How the log is written to standard error
+    #[arg(long, value_enum, default_value_t = logging::Format::Pretty, env = "REELYARD_LOG_FORMAT")]
+    log_format: logging::Format,
+    /// Write the server's URL to this file once it answers (for scripts)
+    #[arg(long, value_name = "PATH")]
+    ready_file: Option<PathBuf>,
+}
 
-pub(crate) fn run(_args: Args) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("being written")
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    logging::start(args.log_format)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let code = runtime.block_on(serve(args));
+    // Blocking threads (file work that nobody waits for any more) do not hold up the end.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    code
+}
+
+async fn serve(args: Args) -> anyhow::Result<ExitCode> {
+    listen::check_open(args.insecure_open, args.listen)?;
+    if let Some(url) = &args.public_url {
+        check_public_url(url)?;
+    }
+    let directory = data_dir::open(args.data_dir.clone().unwrap_or_else(config::default_data_dir))?;
+    let store = LocalStore::open(&directory.path).await?;
+    let catalog = Catalog::open(&directory.path.join(config::CATALOG_FILE)).await?;
+    let keyring = data_dir::signing_keys(&directory.path)?;
+    let new_admin_key =
+        if args.insecure_open { None } else { data_dir::admin_key(&directory.path, &catalog).await? };
+    let app = Arc::new(App {
+        catalog,
+        store,
+        keyring,
+        data_dir: directory.path.clone(),
+        insecure_open: args.insecure_open,
+        public_url: args.public_url.clone(),
+        max_upload_bytes: args.max_upload_bytes.min(reelyard_upload::MAX_UPLOAD_BYTES),
+        media_program: data_dir::media_program(args.media_program.as_deref())?,
+        control_worker: WorkerId::from_uuid(Uuid::now_v7()),
+        ticket: Notify::new(),
+        shutdown: CancellationToken::new(),
+    });
+    let healed = flow::receive::recover(&app).await.context("taking up unfinished uploads")?;
+    if healed > 0 {
+        tracing::info!(healed, "receive: finished uploads that an earlier process had left");
+    }
+    let listener = listen::bind(args.listen).await?;
+    let url = listen::url(&listener)?;
+    greet(&app, &url, new_admin_key.as_deref());
+
+    let stopping = app.shutdown.clone();
+    let server = tokio::spawn(
+        axum::serve(listener, crate::http::router(app.clone()))
+            .with_graceful_shutdown(async move { stopping.cancelled().await })
+            .into_future(),
+    );
+    if let Some(path) = &args.ready_file {
+        data_dir::write_whole(path, format!("{url}\n").as_bytes(), 0o644)
+            .with_context(|| format!("writing {}", path.display()))?;
+    }
+    wait_for_signal().await?;
+    tracing::info!("stopping; a second signal stops at once");
+    app.shutdown.cancel();
+    tokio::select! {
+        _ = tokio::time::timeout(DRAIN, server) => {}
+        _ = wait_for_signal() => {
+            tracing::warn!("stopped at once");
+            return Ok(ExitCode::from(130));
+        }
+    }
+    let _ = tokio::time::timeout(Duration::from_secs(2), app.catalog.close()).await;
+    tracing::info!("stopped");
+    drop(directory);
+    Ok(ExitCode::SUCCESS)
+}
+
+use std::future::IntoFuture;
+
+fn check_public_url(url: &str) -> anyhow::Result<()> {
+    let parsed = reqwest::Url::parse(url).with_context(|| format!("--public-url {url}"))?;
+    anyhow::ensure!(
+        matches!(parsed.scheme(), "http" | "https") && parsed.host().is_some() && parsed.query().is_none(),
+        "--public-url {url}: give it as https://video.example, without a query"
+    );
+    Ok(())
+}
+
+fn greet(app: &App, url: &str, new_admin_key: Option<&str>) {
+    println!("Reelyard serves at {url}");
+    println!("  data in {}", app.data_dir.display());
+    match new_admin_key {
+        Some(key) => println!(
+            "  admin key: {key}\n  (shown this once; it stays in {})",
+            app.data_dir.join(config::ADMIN_KEY_FILE).display()
+        ),
+        None if app.insecure_open => {
+            println!("  no keys needed (--insecure-open): everybody on this machine may use it")
+        }
+        None => println!("  admin key in {}", app.data_dir.join(config::ADMIN_KEY_FILE).display()),
+    }
+}
+
+async fn wait_for_signal() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        pressed = tokio::signal::ctrl_c() => pressed?,
+    }
+    Ok(())
 }

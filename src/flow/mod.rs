@@ -1,1 +1,28 @@
-//! THE STORY: one file per transition of the flow.
+//! THE STORY: one file per transition of the flow, in the order in which an upload meets them.
+//!
+//! Called by the HTTP shells, by the workers (through `dispatch`) and by the loops that `cmd/serve` starts. Every step
+//! is safe to run twice: it first looks at what is there, or its write is conditional. A step that fails leaves the
+//! world as it was or in a state that `receive::recover` and `sweep` know.
+
+pub(crate) mod receive;
+
+use reelyard_catalog::CatalogError;
+use reelyard_model::AssetId;
+use reelyard_storage::StoreError;
+
+/// What a step of the flow answers when it did not happen.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FlowError {
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Answer 400 or 422 with the sentence.
+    #[error("there is no preset {name:?}; there are: {known}")]
+    UnknownPreset { name: String, known: String },
+    #[error("the upload is not whole yet: {offset} of {byte_len} bytes")]
+    NotWhole { offset: u64, byte_len: u64 },
+    /// A row that other rows promise is not there: a bug or a damaged file.
+    #[error("asset {asset}: {what}")]
+    Inconsistent { asset: AssetId, what: String },
+}

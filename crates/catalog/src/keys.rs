@@ -41,6 +41,35 @@ impl Catalog {
         self.commit(write).await
     }
 
+    /// This one is the admin key from now on, and no other is.
+    pub async fn install_admin_key(
+        &self,
+        id: Uuid,
+        tenant: TenantId,
+        key_sha256: &str,
+        now_ms: i64,
+    ) -> Result<(), CatalogError> {
+        let mut write = self.write().await?;
+        sqlx::query(
+            "UPDATE api_key SET revoked_ms = ? WHERE label = 'admin' AND key_sha256 <> ? AND revoked_ms IS NULL",
+        )
+        .bind(now_ms)
+        .bind(key_sha256)
+        .execute(write.connection())
+        .await?;
+        sqlx::query(
+            "INSERT INTO api_key (id, tenant, label, key_sha256, created_ms) VALUES (?, ?, 'admin', ?, ?)
+             ON CONFLICT (key_sha256) DO UPDATE SET revoked_ms = NULL",
+        )
+        .bind(id.to_string())
+        .bind(tenant.to_string())
+        .bind(key_sha256)
+        .bind(now_ms)
+        .execute(write.connection())
+        .await?;
+        self.commit(write).await
+    }
+
     /// The key with this hash (lower-case hexadecimal SHA-256), unless it was revoked.
     pub async fn live_api_key(&self, key_sha256: &str) -> Result<Option<ApiKeyRow>, CatalogError> {
         let found = sqlx::query("SELECT * FROM api_key WHERE key_sha256 = ? AND revoked_ms IS NULL")

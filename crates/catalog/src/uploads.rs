@@ -134,8 +134,9 @@ impl Catalog {
     }
 
     /// All bytes are durable: from here on the upload can only become a source. Written before the file moves, so
-    /// that a crash between the two is seen at the next start. Safe to repeat.
-    pub async fn upload_finishing(
+    /// that a crash between the two is seen at the next start. Safe to repeat: an upload that is finished already
+    /// comes back with its asset.
+    pub async fn upload_finishing_or_finished(
         &self,
         id: UploadId,
         byte_len: u64,
@@ -143,6 +144,9 @@ impl Catalog {
     ) -> Result<UploadRow, CatalogError> {
         let mut write = self.write().await?;
         let mut upload = require_upload(write.connection(), id).await?;
+        if upload.asset.is_some() {
+            return Ok(upload);
+        }
         upload.state = upload_state::next(upload.state, UploadEvent::AllBytesDurable)?;
         sqlx::query(
             "UPDATE upload SET state = ?, byte_len = ?, byte_offset = ?, updated_ms = ? WHERE id = ?",

@@ -1,0 +1,191 @@
+//! **receive**: an upload is announced, filled, and becomes an asset.
+//!
+//! Called by the tus shell in `http/uploads`, and at start (`recover`). The order of writes makes every crash healable:
+//! the row first, then the bytes; at the end `finishing` in the row, then the rename of the file, then one transaction
+//! with upload, asset, probe task and events. An asset has the id of its upload, so that the rename has one possible
+//! target however often it is tried.
+
+use super::FlowError;
+use crate::app::App;
+use reelyard_catalog::{FinishUpload, NewUpload, UploadRow};
+use reelyard_model::{AssetId, TaskId, TenantId, UploadId, UploadState};
+use reelyard_storage::LocalStore;
+use reelyard_upload::Transfer;
+use uuid::Uuid;
+
+/// An upload that nobody continued for so long is given up.
+pub(crate) const UPLOAD_EXPIRES_AFTER_MS: i64 = 7 * 24 * 3600 * 1000;
+/// Before all else: the answer "this is not a video" should not wait for somebody's two hours of encoding.
+pub(crate) const PROBE_PRIORITY: i32 = 30;
+/// Characters of a title made of a file name.
+const MAX_TITLE_CHARS: usize = 200;
+
+/// What a client says about what it is going to send.
+#[derive(Clone, Debug)]
+pub(crate) struct Announcement {
+    pub(crate) tenant: TenantId,
+    pub(crate) byte_len: u64,
+    pub(crate) file_name: Option<String>,
+    /// As it came (tus: `Upload-Metadata`).
+    pub(crate) metadata: String,
+    /// `None`: the default preset.
+    pub(crate) preset: Option<String>,
+    /// W3C trace context of the request, where there was a valid one.
+    pub(crate) traceparent: Option<String>,
+}
+
+/// Makes the row, then the file. A crash between the two leaves a row that nobody knows of and that expires.
+pub(crate) async fn create(app: &App, announcement: Announcement) -> Result<UploadRow, FlowError> {
+    let preset = app.preset_name(announcement.preset.as_deref())?;
+    let now_ms = app.now_ms();
+    let id = UploadId::from_uuid(Uuid::now_v7());
+    let upload = app
+        .catalog
+        .create_upload(NewUpload {
+            id,
+            tenant: announcement.tenant,
+            byte_len: Some(announcement.byte_len),
+            file_name: announcement.file_name,
+            metadata: announcement.metadata,
+            preset,
+            traceparent: announcement.traceparent.unwrap_or_else(new_traceparent),
+            now_ms,
+            expires_ms: now_ms.saturating_add(UPLOAD_EXPIRES_AFTER_MS),
+        })
+        .await?;
+    app.store.create_upload(id, announcement.byte_len).await?;
+    tracing::info!(upload = %id, trace = %upload.traceparent, byte_len = announcement.byte_len, "receive: upload announced");
+    Ok(upload)
+}
+
+/// Bytes up to `offset` are durable. For display and to push the expiry out; the caller need not call it for every
+/// chunk. Failing is no reason to fail the chunk: the bytes are safe.
+pub(crate) async fn received(app: &App, id: UploadId, offset: u64) -> Result<(), FlowError> {
+    let now_ms = app.now_ms();
+    app.catalog.upload_received(id, offset, now_ms, now_ms.saturating_add(UPLOAD_EXPIRES_AFTER_MS)).await?;
+    Ok(())
+}
+
+/// All bytes are durable: the upload becomes an asset. Safe to repeat.
+pub(crate) async fn finish(app: &App, id: UploadId, transfer: &Transfer) -> Result<AssetId, FlowError> {
+    let Some(sha256) = transfer.sha256() else {
+        return Err(FlowError::NotWhole { offset: transfer.offset(), byte_len: transfer.length() });
+    };
+    let upload = app.catalog.upload_finishing_or_finished(id, transfer.length(), app.now_ms()).await?;
+    if let Some(asset) = upload.asset {
+        return Ok(asset);
+    }
+    let asset = asset_of(id);
+    app.store.finish_upload(id, asset).await?;
+    let finished = app
+        .catalog
+        .finish_upload(FinishUpload {
+            id,
+            byte_len: transfer.length(),
+            sha256: hex::encode(sha256),
+            asset,
+            title: title(upload.file_name.as_deref()),
+            source_key: LocalStore::source_key(asset),
+            probe_task: TaskId::from_uuid(Uuid::now_v7()),
+            probe_priority: PROBE_PRIORITY,
+            now_ms: app.now_ms(),
+        })
+        .await?;
+    if finished.first_time {
+        tracing::info!(upload = %id, asset = %finished.asset, trace = %upload.traceparent, byte_len = transfer.length(), "receive: upload finished");
+        app.ring();
+    }
+    Ok(finished.asset)
+}
+
+/// Its owner gives it up: no more bytes are taken, what came is removed. Of a finished upload only the address goes.
+/// Safe to repeat.
+pub(crate) async fn terminate(app: &App, id: UploadId) -> Result<(), FlowError> {
+    let upload = app.catalog.terminate_upload(id, app.now_ms()).await?;
+    app.store.forget_upload(id).await?;
+    tracing::info!(upload = %id, trace = %upload.traceparent, "receive: upload terminated");
+    Ok(())
+}
+
+/// Takes up what a crash left: whole uploads that did not become assets yet. Called at start, before the port opens.
+pub(crate) async fn recover(app: &App) -> Result<usize, FlowError> {
+    let mut healed = 0;
+    for state in [UploadState::Finishing, UploadState::Receiving, UploadState::Created] {
+        for upload in app.catalog.uploads_in_state(state, None).await? {
+            let transfer = match app.store.open_upload(upload.id).await {
+                Ok(file) => file.transfer().clone(),
+                // Announced, and the crash came before its file: it expires like any other.
+                Err(reelyard_storage::StoreError::NotFound { .. }) => continue,
+                Err(error) => {
+                    tracing::error!(upload = %upload.id, %error, "receive: an upload cannot be read, so it waits for its expiry");
+                    continue;
+                }
+            };
+            if transfer.is_whole() {
+                finish(app, upload.id, &transfer).await?;
+                healed += 1;
+            }
+        }
+    }
+    Ok(healed)
+}
+
+/// The asset that an upload becomes.
+pub(crate) fn asset_of(upload: UploadId) -> AssetId {
+    AssetId::from_uuid(*upload.as_uuid())
+}
+
+/// `holiday_2024.final.mov` -> `holiday_2024.final`.
+fn title(file_name: Option<&str>) -> String {
+    let name = file_name.unwrap_or_default();
+    let name = name.rsplit(['/', '\\']).next().unwrap_or_default();
+    let stem = name.rsplit_once('.').map_or(name, |(stem, _)| if stem.is_empty() { name } else { stem });
+    let title: String = stem.chars().filter(|letter| !letter.is_control()).take(MAX_TITLE_CHARS).collect();
+    let title = title.trim();
+    if title.is_empty() { "Untitled".to_owned() } else { title.to_owned() }
+}
+
+/// A new trace (W3C Trace Context, section 3.2): version 00, random ids, sampled. UUIDv4 would fix six bits of the
+/// trace id, which the recommendation's level 2 allows but does not love; random bytes it is.
+pub(crate) fn new_traceparent() -> String {
+    let mut ids = [0u8; 24];
+    if getrandom::fill(&mut ids).is_err() {
+        // All zeros would be invalid; time is better than nothing.
+        ids[..16].copy_from_slice(Uuid::now_v7().as_bytes());
+        ids[16..].copy_from_slice(&Uuid::now_v7().as_bytes()[8..]);
+    }
+    format!("00-{}-{}-01", hex::encode(&ids[..16]), hex::encode(&ids[16..]))
+}
+
+/// The trace id in a `traceparent`: 32 hexadecimal digits.
+pub(crate) fn trace_id(traceparent: &str) -> &str {
+    traceparent.split('-').nth(1).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{new_traceparent, title, trace_id};
+
+    #[test]
+    fn titles_come_from_file_names() {
+        for (file_name, expected) in [
+            (Some("holiday_2024.final.mov"), "holiday_2024.final"),
+            (Some("C:\\Videos\\cat.mp4"), "cat"),
+            (Some("../../etc/passwd"), "passwd"),
+            (Some(".mp4"), ".mp4"),
+            (Some("  .mov"), "Untitled"),
+            (Some(""), "Untitled"),
+            (None, "Untitled"),
+        ] {
+            assert_eq!(title(file_name), expected, "{file_name:?}");
+        }
+    }
+
+    #[test]
+    fn traces_have_the_w3c_form() {
+        let traceparent = new_traceparent();
+        assert_eq!(traceparent.len(), 55);
+        assert_eq!(trace_id(&traceparent).len(), 32);
+        assert_ne!(traceparent, new_traceparent());
+    }
+}
