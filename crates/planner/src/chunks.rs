@@ -56,6 +56,12 @@ pub(crate) fn chunks(
         );
         reasons.add("chunks", text);
     }
+    if wanted == 1 {
+        let aim = policy.chunk_us as f64 / 1e6;
+        reasons
+            .add("chunks", format!("one chunk: the source is too short for two of the preset's {aim:.0} s"));
+        return whole;
+    }
     let starts = cut(track, length_ticks, count, segment_ticks);
     add_reason(track, &starts, policy, reasons);
     let ends = starts.iter().skip(1).map(|start| Some(*start)).chain([None]);
@@ -122,8 +128,7 @@ fn unreliable_index(track: &VideoTrack, container: &str) -> Option<String> {
     }
     // Times that run against the bytes come from clocks that were reset (joined recordings): seeking would land in
     // the wrong part.
-    if pairs().any(|pair| matches!((pair[0].byte_offset, pair[1].byte_offset), (Some(a), Some(b)) if a >= b))
-    {
+    if pairs().any(|pair| matches!((pair[0].byte_offset, pair[1].byte_offset), (Some(a), Some(b)) if a > b)) {
         return Some("the keyframes lie in the file in another order than in time".to_owned());
     }
     None

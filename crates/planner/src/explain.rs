@@ -10,8 +10,8 @@ const TOPIC_WIDTH: usize = 10;
 pub fn explain(plan: &Plan) -> String {
     let mut text = String::new();
     let _ = writeln!(text, "Plan by preset {}: {:.3} s", plan.preset, plan.duration_us as f64 / 1e6);
+    let _ = writeln!(text);
     if let Some(video) = &plan.video {
-        let _ = writeln!(text);
         for rung in &video.rungs {
             let _ = writeln!(
                 text,

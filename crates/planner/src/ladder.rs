@@ -35,17 +35,22 @@ pub(crate) fn ladder(
 ) -> Vec<Rung> {
     let own_box = source.box_sixteenths();
     let too_large = |rung: &&RungPreset| 16 * u64::from(rung.lines) > own_box;
-    let above = preset.rungs.iter().filter(too_large).last();
+    let above = preset.rungs.iter().rfind(too_large);
     let mut fitting: Vec<&RungPreset> = preset.rungs.iter().filter(|rung| !too_large(rung)).collect();
-    for rung in preset.rungs.iter().filter(too_large) {
+    let left_out: Vec<String> =
+        preset.rungs.iter().filter(too_large).map(|rung| format!("{}p", rung.lines)).collect();
+    if !left_out.is_empty() {
         let text = format!(
-            "{}p left out: the source ({source}) fits a box of {} lines, and pictures are never enlarged",
-            rung.lines,
+            "{} left out: the source ({source}) fits a box of {} lines, and pictures are never enlarged",
+            left_out.join(", "),
             source.box_lines()
         );
         reasons.add("ladder", text);
     }
 
+    if source.height > source.width {
+        reasons.add("ladder", "portrait: the boxes are turned, so 1080p is 1080 wide and at most 1920 high");
+    }
     let own_rung = own_size_rung(source, above, fitting.first().copied(), reasons);
     let mut made: Vec<(RungPreset, Size)> = Vec::new();
     if let Some(own) = own_rung {
@@ -95,9 +100,10 @@ fn own_size_rung(
     let above = above?;
     let Some(below) = below else {
         let text = format!(
-            "{own_lines}p made as {}: the source is smaller than the smallest rung ({}p), so it gets one of its own size",
+            "{own_lines}p made as {}: the source is smaller than the smallest rung ({}p), so it gets one of {}",
             source.even(),
-            above.lines
+            above.lines,
+            own_size_words(source)
         );
         reasons.add("ladder", text);
         return Some(RungPreset { lines: own_lines, ..above.clone() });
@@ -138,8 +144,11 @@ fn is_within_percent(value: u64, base: u64, percent: u64) -> bool {
 }
 
 fn own_size_words(source: Size) -> String {
-    if source.even() == source {
+    let even = source.even();
+    if even == source {
         "the source's own size".to_owned()
+    } else if even.width > source.width || even.height > source.height {
+        format!("the source's own size ({source}), filled up to the smallest that H.264 has")
     } else {
         format!("the source's own size ({source}) without its odd line or column")
     }

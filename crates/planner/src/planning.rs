@@ -14,6 +14,7 @@ use reelyard_model::{
     child::Limits,
     media_info::{AudioTrack, Hdr, VideoTrack},
     plan::{Decision, PLAN_VERSION, VideoEncoderSettings, VideoPlan},
+    rational::rescale_ticks,
 };
 
 /// What the operator of this server allows, whatever the preset says.
@@ -61,8 +62,15 @@ impl Reasons {
 /// is a cover and the asset is sound: players hold at the end of a picture track while sound is still to come.
 const COVER_TAIL_US: i64 = 30_000_000;
 
+/// Largest time stamp believed, in ticks or microseconds: 36 000 years of microseconds.
+const LARGEST_TIME: u64 = 1 << 60;
+/// Largest term of a time base; FFmpeg keeps them in 32 bits.
+const LARGEST_CLOCK_TERM: i64 = i32::MAX as i64;
+const US_PER_SECOND: u32 = 1_000_000;
+
 /// What will be made of this source.
 pub fn plan(info: &MediaInfo, preset: &Preset, policy: &Policy) -> Result<Plan, Failure> {
+    check_clocks(info)?;
     check_length(info, policy)?;
     let mut reasons = Reasons::default();
     add_source_reasons(info, &mut reasons);
@@ -115,12 +123,42 @@ pub fn plan(info: &MediaInfo, preset: &Preset, policy: &Policy) -> Result<Plan, 
     })
 }
 
+/// The facts come from a child that parses strangers' files, so even absurd ones must not make arithmetic overflow.
+fn check_clocks(info: &MediaInfo) -> Result<(), Failure> {
+    let is_sane = |value: i64| value.unsigned_abs() <= LARGEST_TIME;
+    let is_term = |value: i64| (1..=LARGEST_CLOCK_TERM).contains(&value);
+    let bad_video = info.video.iter().find(|track| {
+        let times_are_sane = is_sane(track.start_pts) && is_sane(track.end_pts);
+        !(times_are_sane && is_term(track.time_base.numerator) && is_term(track.time_base.denominator))
+    });
+    if let Some(track) = bad_video {
+        let detail = format!(
+            "picture track {} has no usable clock: {} to {} in {} s",
+            track.index, track.start_pts, track.end_pts, track.time_base
+        );
+        return Err(Failure::new(FailureCode::NothingDecodes, detail));
+    }
+    let bad_audio = info.audio.iter().find(|track| !(is_sane(track.start_us) && is_sane(track.duration_us)));
+    if let Some(track) = bad_audio {
+        let detail = format!(
+            "sound track {} has no usable clock: {} us from {} us",
+            track.index, track.duration_us, track.start_us
+        );
+        return Err(Failure::new(FailureCode::NothingDecodes, detail));
+    }
+    Ok(())
+}
+
 fn check_length(info: &MediaInfo, policy: &Policy) -> Result<(), Failure> {
-    let longest_us = i128::from(policy.max_duration_seconds) * 1_000_000;
-    if i128::from(info.duration_us) > longest_us {
+    let of_video = info.video.iter().map(|track| {
+        rescale_ticks(track.end_pts.saturating_sub(track.start_pts), track.time_base, US_PER_SECOND)
+    });
+    let of_audio = info.audio.iter().map(|track| track.duration_us);
+    let longest_us = of_video.chain(of_audio).fold(info.duration_us, i64::max);
+    if i128::from(longest_us) > i128::from(policy.max_duration_seconds) * i128::from(US_PER_SECOND) {
         let detail = format!(
             "the source lasts {} s, the limit is {} s",
-            info.duration_us / 1_000_000,
+            longest_us / i64::from(US_PER_SECOND),
             policy.max_duration_seconds
         );
         return Err(Failure::new(FailureCode::TooLong, detail));
@@ -130,11 +168,8 @@ fn check_length(info: &MediaInfo, policy: &Policy) -> Result<(), Failure> {
 
 fn check_picture(track: &VideoTrack, policy: &Policy) -> Result<(), Failure> {
     let (width, height) = (track.width, track.height);
-    if width == 0 || height == 0 || track.time_base.numerator <= 0 || track.time_base.denominator <= 0 {
-        let detail = format!(
-            "track {} has no usable size or clock: {width}x{height}, time base {}",
-            track.index, track.time_base
-        );
+    if width == 0 || height == 0 {
+        let detail = format!("picture track {} has no usable size: {width}x{height}", track.index);
         return Err(Failure::new(FailureCode::NothingDecodes, detail));
     }
     let pixels = u64::from(width) * u64::from(height);
@@ -155,13 +190,16 @@ fn is_cover(sound_track: &AudioTrack, pictures: &Timing) -> bool {
 fn add_source_reasons(info: &MediaInfo, reasons: &mut Reasons) {
     let kind = info.container.split(',').next().unwrap_or_default();
     let text = format!(
-        "{kind}, {:.3} s, {} picture, {} sound and {} other tracks",
+        "{kind}, {:.3} s; tracks: {} picture, {} sound, {} other",
         info.duration_us as f64 / 1e6,
         info.video.len(),
         info.audio.len(),
         info.other.len()
     );
     reasons.add("source", text);
+    for warning in &info.warnings {
+        reasons.add("source", warning.clone());
+    }
     if info.video.len() > 1 {
         reasons.add("pictures", format!("the first of {} picture tracks is used", info.video.len()));
     }

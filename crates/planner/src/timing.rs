@@ -20,6 +20,8 @@ const TIMESCALE_FACTOR: i64 = 1_000;
 const LARGEST_TIMESCALE: i64 = 1_000_000;
 /// No camera's film is shown faster; what claims to be is a broken header.
 const LARGEST_FRAMES_PER_SECOND: f64 = 1_000.0;
+/// Slower than this no film is; what claims to be is a clock read wrong.
+const SMALLEST_FRAMES_PER_SECOND: f64 = 0.001;
 /// For a track whose rate and length are both unknown.
 const FALLBACK_FRAME_RATE: Rational = Rational { numerator: 25, denominator: 1 };
 /// Screens show no more; worth a word in the plan.
@@ -64,8 +66,8 @@ pub(crate) fn timing(track: &VideoTrack, preset: &VideoPreset, reasons: &mut Rea
     match (clock, frame_rate) {
         (Some(clock), _) => {
             let text = format!(
-                "constant {} ({rate:.3} a second): {} ticks a second make each picture exactly {} ticks",
-                frame_rate.nominal(),
+                "constant, {} a second: a clock of {} ticks a second makes each picture exactly {} ticks",
+                rate_in_words(frame_rate.nominal()),
                 clock.timescale,
                 clock.frame_ticks
             );
@@ -105,7 +107,9 @@ pub(crate) fn timing(track: &VideoTrack, preset: &VideoPreset, reasons: &mut Rea
 
 fn believable_frame_rate(track: &VideoTrack, reasons: &mut Reasons) -> FrameRate {
     let is_believable = |rate: Rational| {
-        rate.numerator > 0 && rate.denominator > 0 && rate.as_f64() <= LARGEST_FRAMES_PER_SECOND
+        rate.numerator > 0
+            && rate.denominator > 0
+            && (SMALLEST_FRAMES_PER_SECOND..=LARGEST_FRAMES_PER_SECOND).contains(&rate.as_f64())
     };
     match track.frame_rate {
         FrameRate::Constant { rate } if is_believable(rate) => FrameRate::Constant { rate },
@@ -122,6 +126,11 @@ fn believable_frame_rate(track: &VideoTrack, reasons: &mut Reasons) -> FrameRate
             FrameRate::Variable { average: FALLBACK_FRAME_RATE, highest: FALLBACK_FRAME_RATE }
         }
     }
+}
+
+/// `25`, `30000/1001 (29.970)`.
+fn rate_in_words(rate: Rational) -> String {
+    if rate.denominator == 1 { rate.numerator.to_string() } else { format!("{rate} ({:.3})", rate.as_f64()) }
 }
 
 fn one_frame_us(frame_rate: FrameRate) -> i64 {

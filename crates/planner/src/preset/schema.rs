@@ -108,7 +108,7 @@ fn read_rungs(mut section: Section<'_>) -> Result<Vec<RungPreset>, PresetError> 
             max_bit_rate_kbps: entry.integer("max_bit_rate_kbps", 50..=400_000)?,
             buffer_kbits: entry.integer("buffer_kbits", 50..=1_600_000)?,
         };
-        if rung.lines % 2 != 0 {
+        if !rung.lines.is_multiple_of(2) {
             return Err(entry.error("lines", format!("{} is odd; H.264 sizes are even", rung.lines)));
         }
         // x264 cannot keep a rate with less than half a second to look ahead over.
