@@ -31,7 +31,7 @@ lint: ## formatting, clippy with denied warnings, licences and bans of dependenc
 
 deny: ## licences, bans and sources of dependencies
 	@cargo deny --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-deny
-	@cargo deny check licenses bans sources
+	@cargo deny --workspace check licenses bans sources
 
 fmt: ## format everything
 	@cargo fmt --all
