@@ -17,6 +17,9 @@ const RESERVED_NAMES: [&str; 2] = ["master", "manifest"];
 /// Longer names are no folder names of ours.
 const MAX_NAME_BYTES: usize = 64;
 
+/// Of ticks and of bytes: far beyond any film, far below where sums of them overflow.
+const LARGEST_VALUE: u64 = 1 << 56;
+
 /// One file of one task and the path it gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placement {
@@ -50,6 +53,8 @@ pub enum AssignError {
         "rendition {rendition}: segment {file} of task {task} names a keyframe outside of its own bytes or time"
     )]
     BadSyncPoint { rendition: String, task: usize, file: String },
+    #[error("rendition {rendition}: segment {file} of task {task} claims a time or size that no film has")]
+    TooLarge { rendition: String, task: usize, file: String },
     #[error("rendition {rendition} has no segments: every task that made it left it empty")]
     NoSegments { rendition: String },
     #[error("rendition {rendition} appears twice in the outputs of task {task}")]
@@ -143,6 +148,21 @@ fn check_codecs(track: &TrackOutput) -> Result<(), AssignError> {
     }
 }
 
+/// The numbers come from a child that may be in a stranger's hands: none of them may break a playlist or a sum.
+fn check_segment(rendition: &str, task: usize, segment: &SegmentOutput) -> Result<(), AssignError> {
+    let (rendition, file) = (rendition.to_owned(), segment.file.file.clone());
+    let fits = |value: u64| value <= LARGEST_VALUE;
+    if segment.duration_ticks == 0 || segment.file.byte_len == 0 {
+        Err(AssignError::EmptySegment { rendition, task, file })
+    } else if !(fits(segment.start_ticks) && fits(segment.duration_ticks) && fits(segment.file.byte_len)) {
+        Err(AssignError::TooLarge { rendition, task, file })
+    } else if !sync_points_fit(segment) {
+        Err(AssignError::BadSyncPoint { rendition, task, file })
+    } else {
+        Ok(())
+    }
+}
+
 fn sync_points_fit(segment: &SegmentOutput) -> bool {
     let end_ticks = segment.start_ticks.saturating_add(segment.duration_ticks);
     let mut not_before = segment.start_ticks;
@@ -194,20 +214,7 @@ impl Merging {
         self.check_same(track, task)?;
         for segment in &track.segments {
             let file = &segment.file;
-            if segment.duration_ticks == 0 || file.byte_len == 0 {
-                return Err(AssignError::EmptySegment {
-                    rendition: self.rendition.name.clone(),
-                    task,
-                    file: file.file.clone(),
-                });
-            }
-            if !sync_points_fit(segment) {
-                return Err(AssignError::BadSyncPoint {
-                    rendition: self.rendition.name.clone(),
-                    task,
-                    file: file.file.clone(),
-                });
-            }
+            check_segment(&self.rendition.name, task, segment)?;
             self.check_seam(segment.start_ticks, task, &file.file)?;
             placements.push(place(
                 task,

@@ -4,7 +4,7 @@ use crate::{
     hls::{Rates, target_seconds},
     language,
     presentation::{Presentation, Rendition, Segment, Thumbnails},
-    time::xml_duration,
+    time::{ticks_to_us, xml_duration},
 };
 use reelyard_model::{Rational, output::TrackFormat};
 use std::fmt::Write;
@@ -18,6 +18,7 @@ const TILES: &str = "http://dashif.org/guidelines/thumbnail_tile";
 /// `manifest.mpd`.
 pub fn mpd(presentation: &Presentation) -> String {
     let target_seconds = target_seconds(presentation);
+    let longest = xml_duration(longest_segment_us(presentation));
     let mut xml = Xml::default();
     xml.open(
         "MPD",
@@ -26,9 +27,9 @@ pub fn mpd(presentation: &Presentation) -> String {
             ("profiles", PROFILE),
             ("type", "static"),
             ("mediaPresentationDuration", &xml_duration(presentation.duration_us())),
-            ("maxSegmentDuration", &format!("PT{target_seconds}S")),
-            // `bandwidth` is measured over stretches of this length, so this is the buffer that it is good for.
-            ("minBufferTime", &format!("PT{target_seconds}S")),
+            ("maxSegmentDuration", &longest),
+            // `bandwidth` is measured over stretches of about this length, so this is the buffer that it is good for.
+            ("minBufferTime", &longest),
         ],
     );
     xml.open("Period", &[("id", "0"), ("start", "PT0S")]);
@@ -178,6 +179,14 @@ fn push_thumbnails(xml: &mut Xml, thumbnails: &Thumbnails) {
     xml.empty("EssentialProperty", &[("schemeIdUri", TILES), ("value", &format!("{columns}x{rows}"))]);
     xml.close("Representation");
     xml.close("AdaptationSet");
+}
+
+fn longest_segment_us(presentation: &Presentation) -> u64 {
+    let of_rendition = |rendition: &Rendition| {
+        let longest = rendition.segments.iter().map(|segment| segment.duration_ticks).max().unwrap_or(0);
+        ticks_to_us(longest, rendition.timescale)
+    };
+    presentation.renditions().map(of_rendition).max().unwrap_or(0)
 }
 
 fn bandwidth(rendition: &Rendition, target_seconds: u64) -> String {

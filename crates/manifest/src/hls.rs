@@ -17,7 +17,7 @@ const AUDIO_GROUP: &str = "audio";
 /// 2 Mbit/s there on a fast link: sharp enough, and it starts at once.
 const FIRST_VARIANT_BITS_PER_SECOND: u64 = 2_000_000;
 /// A single short gap in a variable frame rate must not make a player believe that its decoder is too slow.
-const MAX_DECLARED_FRAME_RATE: f64 = 120.0;
+const MAX_DECLARED_FRAME_RATE: f64 = 60.0;
 
 /// `master.m3u8`.
 pub fn multivariant_playlist(presentation: &Presentation) -> String {
