@@ -136,6 +136,12 @@ impl Frame {
     pub fn is_interlaced(&self) -> bool {
         self.raw().interlaced_frame != 0
     }
+    /// Decoded from this picture alone, as the decoder saw it (not as the container says).
+    pub fn is_intra(&self) -> bool {
+        // SAFETY: a C enum read as the integer that it is.
+        let kind = unsafe { ptr::addr_of!((*self.0.as_ptr()).pict_type).cast::<u32>().read() };
+        self.raw().key_frame != 0 || kind == AVPictureType::AV_PICTURE_TYPE_I as u32
+    }
     /// The decoder filled in what it could not read.
     pub fn is_damaged(&self) -> bool {
         self.raw().flags & sys::AV_FRAME_FLAG_CORRUPT != 0 || self.raw().decode_error_flags != 0

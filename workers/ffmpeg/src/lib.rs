@@ -9,6 +9,7 @@
 #![allow(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod channels;
 mod codec_parameters;
 mod decoder;
 mod encoder;

@@ -1,0 +1,100 @@
+//! Every packet of the file, looked at once: what is there, when, and where decoding can start.
+//!
+//! The truth about durations, frame rates and keyframes; containers lie about all three.
+
+use crate::context::{Context, internal};
+use reelyard_ffmpeg::{Input, Packet};
+use reelyard_model::{Failure, FailureCode, media_info::Keyframe};
+
+/// 12 hours at 120 pictures a second, and then some: bounds the memory for times at 64 MiB.
+const MAX_PACKETS_PER_TRACK: usize = 8 << 20;
+/// Errors in a row after which the container is given up.
+const MAX_READ_ERRORS: u32 = 100;
+
+#[derive(Default)]
+pub(crate) struct TrackScan {
+    /// Presentation times of what is shown, in file order.
+    pub(crate) times: Vec<i64>,
+    pub(crate) keyframes: Vec<Keyframe>,
+    /// Where the last one stops being shown, as far as packets say.
+    pub(crate) end: Option<i64>,
+    pub(crate) packet_count: u64,
+    pub(crate) byte_count: u64,
+    pub(crate) encrypted: bool,
+    last_time: Option<i64>,
+}
+
+pub(crate) struct Scan {
+    pub(crate) tracks: Vec<TrackScan>,
+    /// The file ends before its container says, or stops making sense.
+    pub(crate) cut_short: bool,
+}
+
+/// Reads the whole file. Errors inside it end the scan, not the probe.
+pub(crate) fn scan(context: &Context, input: &mut Input) -> Result<Scan, Failure> {
+    let mut tracks: Vec<TrackScan> = (0..input.stream_count()).map(|_| TrackScan::default()).collect();
+    let mut packet = Packet::new().map_err(internal)?;
+    let total = input.byte_len() as i64;
+    let mut cut_short = false;
+    let mut read_errors = 0;
+    loop {
+        match input.read(&mut packet) {
+            Ok(true) => read_errors = 0,
+            Ok(false) => break,
+            Err(error) if error.is_out_of_memory() => return Err(internal(error)),
+            Err(error) => {
+                cut_short = true;
+                read_errors += 1;
+                if !error.is_invalid_data() || read_errors >= MAX_READ_ERRORS {
+                    break;
+                }
+                continue;
+            }
+        }
+        let position = packet.byte_offset().unwrap_or(0) as i64;
+        context.progress(position.min(total), total);
+        cut_short |= packet.is_corrupt();
+        // Streams may appear while reading (transport streams); what was not there at the start is left out.
+        if let Some(track) = tracks.get_mut(packet.stream_index() as usize) {
+            track.note(&packet)?;
+        }
+    }
+    Ok(Scan { tracks, cut_short })
+}
+
+impl TrackScan {
+    fn note(&mut self, packet: &Packet) -> Result<(), Failure> {
+        if packet.data().is_empty() {
+            return Ok(());
+        }
+        if self.times.len() >= MAX_PACKETS_PER_TRACK {
+            return Err(Failure::new(
+                FailureCode::TooLong,
+                "more packets than any film of the longest length has",
+            ));
+        }
+        self.packet_count += 1;
+        self.byte_count += packet.data().len() as u64;
+        self.encrypted |= packet.has_encryption_info();
+        if packet.is_discard() {
+            return Ok(());
+        }
+        let time = packet.pts().or(packet.dts()).unwrap_or_else(|| self.last_time.map_or(0, |last| last + 1));
+        self.last_time = Some(time);
+        self.times.push(time);
+        let end = time.saturating_add(packet.duration());
+        self.end = Some(self.end.map_or(end, |known| known.max(end)));
+        if packet.is_key() {
+            self.keyframes.push(Keyframe { pts: time, byte_offset: packet.byte_offset() });
+        }
+        Ok(())
+    }
+
+    /// Times in rising order, each once.
+    pub(crate) fn sorted_times(&self) -> Vec<i64> {
+        let mut times = self.times.clone();
+        times.sort_unstable();
+        times.dedup();
+        times
+    }
+}
