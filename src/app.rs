@@ -5,19 +5,18 @@
 use crate::flow::FlowError;
 use reelyard_catalog::Catalog;
 use reelyard_model::WorkerId;
+use reelyard_planner::{DEFAULT_PRESET, Presets};
 use reelyard_sign::Keyring;
 use reelyard_storage::LocalStore;
 use std::path::PathBuf;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-/// What an upload that names no preset gets.
-pub(crate) const DEFAULT_PRESET: &str = "web-h264";
-
 pub(crate) struct App {
     pub(crate) catalog: Catalog,
     pub(crate) store: LocalStore,
     pub(crate) keyring: Keyring,
+    pub(crate) presets: Presets,
     pub(crate) data_dir: PathBuf,
     /// No keys needed: only ever on loopback.
     pub(crate) insecure_open: bool,
@@ -28,8 +27,11 @@ pub(crate) struct App {
     pub(crate) media_program: PathBuf,
     /// The control plane as a worker: what it leases itself (publish).
     pub(crate) control_worker: WorkerId,
-    /// Rung when there may be something to claim.
+    /// Rung when there may be something to claim: for workers, and for the publisher.
     pub(crate) ticket: Notify,
+    pub(crate) publish_ticket: Notify,
+    /// Rung when there are files to remove.
+    pub(crate) swept_ticket: Notify,
     /// Cancelled when the server is to stop: nothing new is begun from then on. Long answers (events) end.
     pub(crate) shutdown: CancellationToken,
 }
@@ -41,18 +43,22 @@ impl App {
 
     /// The preset of this name, or the default one, as it is stored with an upload.
     pub(crate) fn preset_name(&self, wanted: Option<&str>) -> Result<String, FlowError> {
-        // Until presets are loaded there is the one.
-        match wanted {
-            None | Some(DEFAULT_PRESET) => Ok(DEFAULT_PRESET.to_owned()),
-            Some(other) => {
-                Err(FlowError::UnknownPreset { name: other.to_owned(), known: DEFAULT_PRESET.to_owned() })
-            }
+        let name = wanted.unwrap_or(DEFAULT_PRESET);
+        match self.presets.get(name) {
+            Some(preset) => Ok(preset.name.clone()),
+            None => Err(FlowError::UnknownPreset {
+                name: name.to_owned(),
+                known: self.presets.names().collect::<Vec<_>>().join(", "),
+            }),
         }
     }
 
     /// Something may be ready for a worker: everybody who waits looks again.
     pub(crate) fn ring(&self) {
         self.ticket.notify_waiters();
+        // One permit stays for whoever is about to wait.
+        self.ticket.notify_one();
+        self.publish_ticket.notify_one();
     }
 }
 

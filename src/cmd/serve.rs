@@ -4,6 +4,7 @@
 //! the media program, the address. SIGTERM or Ctrl-C ends it in bounded time; a second one at once. Whatever moment
 //! the process ends at, the next start takes up from there.
 
+mod background;
 mod data_dir;
 mod listen;
 mod logging;
@@ -12,14 +13,25 @@ use crate::{app::App, config, flow};
 use anyhow::Context;
 use reelyard_catalog::Catalog;
 use reelyard_model::WorkerId;
+use reelyard_planner::Presets;
 use reelyard_storage::LocalStore;
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    fs,
+    future::IntoFuture,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// Answers and children that are still at work after this are cut off: systemd kills at 90 s, Docker at 10 s.
 const DRAIN: Duration = Duration::from_secs(8);
+/// For folding the catalogue's log into its file; a log that stays is folded in at the next start.
+const CLOSE: Duration = Duration::from_secs(1);
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -35,12 +47,15 @@ pub(crate) struct Args {
     /// How browsers reach this server, when something stands before it
     #[arg(long, value_name = "URL", env = "REELYARD_PUBLIC_URL")]
     public_url: Option<String>,
-    /// Media tasks at a time on this machine; 0: none [default: one for every four processors]
+    /// Media tasks at a time on this machine; 0: none [default: one for each four processors]
     #[arg(long, value_name = "N", env = "REELYARD_WORKERS")]
     workers: Option<u32>,
     /// The media program [default: beside this program, else in PATH]
     #[arg(long, value_name = "PATH", env = "REELYARD_MEDIA_PROGRAM")]
     media_program: Option<PathBuf>,
+    /// A directory of preset files (*.toml) that add to the built-in ones or replace them
+    #[arg(long, value_name = "DIR", env = "REELYARD_PRESETS")]
+    presets: Option<PathBuf>,
     /// Largest upload that is accepted
     #[arg(long, value_name = "BYTES", env = "REELYARD_MAX_UPLOAD_BYTES", default_value_t = reelyard_upload::DEFAULT_MAX_UPLOAD_BYTES)]
     max_upload_bytes: u64,
@@ -76,6 +91,7 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         catalog,
         store,
         keyring,
+        presets: presets(args.presets.as_deref())?,
         data_dir: directory.path.clone(),
         insecure_open: args.insecure_open,
         public_url: args.public_url.clone(),
@@ -83,6 +99,8 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         media_program: data_dir::media_program(args.media_program.as_deref())?,
         control_worker: WorkerId::from_uuid(Uuid::now_v7()),
         ticket: Notify::new(),
+        publish_ticket: Notify::new(),
+        swept_ticket: Notify::new(),
         shutdown: CancellationToken::new(),
     });
     let healed = flow::receive::recover(&app).await.context("taking up unfinished uploads")?;
@@ -93,6 +111,7 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
     let url = listen::url(&listener)?;
     greet(&app, &url, new_admin_key.as_deref());
 
+    let background = background::start(&app, args.workers).await?;
     let stopping = app.shutdown.clone();
     let server = tokio::spawn(
         axum::serve(listener, crate::http::router(app.clone()))
@@ -106,20 +125,40 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
     wait_for_signal().await?;
     tracing::info!("stopping; a second signal stops at once");
     app.shutdown.cancel();
+    let drained = async { tokio::join!(server, background.stop()).0 };
     tokio::select! {
-        _ = tokio::time::timeout(DRAIN, server) => {}
+        drained = tokio::time::timeout(DRAIN, drained) => match drained {
+            Ok(server) => server??,
+            Err(_) => tracing::warn!(limit_s = DRAIN.as_secs(), "some requests or tasks did not end in time and are cut off"),
+        },
         _ = wait_for_signal() => {
             tracing::warn!("stopped at once");
             return Ok(ExitCode::from(130));
         }
     }
-    let _ = tokio::time::timeout(Duration::from_secs(2), app.catalog.close()).await;
+    let _ = tokio::time::timeout(CLOSE, app.catalog.close()).await;
     tracing::info!("stopped");
     drop(directory);
     Ok(ExitCode::SUCCESS)
 }
 
-use std::future::IntoFuture;
+/// The built-in presets with those of the directory.
+fn presets(directory: Option<&Path>) -> anyhow::Result<Presets> {
+    let Some(directory) = directory else {
+        return Ok(Presets::built_in()?);
+    };
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).with_context(|| format!("--presets {}", directory.display()))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+            files.push((path.display().to_string(), text));
+        }
+    }
+    // By name, so that the same directory gives the same list.
+    files.sort();
+    Ok(Presets::with_files(files.iter().map(|(path, text)| (path.as_str(), text.as_str())))?)
+}
 
 fn check_public_url(url: &str) -> anyhow::Result<()> {
     let parsed = reqwest::Url::parse(url).with_context(|| format!("--public-url {url}"))?;

@@ -4,7 +4,12 @@
 //! is safe to run twice: it first looks at what is there, or its write is conditional. A step that fails leaves the
 //! world as it was or in a state that `receive::recover` and `sweep` know.
 
+pub(crate) mod collect;
+pub(crate) mod dispatch;
+pub(crate) mod plan;
+pub(crate) mod publish;
 pub(crate) mod receive;
+pub(crate) mod sweep;
 
 use reelyard_catalog::CatalogError;
 use reelyard_model::AssetId;

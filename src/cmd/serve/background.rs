@@ -1,0 +1,89 @@
+//! What runs beside the HTTP server in this process: the agent, the publisher, the sweeper.
+
+use crate::{
+    app::App,
+    flow::{
+        self,
+        dispatch::{InProcess, LocalDepot},
+    },
+};
+use reelyard_agent::{Agent, AgentConfig, Machine, ShutdownHandle, Slots, Watch};
+use reelyard_model::WorkerId;
+use std::{sync::Arc, time::Duration};
+use tokio::task::{JoinHandle, JoinSet};
+use uuid::Uuid;
+
+/// What a running child has to finish when the server is to stop; then it is killed and its task given back.
+const AGENT_DRAIN: Duration = Duration::from_secs(3);
+
+pub(super) struct Background {
+    agent: Option<(ShutdownHandle, JoinHandle<()>)>,
+    loops: JoinSet<()>,
+}
+
+/// Registers the workers of this process, takes up what the last one left, and starts.
+pub(super) async fn start(app: &Arc<App>, workers: Option<u32>) -> anyhow::Result<Background> {
+    app.catalog.add_worker(app.control_worker, "control", true, app.now_ms()).await?;
+    flow::sweep::at_start(app).await?;
+    let agent = match workers {
+        Some(0) => {
+            tracing::warn!("no media tasks are done in this process (--workers 0)");
+            None
+        }
+        _ => Some(start_agent(app, workers).await?),
+    };
+    let mut loops = JoinSet::new();
+    loops.spawn(flow::publish::run(app.clone()));
+    loops.spawn(flow::sweep::run(app.clone()));
+    Ok(Background { agent, loops })
+}
+
+async fn start_agent(
+    app: &Arc<App>,
+    workers: Option<u32>,
+) -> anyhow::Result<(ShutdownHandle, JoinHandle<()>)> {
+    let machine = tokio::task::spawn_blocking(Machine::look).await?;
+    let worker = WorkerId::from_uuid(Uuid::now_v7());
+    app.catalog.add_worker(worker, "in-process", true, app.now_ms()).await?;
+    let config = AgentConfig {
+        worker,
+        program: app.media_program.clone(),
+        scratch: app.store.scratch(),
+        slots: slots(&machine, workers),
+        memory_bytes: machine.memory_bytes,
+        watch: Watch::default(),
+        drain: AGENT_DRAIN,
+    };
+    let control = Arc::new(InProcess { app: app.clone() });
+    let depot = Arc::new(LocalDepot { app: app.clone() });
+    let (handle, shutdown) = reelyard_agent::shutdown();
+    let agent = Agent::new(config, control, depot);
+    let running = tokio::spawn(async move {
+        if let Err(error) = agent.run(shutdown).await {
+            tracing::error!(%error, "the agent ended; no media tasks are done until the server starts anew");
+        }
+    });
+    Ok((handle, running))
+}
+
+fn slots(machine: &Machine, workers: Option<u32>) -> Slots {
+    let fitting = Slots::for_machine(machine.cores, machine.memory_bytes);
+    let Some(heavy) = workers.and_then(|workers| usize::try_from(workers).ok()) else {
+        return fitting;
+    };
+    let threads = u32::try_from((machine.cores / heavy.max(1)).max(1)).unwrap_or(1);
+    Slots { heavy, threads, ..fitting }
+}
+
+impl Background {
+    /// After `app.shutdown` was cancelled: waits for the work in hand. The caller bounds the time.
+    pub(super) async fn stop(mut self) {
+        if let Some((handle, running)) = self.agent.take() {
+            handle.drain();
+            if let Err(error) = running.await {
+                tracing::error!(%error, "the agent broke");
+            }
+        }
+        while self.loops.join_next().await.is_some() {}
+    }
+}

@@ -1,0 +1,126 @@
+//! **collect**: a worker's report becomes stored state, and what follows from it, in one transaction.
+//!
+//! Called by `dispatch`. A probe's report brings the plan and its tasks; an encode's, audio's or stills' may unblock
+//! publishing; a failure is tried again or buries the task, as the retry policy says. A report that comes twice gets
+//! the first one's verdict; one of an attempt that is not current any more changes nothing.
+
+use super::{FlowError, plan};
+use crate::app::{App, random_u32};
+use reelyard_catalog::{CatalogError, CompletedProbe, CompletedTask, FailedTask, Settled, TaskRow};
+use reelyard_model::{
+    Failure, FailureCode, MediaInfo, PlaybackId, TaskId,
+    work::{Report, TaskKind, TaskResult, Verdict},
+};
+use uuid::Uuid;
+
+pub(crate) async fn collect(
+    app: &App,
+    id: TaskId,
+    attempt: u32,
+    report: Report,
+) -> Result<Verdict, FlowError> {
+    let task = app
+        .catalog
+        .task(id)
+        .await?
+        .ok_or_else(|| CatalogError::NotFound { what: "task", id: id.to_string() })?;
+    let settled = match report {
+        Report::Completed { result } => completed(app, &task, attempt, result).await?,
+        // The worker was stopped with this server: that says nothing about the task.
+        Report::Failed { failure }
+            if failure.code == FailureCode::ChildKilled && app.shutdown.is_cancelled() =>
+        {
+            match app.catalog.release(id, attempt, app.now_ms()).await? {
+                true => Settled::Now,
+                false => Settled::Lost,
+            }
+        }
+        Report::Failed { failure } => failed(app, id, attempt, failure).await?,
+    };
+    if settled == Settled::Now {
+        // Whatever became ready; also what was cancelled with a failed asset is news to waiting workers.
+        app.ring();
+    }
+    Ok(match settled {
+        Settled::Now | Settled::Before => Verdict::Continue,
+        Settled::Cancelled => Verdict::Cancelled,
+        Settled::Lost => Verdict::Lost,
+    })
+}
+
+async fn completed(
+    app: &App,
+    task: &TaskRow,
+    attempt: u32,
+    result: TaskResult,
+) -> Result<Settled, FlowError> {
+    let warnings = match (task.kind, &result) {
+        (TaskKind::Probe, TaskResult::Probed { info }) => return probed(app, task, attempt, info).await,
+        (TaskKind::Encode | TaskKind::Audio, TaskResult::Encoded { warnings, .. }) => warnings.clone(),
+        (TaskKind::Stills, TaskResult::Stills { .. }) => Vec::new(),
+        _ => {
+            let detail = format!(
+                "the worker answered a task of kind {} with another kind's result",
+                task.kind.as_str()
+            );
+            return failed(app, task.id, attempt, Failure::new(FailureCode::Internal, detail)).await;
+        }
+    };
+    let done = CompletedTask { task: task.id, attempt, result, warnings, now_ms: app.now_ms() };
+    let settled = app.catalog.complete_task(done).await?;
+    if settled == Settled::Now {
+        tracing::info!(asset = %task.asset, task = %task.id, trace = %task.traceparent, kind = task.kind.as_str(), ordinal = task.ordinal, "collect: task done");
+    }
+    Ok(settled)
+}
+
+async fn probed(app: &App, task: &TaskRow, attempt: u32, info: &MediaInfo) -> Result<Settled, FlowError> {
+    let asset = app.catalog.asset(task.asset).await?.ok_or_else(|| FlowError::Inconsistent {
+        asset: task.asset,
+        what: "its row is missing".to_owned(),
+    })?;
+    let planned = match plan::plan(app, &asset.preset, info) {
+        Ok(planned) => planned,
+        Err(failure) => return failed(app, task.id, attempt, failure).await,
+    };
+    let duration_us = planned.plan.duration_us;
+    let tasks = planned.tasks.len();
+    let settled = app
+        .catalog
+        .complete_probe(CompletedProbe {
+            task: task.id,
+            attempt,
+            info: info.clone(),
+            plan: planned.plan,
+            tasks: planned.tasks,
+            renditions: planned.renditions,
+            // Random, not version 7: viewers need not learn when a video was made.
+            playback_id: PlaybackId::from_uuid(random_uuid()),
+            now_ms: app.now_ms(),
+        })
+        .await?;
+    if settled == Settled::Now {
+        tracing::info!(asset = %task.asset, trace = %task.traceparent, duration_us, tasks, "plan: asset planned");
+    }
+    Ok(settled)
+}
+
+pub(crate) async fn failed(
+    app: &App,
+    task: TaskId,
+    attempt: u32,
+    failure: Failure,
+) -> Result<Settled, FlowError> {
+    tracing::warn!(%task, attempt, code = ?failure.code, detail = failure.detail, "collect: attempt failed");
+    let failed = FailedTask { task, attempt, failure, random: random_u32(), now_ms: app.now_ms() };
+    Ok(app.catalog.fail_task(failed).await?)
+}
+
+fn random_uuid() -> Uuid {
+    let mut bytes = [0u8; 16];
+    match getrandom::fill(&mut bytes) {
+        // RFC 9562 section 5.4: the version and variant bits over random ones.
+        Ok(()) => uuid::Builder::from_random_bytes(bytes).into_uuid(),
+        Err(_) => Uuid::now_v7(),
+    }
+}

@@ -1,0 +1,166 @@
+//! **sweep**: what nobody else does: leases that ran out, back-offs that ended, uploads that nobody came back for, and
+//! files that are not needed any more.
+//!
+//! Runs at start and from time to time. Everything it removes is named by rows in a state from which they do not come
+//! back, so a sweep that is broken off is simply done again. Sources and publications of living assets are never
+//! touched.
+
+use super::{FlowError, publish};
+use crate::app::{App, random_u32};
+use reelyard_catalog::AssetRow;
+use reelyard_model::{AssetState, UploadState};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+/// Lost leases and ended back-offs are looked for so often; both are one indexed question.
+const LEASES_EVERY: Duration = Duration::from_secs(2);
+/// Files and expired uploads: rounds of the above.
+const FILES_EVERY_ROUNDS: u32 = 15;
+/// A child that was cancelled may still hand in files until its next heartbeat: the last sweep of an asset comes so
+/// long after its last change.
+const SETTLED_AFTER_MS: i64 = 60_000;
+
+pub(crate) async fn run(app: Arc<App>) {
+    let mut round = 0u32;
+    while !app.shutdown.is_cancelled() {
+        if let Err(error) = leases(&app).await {
+            tracing::error!(%error, "sweep: leases; trying again");
+        }
+        if round.is_multiple_of(FILES_EVERY_ROUNDS) {
+            files(&app).await;
+        }
+        round = round.wrapping_add(1);
+        tokio::select! {
+            () = app.shutdown.cancelled() => return,
+            () = app.swept_ticket.notified() => files(&app).await,
+            () = tokio::time::sleep(LEASES_EVERY) => {}
+        }
+    }
+}
+
+/// Takes up where the last process ended: its in-process workers are gone, and so are their leases.
+pub(crate) async fn at_start(app: &App) -> Result<(), FlowError> {
+    let released = app.catalog.release_in_process_leases(app.now_ms()).await?;
+    if !released.is_empty() {
+        tracing::info!(tasks = released.len(), "sweep: tasks of the last process are up for grabs again");
+    }
+    Ok(())
+}
+
+/// Lost leases and ended back-offs.
+pub(crate) async fn leases(app: &App) -> Result<(), FlowError> {
+    let lost = app.catalog.lose_expired_leases(app.now_ms(), random_u32()).await?;
+    for task in &lost {
+        tracing::warn!(task = %task.id, asset = %task.asset, trace = %task.traceparent, state = task.state.as_str(), "sweep: lease lost");
+    }
+    let ended = app.catalog.end_back_offs(app.now_ms()).await?;
+    if ended > 0 || !lost.is_empty() {
+        app.ring();
+    }
+    Ok(())
+}
+
+/// Expired uploads, left-over files. Each failure is told and holds up nothing else.
+pub(crate) async fn files(app: &App) {
+    if let Err(error) = uploads(app).await {
+        tracing::error!(%error, "sweep: uploads; trying again later");
+    }
+    let assets = match app.catalog.assets_to_sweep().await {
+        Ok(assets) => assets,
+        Err(error) => {
+            tracing::error!(%error, "sweep: assets; trying again later");
+            return;
+        }
+    };
+    for asset in assets {
+        if let Err(error) = sweep_asset(app, &asset).await {
+            tracing::error!(asset = %asset.id, %error, "sweep: files of an asset; trying again later");
+        }
+    }
+}
+
+async fn uploads(app: &App) -> Result<(), FlowError> {
+    let now_ms = app.now_ms();
+    for state in [UploadState::Created, UploadState::Receiving] {
+        for upload in app.catalog.uploads_in_state(state, Some(now_ms)).await? {
+            app.catalog.expire_upload(upload.id, now_ms).await?;
+            app.store.forget_upload(upload.id).await?;
+            tracing::info!(upload = %upload.id, "sweep: upload expired");
+        }
+    }
+    // A crash between the row and the bytes of one that was given up.
+    for id in app.store.list_uploads().await? {
+        let Some(upload) = app.catalog.upload(id).await? else {
+            tracing::warn!(upload = %id, "sweep: bytes of an upload that the catalogue does not know; left as they are");
+            continue;
+        };
+        if matches!(upload.state, UploadState::Terminated | UploadState::Expired) {
+            app.store.forget_upload(id).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn sweep_asset(app: &App, asset: &AssetRow) -> Result<(), FlowError> {
+    let renditions = format!("renditions/{}", asset.id);
+    match asset.state {
+        AssetState::Ready => {
+            remove_losing_publications(app, asset).await?;
+            app.store.delete_prefix(&renditions).await?;
+        }
+        // A retry goes on from what is done, so winners stay.
+        AssetState::Failed | AssetState::Cancelled => remove_losing_outputs(app, asset).await?,
+        AssetState::Deleted => {
+            app.store.delete_prefix(&publish::publication_folder(asset.id)).await?;
+            app.store.delete_prefix(&renditions).await?;
+            app.store.delete_prefix(&asset.source_key).await?;
+        }
+        AssetState::Waiting | AssetState::Processing => return Ok(()),
+    }
+    let now_ms = app.now_ms();
+    if asset.state == AssetState::Ready || now_ms - asset.updated_ms > SETTLED_AFTER_MS {
+        app.catalog.asset_swept(asset.id, now_ms).await?;
+    }
+    Ok(())
+}
+
+/// Publishing attempts other than the one that plays.
+async fn remove_losing_publications(app: &App, asset: &AssetRow) -> Result<(), FlowError> {
+    let Some(live) = app.catalog.publication(asset.id).await?.and_then(|publication| publication.prefix)
+    else {
+        return Ok(());
+    };
+    let folder = publish::publication_folder(asset.id);
+    for attempt in folders_below(app, &folder, 1).await? {
+        if attempt != live {
+            app.store.delete_prefix(&attempt).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Attempts of tasks that are not the winning one.
+async fn remove_losing_outputs(app: &App, asset: &AssetRow) -> Result<(), FlowError> {
+    let tasks = app.catalog.tasks_of_asset(asset.id).await?;
+    let winners: BTreeSet<String> = tasks
+        .iter()
+        .filter_map(|task| Some(super::dispatch::output_prefix(asset.id, task.id, task.done_attempt?)))
+        .collect();
+    for attempt in folders_below(app, &format!("renditions/{}", asset.id), 2).await? {
+        if !winners.contains(&attempt) {
+            app.store.delete_prefix(&attempt).await?;
+        }
+    }
+    app.store.delete_prefix(&publish::publication_folder(asset.id)).await?;
+    Ok(())
+}
+
+/// The folders `depth` levels below `prefix` that hold objects.
+async fn folders_below(app: &App, prefix: &str, depth: usize) -> Result<BTreeSet<String>, FlowError> {
+    let levels = prefix.split('/').count() + depth;
+    let entries = app.store.list_prefix(prefix).await?;
+    Ok(entries
+        .iter()
+        .filter(|entry| entry.key.split('/').count() > levels)
+        .map(|entry| entry.key.split('/').take(levels).collect::<Vec<_>>().join("/"))
+        .collect())
+}
