@@ -10,7 +10,9 @@ mod timeline;
 mod track;
 
 use crate::context::{Context, internal};
-use reelyard_ffmpeg::{Decoder, DecoderOptions, Frame, Input, MediaKind, Packet, Resampler, SampleFormat};
+use reelyard_ffmpeg::{
+    Decoder, DecoderOptions, Error, Frame, Input, MediaKind, Packet, Resampler, SampleFormat,
+};
 use reelyard_model::{Failure, FailureCode, Rational, output::TrackOutput, plan::AudioPlan};
 use timeline::{Clock, Jump, Timeline};
 use track::TrackWriter;
@@ -22,7 +24,7 @@ const MAX_ERRORS_PER_PACKET: u32 = 16;
 /// Frames that lie beyond the plan's end, in a row, after which nothing more is expected before it.
 const MAX_FRAMES_BEYOND_END: u32 = 200;
 
-pub fn run(context: &Context, plan: &AudioPlan) -> Result<Vec<TrackOutput>, Failure> {
+pub(crate) fn run(context: &Context, plan: &AudioPlan) -> Result<Vec<TrackOutput>, Failure> {
     let mut input = context.open_source()?;
     let (decoder, time_base) = open_decoder(&input, plan)?;
     input.select(&[plan.source_track]);
@@ -35,6 +37,7 @@ pub fn run(context: &Context, plan: &AudioPlan) -> Result<Vec<TrackOutput>, Fail
         clock: Clock::new(time_base, plan.origin_us, plan.sample_rate),
         timeline: Timeline::new(plan.sample_rate, plan.duration_us),
         resampler: Resampler::new(SampleFormat::F32_PLANAR, plan.sample_rate, plan.channels),
+        cannot_mix: None,
         run: None,
         writer: TrackWriter::open(context, plan)?,
         decoded_frames: 0,
@@ -82,6 +85,8 @@ struct AudioJob<'a> {
     clock: Clock,
     timeline: Timeline,
     resampler: Resampler,
+    /// A number of channels that swresample has no matrix for.
+    cannot_mix: Option<u32>,
     run: Option<Run>,
     writer: TrackWriter<'a>,
     decoded_frames: u64,
@@ -213,7 +218,7 @@ impl AudioJob<'_> {
             self.end_run()?;
             self.run = Some(Run { start, samples_in: 0, rate_in, samples_out: 0 });
         }
-        match self.resampler.convert(frame) {
+        match self.convert(frame) {
             Ok(converted) => {
                 if let Some(run) = &mut self.run {
                     run.samples_in += u64::from(frame.samples());
@@ -223,13 +228,32 @@ impl AudioJob<'_> {
             Err(error) if error.is_out_of_memory() => Err(internal(error)),
             Err(error) => {
                 // Its time passes all the same: what follows is placed by its own time.
-                eprintln!("a frame of {} channels was left out: {error}", frame.channels());
+                eprintln!("a frame of sound was left out: {error}");
                 self.damaged += 1;
                 self.decoded_frames -= 1;
                 self.run = None;
                 Ok(())
             }
         }
+    }
+
+    /// To the output's form. An arrangement of channels that cannot be mixed is cut down to its first two: left and
+    /// right in every convention.
+    fn convert(&mut self, frame: &Frame) -> Result<Vec<Frame>, Error> {
+        let channels = frame.channels();
+        if self.cannot_mix != Some(channels) {
+            match self.resampler.convert(frame) {
+                Err(error) if channels > 2 && !error.is_out_of_memory() => {
+                    eprintln!("{channels} channels cannot be mixed: {error}");
+                    self.context.warn(
+                        "The arrangement of the sound's channels is not known; the first two were used.",
+                    );
+                    self.cannot_mix = Some(channels);
+                }
+                result => return result,
+            }
+        }
+        self.resampler.convert(&frame.first_channels(channels.min(2))?)
     }
 
     /// What the resampler still holds belongs to the run that ends.

@@ -136,13 +136,19 @@ impl<'a> TrackWriter<'a> {
 
     fn receive_packets(&mut self) -> Result<(), Failure> {
         while self.encoder.receive(&mut self.packet).map_err(internal)? {
+            let frames = self.frames_written + self.frames.len() as u64;
+            if frames * u64::from(SAMPLES_PER_FRAME) >= self.priming + self.samples_in {
+                // Nothing but padding behind the last sample.
+                continue;
+            }
+            // Only now that another frame follows: the last segment is written by `finish`.
+            if self.segment_is_complete() {
+                self.write_segment(None)?;
+            }
             let data = self.packet.data().to_vec();
             self.encoded_bytes += data.len() as u64;
             self.largest_second_bytes.add(data.len(), self.plan.sample_rate);
             self.frames.push(data);
-            if self.segment_is_complete() {
-                self.write_segment(None)?;
-            }
         }
         Ok(())
     }
@@ -162,8 +168,7 @@ impl<'a> TrackWriter<'a> {
         end >= (start / segment + 1) * segment
     }
 
-    /// `media_end`: where the track ends in decode time, when it ends here; the last frame is shortened to it, and frames
-    /// beyond it, padding alone, are left out.
+    /// `media_end`: where the track ends in decode time, when it ends here; the last frame is shortened to it.
     fn write_segment(&mut self, media_end: Option<u64>) -> Result<(), Failure> {
         let frame_samples = u64::from(SAMPLES_PER_FRAME);
         let start = self.frames_written * frame_samples;
