@@ -6,6 +6,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use reelyard_storage::{ReceiveError, StoreError};
 use reelyard_upload::{
@@ -20,7 +21,7 @@ const ALLOWED_HEADERS: &str = "authorization, content-type, tus-resumable, uploa
 const ALLOWED_METHODS: &str = "OPTIONS, POST, HEAD, GET, PATCH, DELETE";
 /// What a page of another origin may read of the answers.
 const EXPOSED_HEADERS: &str = "location, tus-resumable, tus-version, tus-extension, tus-max-size, \
-     tus-checksum-algorithm, upload-offset, upload-length, upload-metadata, reelyard-asset, traceparent, x-request-id, \
+     tus-checksum-algorithm, upload-offset, upload-length, upload-metadata, reelyard-asset, repr-digest, traceparent, x-request-id, \
      retry-after";
 /// How long browsers remember a preflight: a day, the most that any of them keeps.
 const PREFLIGHT_SECONDS: &str = "86400";
@@ -82,6 +83,13 @@ pub(super) fn put_number(headers: &mut HeaderMap, name: &'static str, value: u64
 pub(super) fn put_text(headers: &mut HeaderMap, name: &'static str, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(HeaderName::from_static(name), value);
+    }
+}
+
+/// `Repr-Digest` of the whole (RFC 9530), from lower-case hexadecimal.
+pub(super) fn put_digest(headers: &mut HeaderMap, sha256: &str) {
+    if let Ok(digest) = hex::decode(sha256) {
+        put_text(headers, "repr-digest", &format!("sha-256=:{}:", STANDARD.encode(digest)));
     }
 }
 

@@ -28,13 +28,21 @@ pub(super) enum Ended {
     Disconnected,
     Idle,
     TakenOver,
+    Shutdown,
+}
+
+/// Who may end a body before its sender does.
+#[derive(Clone, Copy)]
+pub(super) struct Stop<'a> {
+    pub(super) taken_over: &'a CancellationToken,
+    pub(super) shutdown: &'a CancellationToken,
 }
 
 impl Ended {
     pub(super) fn as_body_end(self) -> BodyEnd {
         match self {
             Self::Complete => BodyEnd::Complete,
-            Self::Disconnected | Self::Idle | Self::TakenOver => BodyEnd::Cut,
+            Self::Disconnected | Self::Idle | Self::TakenOver | Self::Shutdown => BodyEnd::Cut,
         }
     }
 }
@@ -51,7 +59,7 @@ pub(super) async fn receive(
     body: Body,
     body_len: Option<u64>,
     receiving: &mut Receiving,
-    stop: &CancellationToken,
+    stop: Stop<'_>,
 ) -> Result<Ended, ReceiveError> {
     let mut stream = body.into_data_stream();
     let mut batch = Batch::default();
@@ -77,7 +85,7 @@ pub(super) async fn receive(
             Next::End if body_len.is_some_and(|body_len| received < body_len) => break Ended::Disconnected,
             Next::End => break Ended::Complete,
             Next::Broken => break Ended::Disconnected,
-            Next::Stop => break Ended::TakenOver,
+            Next::Stop(why) => break why,
         }
         receiving.write(std::mem::take(&mut batch).pieces).await?;
         batch_due = receiving.wants_checkpoint().then(|| Instant::now() + BATCH_AGE);
@@ -92,14 +100,15 @@ enum Next {
     Bytes(Bytes),
     End,
     Broken,
-    Stop,
+    Stop(Ended),
     Due,
 }
 
-async fn next(stream: &mut BodyDataStream, stop: &CancellationToken, due: Instant) -> Next {
+async fn next(stream: &mut BodyDataStream, stop: Stop<'_>, due: Instant) -> Next {
     tokio::select! {
         biased;
-        () = stop.cancelled() => Next::Stop,
+        () = stop.taken_over.cancelled() => Next::Stop(Ended::TakenOver),
+        () = stop.shutdown.cancelled() => Next::Stop(Ended::Shutdown),
         frame = timeout_at(due, stream.next()) => match frame {
             Err(_) => Next::Due,
             Ok(None) => Next::End,

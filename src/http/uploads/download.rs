@@ -41,7 +41,7 @@ pub(super) async fn download(
             answer::store_problem(error)
         }
     })?;
-    let etag = row.sha256.map(|sha256| format!("\"{sha256}\""));
+    let etag = row.sha256.as_ref().map(|sha256| format!("\"{sha256}\""));
     let selection = select(headers, object.byte_len, etag.as_deref());
     let mut response = Response::new(Body::empty());
     let answer_headers = response.headers_mut();
@@ -52,6 +52,9 @@ pub(super) async fn download(
     answer::put(answer_headers, "x-content-type-options", "nosniff");
     if let Some(etag) = &etag {
         answer::put_text(answer_headers, "etag", etag);
+    }
+    if let Some(sha256) = &row.sha256 {
+        answer::put_digest(answer_headers, sha256);
     }
     let (start, end) = match selection {
         Selection::Whole => (0, object.byte_len),

@@ -3,7 +3,7 @@
 use super::{
     ASSET_HEADER, Asked,
     answer::{self, HeaderFields},
-    body::{self, Ended},
+    body::{self, Ended, Stop},
     empty,
     holders::{Hold, Holders},
     resource,
@@ -103,7 +103,8 @@ async fn receive_held(
             return Err(answer::receive_problem(error));
         }
     };
-    let ended = body::receive(body, chunk.body_len, &mut receiving, hold.stop()).await;
+    let stop = Stop { taken_over: hold.stop(), shutdown: &app.shutdown };
+    let ended = body::receive(body, chunk.body_len, &mut receiving, stop).await;
     let end = ended.as_ref().map_or(reelyard_upload::BodyEnd::Cut, |ended| ended.as_body_end());
     let (offset, settled) = receiving.end(end).await;
     let ended = ended.map_err(answer::receive_problem)?;
@@ -120,6 +121,11 @@ async fn receive_held(
                 ),
                 offset,
             ));
+        }
+        Ended::Shutdown => {
+            let stopping =
+                Problem::unavailable("The server is stopping. What arrived is kept; go on in a moment.", 2);
+            return Err(answer::with_offset(stopping, offset));
         }
         Ended::Disconnected | Ended::Idle => {
             tracing::debug!(upload = %id, offset, ?ended, "receive: the client went away");

@@ -62,6 +62,9 @@ pub(super) async fn head(asked: Asked, id: UploadId) -> Result<Response, Problem
     if !row.metadata.is_empty() {
         answer::put_text(&mut headers, tus::header::METADATA, &row.metadata);
     }
+    if let Some(sha256) = &row.sha256 {
+        answer::put_digest(&mut headers, sha256);
+    }
     answer::put(&mut headers, "cache-control", "no-store");
     Ok(empty(StatusCode::OK, headers))
 }
