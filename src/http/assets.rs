@@ -92,6 +92,7 @@ pub(super) async fn delete_asset(
     let row = owned(&app, caller, &asset).await?;
     if row.state != AssetState::Deleted {
         app.catalog.delete_asset(row.id, links::now_ms()).await?;
+        app.swept_ticket.notify_one();
     }
     Ok(StatusCode::NO_CONTENT)
 }
@@ -109,6 +110,7 @@ pub(super) async fn cancel_asset(
 ) -> Result<JsonBody<Asset>, Problem> {
     let row = owned(&app, caller, &asset).await?;
     let row = app.catalog.cancel_asset(row.id, links::now_ms()).await?;
+    app.swept_ticket.notify_one();
     Ok(JsonBody(show(&app, &links::base_url(&app, &headers), row).await?))
 }
 
@@ -125,6 +127,7 @@ pub(super) async fn retry_asset(
 ) -> Result<JsonBody<Asset>, Problem> {
     let row = owned(&app, caller, &asset).await?;
     let row = app.catalog.retry_asset(row.id, links::now_ms()).await?;
+    app.ring();
     Ok(JsonBody(show(&app, &links::base_url(&app, &headers), row).await?))
 }
 

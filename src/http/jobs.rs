@@ -177,7 +177,9 @@ pub(super) async fn cancel_job(
 ) -> Result<Json<Job>, Problem> {
     let row = owned(&app, caller, &job).await?;
     let row = app.catalog.cancel_task(row.id, links::now_ms()).await?;
+    // An asset that goes on without this job may have others that waited for it; a cancelled one has files to sweep.
     app.ring();
+    app.swept_ticket.notify_one();
     Ok(Json(Job::from(row)))
 }
 

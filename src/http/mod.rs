@@ -5,24 +5,24 @@
 //! too. Whatever fails becomes a [`problem::Problem`]: unknown addresses, unknown methods, bodies too large and
 //! panics as well.
 
-pub(crate) mod trace;
-pub(crate) mod auth;
-pub(crate) mod problem;
-mod extract;
-mod uploads;
-mod links;
 mod asset_view;
 mod assets;
-mod jobs;
-// mod presets;
-mod events;
-mod playback;
-mod watch;
+pub(crate) mod auth;
 mod console;
-mod openapi;
+mod events;
+mod extract;
 pub(crate) mod health;
+mod jobs;
+mod links;
+mod openapi;
+mod playback;
+mod presets;
+pub(crate) mod problem;
 #[cfg(test)]
 mod tests;
+pub(crate) mod trace;
+mod uploads;
+mod watch;
 
 use crate::app::App;
 use axum::{
@@ -82,8 +82,8 @@ fn described_routes() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
         .routes(routes!(jobs::show_job))
         .routes(routes!(jobs::cancel_job))
         .routes(routes!(jobs::retry_job))
-        //         .routes(routes!(presets::list_presets))
-        //         .routes(routes!(presets::show_preset))
+        .routes(routes!(presets::list_presets))
+        .routes(routes!(presets::show_preset))
         .routes(routes!(events::follow_events))
         .routes(routes!(watch::status))
         .routes(routes!(health::livez))

@@ -10,6 +10,7 @@ mod lookup;
 
 use super::{
     links,
+    openapi::ProblemBody,
     problem::{Kind, Problem},
 };
 use crate::app::App;
@@ -48,12 +49,29 @@ pub(super) fn router(app: Arc<App>) -> Router<Arc<App>> {
         .layer(middleware::from_fn(open_to_all_origins))
 }
 
-struct Origin {
+pub(super) struct Origin {
     app: Arc<App>,
     publications: Publications,
 }
 
-async fn serve(
+/// Play: a playlist, a manifest, a segment or a picture of a published video.
+///
+/// The addresses come from `/v1/assets/{id}` and from the playlists. HEAD, one byte range, `If-Range`, `If-None-Match`
+/// and `If-Modified-Since` are understood; every origin may read.
+#[utoipa::path(get, path = "/p/{token}/{playback_id}/{file}", tag = "playback", security(()),
+    params(("token" = String, Path, description = "The signed right to watch this video until a time."),
+           ("playback_id" = String, Path, description = "The video."),
+           ("file" = String, Path, description = "`master.m3u8`, `manifest.mpd`, or what these name.", example = "master.m3u8"),
+           ("Range" = Option<String>, Header, description = "One range of bytes.", example = "bytes=0-1023")),
+    responses((status = 200, description = "The file.", body = Vec<u8>, content_type = "application/octet-stream"),
+              (status = 206, description = "The part of the file that was asked for.", body = Vec<u8>, content_type = "application/octet-stream"),
+              (status = 304, description = "It has not changed."),
+              (status = 400, description = "No file has such a path.", body = ProblemBody, content_type = "application/problem+json"),
+              (status = 403, description = "The token is not valid for this video.", body = ProblemBody, content_type = "application/problem+json"),
+              (status = 404, description = "There is no such file, or the video is not published.", body = ProblemBody, content_type = "application/problem+json"),
+              (status = 410, description = "The token has expired, or the video was withdrawn.", body = ProblemBody, content_type = "application/problem+json"),
+              (status = 416, description = "The range lies outside the file.", body = ProblemBody, content_type = "application/problem+json")))]
+pub(super) async fn serve(
     State(origin): State<Arc<Origin>>,
     path: Result<Path<(String, String, String)>, axum::extract::rejection::PathRejection>,
     headers: HeaderMap,

@@ -1,1 +1,258 @@
-//! Tests of the router as a whole, in process.
+//! Tests of the router as a whole, in process: real catalogue, real files, no socket.
+
+mod api;
+mod playback;
+mod rules;
+
+use crate::app::App;
+use axum::{Router, body::Body};
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::BodyExt;
+use reelyard_catalog::{
+    Catalog, ClaimRequest, CompletedProbe, CompletedPublish, CompletedTask, NewRendition, NewTask, Settled,
+};
+use reelyard_model::{
+    AssetId, MediaInfo, Plan, PlaybackId, TaskId, TenantId, WorkerId,
+    media_info::{AudioTrack, MEDIA_INFO_VERSION},
+    plan::PLAN_VERSION,
+    work::{TaskKind, TaskResult},
+};
+use reelyard_sign::Keyring;
+use reelyard_storage::LocalStore;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use tempfile::TempDir;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+use uuid::Uuid;
+
+const KEY: &str = "a-key-of-the-tests";
+const SEGMENT: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+
+/// A server without a socket, and the folder that it lives in.
+struct Bench {
+    app: Arc<App>,
+    router: Router,
+    _folder: TempDir,
+}
+
+/// What came back.
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("not JSON: {}", self.text()))
+    }
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+    /// The slug of the problem that this must be.
+    fn problem(&self) -> String {
+        assert_eq!(self.header("content-type"), "application/problem+json", "{}", self.text());
+        let body = self.json();
+        assert_eq!(body["status"], self.status.as_u16());
+        assert_eq!(body["trace_id"], self.header("x-request-id"));
+        body["type"].as_str().unwrap().strip_prefix("/problems/").unwrap().to_owned()
+    }
+}
+
+impl Bench {
+    async fn open() -> Self {
+        Self::start(true).await
+    }
+    async fn with_keys() -> Self {
+        Self::start(false).await
+    }
+
+    async fn start(insecure_open: bool) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(&folder.path().join("catalog.sqlite")).await.unwrap();
+        catalog
+            .add_api_key(Uuid::now_v7(), TenantId::DEFAULT, "test", &hex::encode(Sha256::digest(KEY)), 0)
+            .await
+            .unwrap();
+        let worker = WorkerId::from_uuid(Uuid::now_v7());
+        catalog.add_worker(worker, "test", true, 0).await.unwrap();
+        let app = Arc::new(App {
+            catalog,
+            store: LocalStore::open(folder.path()).await.unwrap(),
+            keyring: Keyring::new([7; 32]),
+            data_dir: folder.path().to_owned(),
+            insecure_open,
+            public_url: None,
+            max_upload_bytes: 1 << 20,
+            media_program: PathBuf::from("reelyard-media"),
+            control_worker: worker,
+            presets: reelyard_planner::Presets::built_in().unwrap(),
+            ticket: Notify::new(),
+            publish_ticket: Notify::new(),
+            swept_ticket: Notify::new(),
+            shutdown: CancellationToken::new(),
+        });
+        Self { router: crate::http::router(app.clone()), app, _folder: folder }
+    }
+
+    async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes().to_vec();
+        Answer { status: parts.status, headers: parts.headers, body }
+    }
+
+    async fn call(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+        self.send(request(method, path, headers, Body::empty())).await
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.call("GET", path, &[]).await
+    }
+
+    /// An asset as an upload leaves it: waiting to be probed.
+    async fn upload(&self, name: &str) -> AssetId {
+        use base64::{Engine, engine::general_purpose::STANDARD};
+        let metadata = format!("filename {}", STANDARD.encode(name));
+        let key = format!("Bearer {KEY}");
+        let headers = [
+            // An open server does not look at it.
+            ("authorization", key.as_str()),
+            ("tus-resumable", "1.0.0"),
+            ("upload-length", "4"),
+            ("content-length", "4"),
+            ("upload-metadata", metadata.as_str()),
+            ("content-type", "application/offset+octet-stream"),
+        ];
+        let answer = self.send(request("POST", "/uploads", &headers, Body::from("film"))).await;
+        assert_eq!(answer.status, 201, "{}", answer.text());
+        answer.header("reelyard-asset").parse().unwrap()
+    }
+
+    async fn claim(&self, kind: TaskKind) -> (TaskId, u32) {
+        let request = ClaimRequest {
+            worker: self.app.control_worker,
+            kinds: vec![kind],
+            lease_ms: 60_000,
+            now_ms: self.app.now_ms(),
+        };
+        let claimed = self.app.catalog.claim(&request).await.unwrap().expect("something to claim");
+        (claimed.task.id, claimed.task.attempt)
+    }
+
+    /// Probed and planned: sound alone, which needs the fewest steps.
+    async fn plan(&self) -> PlaybackId {
+        let (task, attempt) = self.claim(TaskKind::Probe).await;
+        let audio = TaskId::from_uuid(Uuid::now_v7());
+        let new_task = |id, kind, needs| NewTask { id, kind, ordinal: 0, required: true, priority: 0, needs };
+        let playback_id = PlaybackId::from_uuid(Uuid::now_v7());
+        let done = CompletedProbe {
+            task,
+            attempt,
+            info: sound_alone(),
+            plan: Plan {
+                version: PLAN_VERSION,
+                preset: "web-h264".into(),
+                duration_us: 2_000_000,
+                video: None,
+                audio: None,
+                stills: None,
+                decisions: vec![],
+            },
+            tasks: vec![
+                new_task(audio, TaskKind::Audio, vec![]),
+                new_task(TaskId::from_uuid(Uuid::now_v7()), TaskKind::Publish, vec![audio]),
+            ],
+            renditions: vec![NewRendition {
+                name: "audio".into(),
+                kind: "audio",
+                width: None,
+                height: None,
+                max_bit_rate: 128_000,
+            }],
+            playback_id,
+            now_ms: self.app.now_ms(),
+        };
+        assert_eq!(self.app.catalog.complete_probe(done).await.unwrap(), Settled::Now);
+        playback_id
+    }
+
+    /// Uploaded, planned and published, with files that can be asked for.
+    async fn publish(&self) -> (AssetId, PlaybackId) {
+        let asset = self.upload("a film.mp4").await;
+        let playback_id = self.plan().await;
+        let (task, attempt) = self.claim(TaskKind::Audio).await;
+        let result = TaskResult::Encoded { encoder: "aac".into(), tracks: vec![], warnings: vec![] };
+        let done = CompletedTask { task, attempt, result, warnings: vec![], now_ms: self.app.now_ms() };
+        assert_eq!(self.app.catalog.complete_task(done).await.unwrap(), Settled::Now);
+
+        let prefix = format!("publications/{asset}/a1");
+        for (file, bytes) in [
+            ("master.m3u8", b"#EXTM3U\n".as_slice()),
+            ("manifest.mpd", b"<MPD/>"),
+            ("audio/00000.m4s", SEGMENT),
+            ("notes.json", b"{}"),
+        ] {
+            self.app.store.put_bytes(&format!("{prefix}/{file}"), bytes).await.unwrap();
+        }
+        let (task, attempt) = self.claim(TaskKind::Publish).await;
+        let done = CompletedPublish {
+            task,
+            attempt,
+            prefix,
+            summary: Value::Null,
+            renditions: vec![],
+            now_ms: self.app.now_ms(),
+        };
+        assert_eq!(self.app.catalog.complete_publish(done).await.unwrap(), Settled::Now);
+        (asset, playback_id)
+    }
+}
+
+fn request(method: &str, path: &str, headers: &[(&str, &str)], body: Body) -> Request<Body> {
+    let mut builder = Request::builder().method(method).uri(path);
+    if !headers.iter().any(|(name, _)| *name == "host") {
+        builder = builder.header("host", "localhost:8080");
+    }
+    for (name, value) in headers {
+        builder = builder.header(*name, *value);
+    }
+    builder.body(body).unwrap()
+}
+
+fn sound_alone() -> MediaInfo {
+    MediaInfo {
+        version: MEDIA_INFO_VERSION,
+        container: "mp3".into(),
+        byte_len: 4,
+        duration_us: 2_000_000,
+        declared_duration_us: None,
+        video: vec![],
+        audio: vec![AudioTrack {
+            index: 0,
+            codec: "mp3".into(),
+            sample_rate: 48_000,
+            channels: 2,
+            channel_layout: "stereo".into(),
+            language: None,
+            start_us: 0,
+            duration_us: 2_000_000,
+            bit_rate: None,
+        }],
+        other: vec![],
+        warnings: vec![],
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}

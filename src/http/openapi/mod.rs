@@ -3,7 +3,12 @@
 //! What holds for every operation is added here once: the key it needs, and the problem that it may answer instead of
 //! what it promises. A test holds the routes of the router against it.
 
-use super::problem::{self, Kind};
+mod uploads;
+
+use super::{
+    playback,
+    problem::{self, Kind},
+};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, header};
 use serde::Serialize;
@@ -40,6 +45,15 @@ pub(super) struct ProblemBody {
         license(name = "Apache-2.0 OR MIT", identifier = "Apache-2.0 OR MIT")
     ),
     components(schemas(ProblemBody)),
+    paths(
+        uploads::create_upload,
+        uploads::upload_options,
+        uploads::upload_offset,
+        uploads::append_to_upload,
+        uploads::end_upload,
+        uploads::download_upload,
+        playback::serve,
+    ),
     tags(
         (name = "uploads", description = "Resumable uploads: tus 1.0.0."),
         (name = "assets", description = "What was uploaded and what became of it."),

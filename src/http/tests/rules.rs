@@ -1,0 +1,207 @@
+//! What holds for every address: keys, problems, trace ids, the guard of an open server.
+
+use super::{Bench, KEY, request};
+use crate::http::problem::Kind;
+use axum::body::Body;
+
+#[tokio::test]
+async fn without_a_key_nothing_of_the_api_answers() {
+    let bench = Bench::with_keys().await;
+    for (method, path) in [
+        ("GET", "/v1/assets"),
+        ("GET", "/v1/assets/019a9f6b-1f00-7c43-b8cc-2f7c2f6a6a01"),
+        ("DELETE", "/v1/assets/019a9f6b-1f00-7c43-b8cc-2f7c2f6a6a01"),
+        ("GET", "/v1/jobs"),
+        ("POST", "/v1/jobs/019a9f6b-1f00-7c43-b8cc-2f7c2f6a6a01/cancel"),
+        ("GET", "/v1/events"),
+        ("GET", "/metrics"),
+    ] {
+        let answer = bench.call(method, path, &[]).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.problem()),
+            (401, "missing-key".into()),
+            "{method} {path}"
+        );
+        assert_eq!(answer.header("www-authenticate"), "Bearer realm=\"reelyard\"");
+        let answer = bench.call(method, path, &[("authorization", "Bearer wrong")]).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.problem()),
+            (401, "unknown-key".into()),
+            "{method} {path}"
+        );
+    }
+    let key = format!("Bearer {KEY}");
+    assert_eq!(bench.call("GET", "/v1/assets", &[("authorization", &key)]).await.status, 200);
+    // Another host name is fine where there are keys.
+    let headers = [("authorization", key.as_str()), ("host", "video.example")];
+    assert_eq!(bench.call("GET", "/v1/assets", &headers).await.status, 200);
+}
+
+#[tokio::test]
+async fn health_needs_no_key() {
+    let bench = Bench::with_keys().await;
+    assert_eq!(bench.get("/livez").await.text(), "ok\n");
+    let ready = bench.get("/readyz").await;
+    assert_eq!((ready.status.as_u16(), &ready.json()["ready"]), (200, &true.into()), "{}", ready.text());
+    bench.app.shutdown.cancel();
+    let stopping = bench.get("/readyz").await;
+    assert_eq!((stopping.status.as_u16(), stopping.problem()), (503, "unavailable".into()));
+    assert_eq!(stopping.json()["checks"]["stopping"], "yes");
+}
+
+#[tokio::test]
+async fn a_data_directory_that_cannot_be_written_is_not_ready() {
+    let bench = Bench::open().await;
+    std::fs::remove_dir(bench.app.data_dir.join("scratch")).unwrap();
+    let answer = bench.get("/readyz").await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.json()["checks"]["data_directory"], "failed");
+    assert_eq!(answer.json()["checks"]["database"], "ok");
+}
+
+#[tokio::test]
+async fn metrics_are_prometheus_text() {
+    let bench = Bench::open().await;
+    bench.upload("film.mp4").await;
+    let answer = bench.get("/metrics").await;
+    assert!(answer.header("content-type").starts_with("text/plain; version=0.0.4"));
+    let text = answer.text();
+    for line in [
+        "reelyard_assets{state=\"waiting\"} 1",
+        "reelyard_jobs{kind=\"probe\",state=\"ready\"} 1",
+        "# TYPE reelyard_http_requests_total counter",
+        "# TYPE reelyard_oldest_ready_job_age_seconds gauge",
+    ] {
+        assert!(text.contains(line), "{line} is missing in\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn unknown_addresses_and_methods_are_problems() {
+    let bench = Bench::open().await;
+    let answer = bench.get("/nothing/here").await;
+    assert_eq!((answer.status.as_u16(), answer.problem()), (404, "not-found".into()));
+    let answer = bench.call("PUT", "/v1/assets", &[]).await;
+    assert_eq!((answer.status.as_u16(), answer.problem()), (405, "method-not-allowed".into()));
+    assert_eq!(answer.header("allow"), "GET,HEAD");
+}
+
+#[tokio::test]
+async fn bodies_are_bounded_and_typed() {
+    let bench = Bench::open().await;
+    let path = "/v1/assets/019a9f6b-1f00-7c43-b8cc-2f7c2f6a6a01/links";
+    let json = [("content-type", "application/json")];
+    let answer = bench.send(request("POST", path, &json, Body::from(vec![b' '; 1 << 20]))).await;
+    assert_eq!((answer.status.as_u16(), answer.problem()), (413, "too-large".into()));
+    let answer = bench.send(request("POST", path, &[], Body::from("{}"))).await;
+    assert_eq!((answer.status.as_u16(), answer.problem()), (415, "wrong-media-type".into()));
+    for body in ["{", "{}", "{\"ttl_seconds\":-1}", "{\"ttl_seconds\":1}"] {
+        let answer = bench.send(request("POST", path, &json, Body::from(body))).await;
+        assert_eq!((answer.status.as_u16(), answer.problem()), (400, "bad-request".into()), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_panic_is_a_problem_with_a_trace() {
+    use crate::http::{problem, trace};
+    use axum::{Router, middleware, routing::get};
+    use tower::ServiceExt;
+    async fn trip() -> &'static str {
+        let nothing: Option<&str> = None;
+        nothing.expect("a secret of the inside")
+    }
+    let router = Router::new()
+        .route("/trip", get(trip))
+        .layer(tower_http::catch_panic::CatchPanicLayer::custom(problem::from_panic))
+        .layer(middleware::from_fn(trace::layer));
+    let response = router.oneshot(request("GET", "/trip", &[], Body::empty())).await.unwrap();
+    assert_eq!(response.status(), 500);
+    assert!(response.headers().contains_key("traceparent"));
+    let body = axum::body::to_bytes(response.into_body(), 1 << 16).await.unwrap();
+    let text = String::from_utf8(body.to_vec()).unwrap();
+    assert!(text.contains("/problems/internal") && text.contains("trace_id"), "{text}");
+    assert!(!text.contains("secret"), "{text}");
+}
+
+#[tokio::test]
+async fn every_problem_type_explains_itself() {
+    let bench = Bench::open().await;
+    for kind in Kind::ALL {
+        let page = bench.get(&kind.type_uri()).await;
+        assert_eq!(page.status, 200);
+        assert!(page.text().contains(kind.title()), "{kind:?}");
+        let json = bench.call("GET", &kind.type_uri(), &[("accept", "application/json")]).await.json();
+        assert_eq!(json["status"], kind.status_code());
+    }
+    assert_eq!(bench.get("/problems/never").await.status, 404);
+}
+
+#[tokio::test]
+async fn a_trace_is_taken_up_or_begun_and_always_answered() {
+    let bench = Bench::open().await;
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let parent = format!("00-{trace}-00f067aa0ba902b7-01");
+    let answer = bench.call("GET", "/livez", &[("traceparent", &parent)]).await;
+    assert_eq!(answer.header("x-request-id"), trace);
+    assert!(answer.header("traceparent").starts_with(&format!("00-{trace}-")));
+    assert_ne!(answer.header("traceparent"), parent, "the span is ours");
+    let begun = bench.get("/livez").await;
+    assert_eq!(begun.header("x-request-id").len(), 32);
+    assert_ne!(begun.header("x-request-id"), bench.get("/livez").await.header("x-request-id"));
+}
+
+#[tokio::test]
+async fn an_upload_hands_its_trace_to_the_asset() {
+    let bench = Bench::open().await;
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let parent = format!("00-{trace}-00f067aa0ba902b7-01");
+    let headers = [
+        ("tus-resumable", "1.0.0"),
+        ("upload-length", "4"),
+        ("content-length", "4"),
+        ("content-type", "application/offset+octet-stream"),
+        ("traceparent", parent.as_str()),
+    ];
+    let answer = bench.send(request("POST", "/uploads", &headers, Body::from("film"))).await;
+    let asset = bench.get(&format!("/v1/assets/{}", answer.header("reelyard-asset"))).await.json();
+    assert_eq!(asset["trace_id"], trace);
+}
+
+#[tokio::test]
+async fn an_open_server_answers_only_this_machine_and_its_own_pages() {
+    let bench = Bench::open().await;
+    let (_, id) = bench.publish().await;
+    for host in ["evil.example", "localhost.evil.example", "192.168.0.9:8080"] {
+        for path in ["/v1/assets", "/", &format!("/watch/{id}")] {
+            let answer = bench.call("GET", path, &[("host", host)]).await;
+            assert_eq!(
+                (answer.status.as_u16(), answer.problem()),
+                (403, "wrong-host".into()),
+                "{host} {path}"
+            );
+        }
+    }
+    let answer = bench.call("GET", "/v1/assets", &[("origin", "https://evil.example")]).await;
+    assert_eq!((answer.status.as_u16(), answer.problem()), (403, "cross-site".into()));
+    let answer = bench.call("GET", "/v1/assets", &[("origin", "http://localhost:8080")]).await;
+    assert_eq!(answer.status, 200);
+}
+
+#[tokio::test]
+async fn pages_load_from_this_server_alone() {
+    let bench = Bench::open().await;
+    let page = bench.get("/").await;
+    assert_eq!(page.status, 200);
+    assert!(page.text().contains("\"needs_key\":false"), "{}", page.text());
+    for file in ["style.css", "watch.js", "player.js", "operator.js", "icon.svg"] {
+        let answer = bench.get(&format!("/console/{file}")).await;
+        assert_eq!(answer.status, 200, "{file}");
+        assert!(!answer.text().contains("https://"), "{file} names another server");
+        let etag = answer.header("etag").to_owned();
+        let again = bench.call("GET", &format!("/console/{file}"), &[("if-none-match", &etag)]).await;
+        assert_eq!(again.status, 304, "{file}");
+    }
+    for file in ["watch.html", "..%2fpackage.json", "%2e%2e", "nothing.js"] {
+        assert_eq!(bench.get(&format!("/console/{file}")).await.status, 404, "{file}");
+    }
+}
