@@ -83,10 +83,10 @@ impl Decoder {
         unsafe { sys::avcodec_flush_buffers(self.context.as_ptr()) };
     }
 
-    /// Decode keyframes only, e.g. to find pictures for a preview quickly.
-    pub fn keyframes_only(&mut self) {
+    /// Leave out pictures that no other refers to, where the coding marks them: about half the work with B pictures.
+    pub fn skip_disposable_pictures(&mut self) {
         // SAFETY: owned context.
-        unsafe { (*self.context.as_ptr()).skip_frame = sys::AVDiscard::AVDISCARD_NONKEY };
+        unsafe { (*self.context.as_ptr()).skip_frame = sys::AVDiscard::AVDISCARD_NONREF };
     }
 
     pub fn pixel_format(&self) -> PixelFormat {

@@ -73,9 +73,25 @@ impl PictureReader {
         })
     }
 
-    /// Keyframes only from here on.
-    pub(crate) fn keyframes_only(&mut self) {
-        self.decoder.keyframes_only();
+    /// Leave out pictures that no other needs: for previews, where a neighbour does as well.
+    pub(crate) fn skip_disposable_pictures(&mut self) {
+        self.decoder.skip_disposable_pictures();
+    }
+
+    /// When the keyframe is shown that the last seek found, if it found one and nothing was decoded since.
+    pub(crate) fn found_keyframe(&self) -> Option<i64> {
+        if self.packet_is_pending { self.packet.pts().or(self.packet.dts()) } else { None }
+    }
+
+    /// The keyframe that the last seek found, decoded alone: `next` would read on until the decoder lets it go. Only a
+    /// seek may follow.
+    pub(crate) fn keyframe_alone(&mut self) -> Result<Option<Frame>, Failure> {
+        self.feed()?;
+        self.end_of_source = true;
+        if self.decoder.drain().is_err() {
+            self.note_damage();
+        }
+        self.next()
     }
 
     pub(crate) fn declared_duration_us(&self) -> Option<i64> {
