@@ -4,8 +4,11 @@
 // A child that is never waited for is what one of the behaviours is about.
 #![allow(unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::zombie_processes)]
 
-use reelyard_model::child::{Message, PROTOCOL, Request};
-use reelyard_sandbox::{Devices, confine};
+use reelyard_model::child::{Job, Limits, Message, PROTOCOL, Request};
+use reelyard_sandbox::{
+    Devices, confine,
+    supervise::{ChildCommand, Watch},
+};
 use std::{
     fs::File,
     io::{Read, Write},
@@ -20,8 +23,10 @@ fn main() {
         hang();
     }
     let mut text = String::new();
-    if how == "deaf" {
-        hang();
+    match how {
+        "deaf" => hang(),
+        "supervisor" => supervise_one_that_hangs(),
+        _ => {}
     }
     std::io::stdin().read_to_string(&mut text).unwrap();
     let request: Request = serde_json::from_str(&text).unwrap();
@@ -91,6 +96,12 @@ fn main() {
             say(&Message::Warning { text: grandchild.id().to_string() });
             say(&Message::Done);
         }
+        "leaves-much" => {
+            for done_us in 0..300 {
+                say(&Message::Progress { done_us, total_us: 300 });
+            }
+            say(&Message::Done);
+        }
         "many" => {
             for done_us in 0..10_000 {
                 say(&Message::Progress { done_us, total_us: 10_000 });
@@ -99,6 +110,26 @@ fn main() {
         }
         other => panic!("no such behaviour: {other:?}"),
     }
+}
+
+/// A supervisor for the test to kill: prints the number of a child that would never end.
+fn supervise_one_that_hangs() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut running = reelyard_sandbox::supervise::start(ChildCommand {
+            program: std::env::current_exe().unwrap(),
+            arguments: vec!["hang".to_owned()],
+            request: Request { protocol: PROTOCOL, job: Job::Probe, limits: Limits::default() },
+            source: None,
+            scratch: std::env::current_dir().unwrap(),
+            watch: Watch::default(),
+        })
+        .await
+        .unwrap();
+        running.next().await.unwrap();
+        println!("{}", running.process_id());
+        std::future::pending::<()>().await;
+    });
 }
 
 fn say(message: &Message) {

@@ -263,3 +263,42 @@ async fn a_program_that_is_not_there_is_an_error_not_an_ending() {
     case.command.program = "/nowhere/reelyard-media".into();
     assert_eq!(start(case.command).await.unwrap_err().kind(), std::io::ErrorKind::NotFound);
 }
+
+#[tokio::test]
+async fn what_a_child_left_in_the_pipe_is_read_however_long_it_takes() {
+    // It fits into the pipe, so the child is long gone while this listens.
+    let mut running = start(case("leaves-much").command).await.unwrap();
+    let mut heard = 0;
+    while let Some(message) = running.next().await {
+        heard += usize::from(matches!(message, Message::Progress { .. }));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(heard, 300);
+    assert_eq!(running.ended().await.outcome, Outcome::Done);
+}
+
+#[test]
+fn a_child_does_not_outlive_a_supervisor_that_is_killed() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut supervisor = std::process::Command::new(env!("CARGO_BIN_EXE_reelyard-sandbox-test-child"))
+        .arg("supervisor")
+        .current_dir(scratch.path())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut child = String::new();
+    std::io::BufRead::read_line(
+        &mut std::io::BufReader::new(supervisor.stdout.as_mut().unwrap()),
+        &mut child,
+    )
+    .unwrap();
+    let child = child.trim();
+    assert!(process_exists(child), "{child:?}");
+    supervisor.kill().unwrap();
+    supervisor.wait().unwrap();
+    let begun = Instant::now();
+    while process_exists(child) {
+        assert!(begun.elapsed() < Duration::from_secs(5), "the child lives on");
+        std::thread::yield_now();
+    }
+}

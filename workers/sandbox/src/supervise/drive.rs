@@ -14,7 +14,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::unix::pipe,
     sync::{mpsc, oneshot},
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::{Instant, Interval, MissedTickBehavior, interval, timeout},
 };
 
 /// Kept of standard error: the last messages of FFmpeg and a backtrace.
@@ -62,6 +62,10 @@ pub(super) async fn drive(drive: Drive) -> Ending {
         warnings: 0,
         last_word: None,
         exit: None,
+        waiting: None,
+        waiting_since: Instant::now(),
+        output_ended: false,
+        patience_ends: None,
     };
     let killed_for = session.run(&mut process).await.err();
     if killed_for.is_some() {
@@ -108,9 +112,16 @@ struct Session {
     warnings: u32,
     last_word: Option<LastWord>,
     exit: Option<(Exit, Usage)>,
+    /// A message that the agent has not taken yet.
+    waiting: Option<Message>,
+    waiting_since: Instant,
+    output_ended: bool,
+    /// Once one of process, output and last word has ended, the others have until then.
+    patience_ends: Option<Instant>,
 }
 
 enum Event {
+    StopAsked,
     Look,
     HandedOver,
     Output(Result<Option<Vec<u8>>, LineError>),
@@ -122,65 +133,66 @@ impl Session {
     async fn run(&mut self, process: &mut ChildProcess) -> Result<(), Cause> {
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut waiting: Option<Message> = None;
-        let mut waiting_since = Instant::now();
-        let mut output_ended = false;
-        // Once the process or its output has ended, the other has until then.
-        let mut patience_ends: Option<Instant> = None;
-        loop {
-            if output_ended && waiting.is_none() && self.exit.is_some() {
-                return Ok(());
-            }
-            let event = tokio::select! {
-                biased;
-                _ = &mut self.stop_asked => return Err(Cause::Asked),
-                _ = look.tick() => Event::Look,
-                place = self.messages.reserve(), if waiting.is_some() => {
-                    // Without a place the caller listens no more, but has not asked for a stop: it only wants the end.
-                    if let (Ok(place), Some(message)) = (place, waiting.take()) {
-                        place.send(message);
-                    }
-                    Event::HandedOver
-                }
-                line = self.lines.next(), if waiting.is_none() && !output_ended => Event::Output(line),
-                ended = process.ended(), if self.exit.is_none() => Event::Exit(ended),
-            };
-            match event {
+        while !(self.output_ended && self.waiting.is_none() && self.exit.is_some()) {
+            match self.event(process, &mut look).await {
+                Event::StopAsked => return Err(Cause::Asked),
                 Event::HandedOver => {}
                 Event::Look => {
-                    if waiting.is_some() && waiting_since.elapsed() >= LOOK_EVERY {
+                    if self.waiting.is_some() && self.waiting_since.elapsed() >= LOOK_EVERY {
                         // The agent is busy; that is not the child's fault.
                         self.moved_at = Instant::now();
-                        patience_ends = patience_ends.map(|_| Instant::now() + EXIT_GRACE);
+                        self.patience_ends = self.patience_ends.map(|_| Instant::now() + EXIT_GRACE);
                     }
-                    if patience_ends.is_some_and(|end| Instant::now() >= end) {
+                    if self.patience_ends.is_some_and(|end| Instant::now() >= end) {
                         // With the process gone, a stranger holds the pipe: what was read is all there is.
                         return if self.exit.is_some() { Ok(()) } else { Err(Cause::Lingered) };
                     }
-                    if self.exit.is_none() {
-                        self.look(process).await?;
-                    }
+                    self.look(process).await?;
                 }
                 Event::Output(Ok(Some(line))) => {
-                    waiting = self.hear(&line)?;
-                    waiting_since = Instant::now();
-                    if self.last_word.is_some() {
-                        patience_ends.get_or_insert(Instant::now() + EXIT_GRACE);
+                    self.waiting = self.hear(&line)?;
+                    self.waiting_since = Instant::now();
+                    if self.exit.is_some() {
+                        // Still reading what it left in the pipe.
+                        self.patience_ends = Some(Instant::now() + DRAIN_GRACE);
+                    } else if self.last_word.is_some() {
+                        self.patience_ends.get_or_insert(Instant::now() + EXIT_GRACE);
                     }
                 }
                 Event::Output(Ok(None)) => {
-                    output_ended = true;
-                    patience_ends.get_or_insert(Instant::now() + EXIT_GRACE);
+                    self.output_ended = true;
+                    self.patience_ends.get_or_insert(Instant::now() + EXIT_GRACE);
                 }
                 Event::Output(Err(error)) => return Err(Cause::Protocol(error.to_string())),
                 Event::Exit(Ok(ended)) => {
                     self.exit = Some(ended);
-                    patience_ends = Some(Instant::now() + DRAIN_GRACE);
+                    self.patience_ends = Some(Instant::now() + DRAIN_GRACE);
                 }
                 Event::Exit(Err(error)) => {
                     return Err(Cause::Protocol(format!("it cannot be waited for: {error}")));
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// What happens next. While the agent has not taken a message no further output is read: the child then waits at
+    /// a full pipe, and memory stays bounded.
+    async fn event(&mut self, process: &mut ChildProcess, look: &mut Interval) -> Event {
+        tokio::select! {
+            biased;
+            // Asked, or the caller dropped its half.
+            _ = &mut self.stop_asked => Event::StopAsked,
+            _ = look.tick() => Event::Look,
+            place = self.messages.reserve(), if self.waiting.is_some() => {
+                // Without a place the caller listens no more, but has not asked for a stop: it only wants the end.
+                if let (Ok(place), Some(message)) = (place, self.waiting.take()) {
+                    place.send(message);
+                }
+                Event::HandedOver
+            }
+            line = self.lines.next(), if self.waiting.is_none() && !self.output_ended => Event::Output(line),
+            ended = process.ended(), if self.exit.is_none() => Event::Exit(ended),
         }
     }
 
@@ -237,12 +249,15 @@ impl Session {
 
     /// The limits that the kernel does not keep.
     async fn look(&self, process: &ChildProcess) -> Result<(), Cause> {
+        if self.started_at.elapsed() >= self.watch.wall_clock {
+            return Err(Cause::WallClock { limit: self.watch.wall_clock });
+        }
+        if self.exit.is_some() {
+            return Ok(());
+        }
         let silent = self.moved_at.elapsed();
         if silent >= self.watch.no_progress {
             return Err(Cause::NoProgress { silent });
-        }
-        if self.started_at.elapsed() >= self.watch.wall_clock {
-            return Err(Cause::WallClock { limit: self.watch.wall_clock });
         }
         // The address space is bounded by the kernel, except for jobs on a graphics card.
         let resident_bytes = process.resident_bytes().unwrap_or(0);

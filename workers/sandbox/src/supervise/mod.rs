@@ -77,6 +77,7 @@ pub struct Ending {
 /// A child at work.
 #[derive(Debug)]
 pub struct Running {
+    process_id: i32,
     messages: mpsc::Receiver<Message>,
     stop: Option<oneshot::Sender<()>>,
     driver: JoinHandle<Ending>,
@@ -91,6 +92,7 @@ pub async fn start(command: ChildCommand) -> std::io::Result<Running> {
         scratch: command.scratch.clone(),
     })
     .await?;
+    let process_id = started.process.id();
     let (message_sender, messages) = mpsc::channel(MESSAGES_WAITING);
     let (stop, stop_asked) = oneshot::channel();
     let driver = tokio::spawn(drive::drive(drive::Drive {
@@ -101,10 +103,15 @@ pub async fn start(command: ChildCommand) -> std::io::Result<Running> {
         messages: message_sender,
         stop_asked,
     }));
-    Ok(Running { messages, stop: Some(stop), driver })
+    Ok(Running { process_id, messages, stop: Some(stop), driver })
 }
 
 impl Running {
+    /// For the log. Do not signal by it: once the child has ended the number may be another's.
+    pub fn process_id(&self) -> i32 {
+        self.process_id
+    }
+
     /// The next message, or `None` when there will be no more: then ask [`Running::ended`]. The last words `Done` and
     /// `Failed` are not among them, they are the outcome. Safe to drop and call again.
     pub async fn next(&mut self) -> Option<Message> {
