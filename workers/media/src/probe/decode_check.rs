@@ -27,6 +27,8 @@ pub(crate) struct Pictures {
     /// Pictures that need no other: many more than there should be keyframes only in intra codings.
     pub(crate) intra: u32,
     pub(crate) damaged: u64,
+    /// How many pictures the track holds, where all of it was decoded here.
+    pub(crate) exact_count: Option<u32>,
 }
 
 pub(crate) struct Sound {
@@ -56,8 +58,11 @@ pub(crate) fn pictures(context: &Context, track: u32) -> Result<Option<Pictures>
         pictures.intra += u32::from(frame.is_intra());
         pictures.damaged = reader.damaged;
         if pictures.count >= wanted {
-            break;
+            return Ok(seen);
         }
+    }
+    if let Some(pictures) = &mut seen {
+        pictures.exact_count = Some(pictures.count);
     }
     Ok(seen)
 }
@@ -73,6 +78,7 @@ fn first_picture(frame: &Frame) -> Pictures {
         interlaced: 0,
         intra: 0,
         damaged: 0,
+        exact_count: None,
     }
 }
 

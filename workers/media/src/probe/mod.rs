@@ -147,6 +147,9 @@ impl Found {
                 format!("{} with one picture", input.container()),
             ));
         }
+        if self.is_a_scrap_of_sound(input) {
+            return Err(Failure::new(FailureCode::NothingDecodes, "next to nothing of the sound is there"));
+        }
         if !self.video.is_empty() || !self.audio.is_empty() {
             self.warn_of_refusals(scan);
             return Ok(());
@@ -162,6 +165,13 @@ impl Found {
             FailureCode::NoPlayableTracks,
             format!("{} tracks, none to show or hear", self.other.len()),
         ))
+    }
+
+    /// No picture, and less than a fiftieth of the sound that the file announces.
+    fn is_a_scrap_of_sound(&self, input: &Input) -> bool {
+        let longest_us = self.audio.iter().map(|track| track.duration_us).max().unwrap_or(0);
+        self.video.is_empty()
+            && input.declared_duration_us().is_some_and(|declared| longest_us < declared / 50)
     }
 
     fn warn_of_refusals(&mut self, scan: &Scan) {

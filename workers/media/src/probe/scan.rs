@@ -13,8 +13,12 @@ const MAX_READ_ERRORS: u32 = 100;
 
 #[derive(Default)]
 pub(crate) struct TrackScan {
-    /// Presentation times of what is shown, in file order.
-    pub(crate) times: Vec<i64>,
+    /// Presentation times of what is shown, in file order; decode times from the first one without a presentation
+    /// time on (see [`Self::sorted_times`]).
+    times: Vec<i64>,
+    /// Decode times of the same packets, while all have one.
+    decode_times: Vec<i64>,
+    some_without_time: bool,
     pub(crate) keyframes: Vec<Keyframe>,
     /// Where the last one stops being shown, as far as packets say.
     pub(crate) end: Option<i64>,
@@ -79,9 +83,12 @@ impl TrackScan {
         if packet.is_discard() {
             return Ok(());
         }
-        let time = packet.pts().or(packet.dts()).unwrap_or_else(|| self.last_time.map_or(0, |last| last + 1));
+        self.some_without_time |= packet.pts().is_none();
+        let next = || self.last_time.map_or(0, |last| last.saturating_add(packet.duration().max(1)));
+        let time = packet.pts().or(packet.dts()).unwrap_or_else(next);
         self.last_time = Some(time);
         self.times.push(time);
+        self.decode_times.extend(packet.dts());
         let end = time.saturating_add(packet.duration());
         self.end = Some(self.end.map_or(end, |known| known.max(end)));
         if packet.is_key() {
@@ -90,11 +97,21 @@ impl TrackScan {
         Ok(())
     }
 
-    /// Times in rising order, each once.
+    /// Times in rising order, each once. Where packets lack presentation times (MPEG program streams, AVI), decode
+    /// times have the same spacing and stand in for them, from the first presentation time on.
     pub(crate) fn sorted_times(&self) -> Vec<i64> {
-        let mut times = self.times.clone();
+        let mut times = if self.some_without_time && self.decode_times.len() == self.times.len() {
+            let shift = self.times.iter().min().zip(self.decode_times.iter().min()).map_or(0, |(p, d)| p - d);
+            self.decode_times.iter().map(|time| time.saturating_add(shift)).collect()
+        } else {
+            self.times.clone()
+        };
         times.sort_unstable();
         times.dedup();
         times
+    }
+
+    pub(crate) fn start(&self) -> Option<i64> {
+        self.times.iter().copied().min()
     }
 }

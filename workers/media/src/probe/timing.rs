@@ -50,7 +50,11 @@ pub(crate) fn frame_rate(
     }
     let shown = (end - first).max(span);
     let average = rate_of(times.len() as i64, shown, time_base);
-    FrameRate::Variable { average, highest: rate_of(1, shortest_gap(times), time_base) }
+    let highest = rate_of(1, shortest_gap(times), time_base);
+    FrameRate::Variable {
+        average,
+        highest: if highest.as_f64() < average.as_f64() { average } else { highest },
+    }
 }
 
 /// Every picture lies within a tick of an even spread between the first and the last.
@@ -68,15 +72,13 @@ fn name_rate(span: i64, gaps: i64, time_base: Rational, declared: Option<Rationa
     // Either end may be off by half a tick.
     let tolerance = measured / span as f64 + measured * 1e-6;
     let fits = |rate: &Rational| (rate.as_f64() - measured).abs() <= tolerance;
-    if let Some(declared) = declared.filter(fits) {
-        return declared;
-    }
     let distance = |rate: &Rational| (rate.as_f64() - measured).abs();
     COMMON_RATES
         .iter()
         .filter_map(|(numerator, denominator)| Rational::new(*numerator, *denominator))
         .filter(fits)
         .min_by(|a, b| distance(a).total_cmp(&distance(b)))
+        .or(declared.filter(fits))
         .unwrap_or_else(|| rate_of(gaps, span, time_base))
 }
 
@@ -86,6 +88,12 @@ fn single_picture_rate(duration: i64, time_base: Rational, declared: Option<Rati
         .filter(plausible)
         .or_else(|| (duration > 0).then(|| rate_of(1, duration, time_base)).filter(plausible))
         .unwrap_or(FALLBACK)
+}
+
+/// How long a picture without a duration, alone in its track, is shown.
+pub(crate) fn single_picture_ticks(time_base: Rational, declared: Option<Rational>) -> i64 {
+    let rate = single_picture_rate(0, time_base, declared);
+    ((1.0 / (rate.as_f64() * time_base.as_f64())).round() as i64).max(1)
 }
 
 fn shortest_gap(times: &[i64]) -> i64 {

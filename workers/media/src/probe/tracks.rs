@@ -39,9 +39,9 @@ pub(crate) fn video(
     }
     let times = packets.sorted_times();
     let start_pts = times.first().copied().unwrap_or(0);
-    let end_pts = end_of_pictures(&times, packets.end);
     let declared = Rational::new(stream.average_frame_rate().0.into(), stream.average_frame_rate().1.into())
         .filter(|rate| rate.numerator > 0);
+    let end_pts = end_of_pictures(&times, packets.end, time_base, declared);
     let seconds = (end_pts - start_pts) as f64 * time_base.as_f64();
     let codec = parameters.codec_name();
     Ok(VideoTrack {
@@ -58,7 +58,7 @@ pub(crate) fn video(
         time_base,
         start_pts,
         end_pts,
-        frame_count: times.len() as u64,
+        frame_count: pictures.exact_count.map_or(times.len() as u64, u64::from),
         frame_rate: timing::frame_rate(&times, end_pts, time_base, declared),
         keyframes: keyframes(packets, &codec, &pictures, times.len()),
         bit_rate: bit_rate(packets.byte_count, seconds),
@@ -78,7 +78,7 @@ pub(crate) fn audio(
         let detail = format!("track {}: {} packets, no sound", stream.index(), packets.packet_count);
         Failure::new(FailureCode::NothingDecodes, detail)
     })?;
-    let start = packets.times.iter().copied().min().unwrap_or(0);
+    let start = packets.start().unwrap_or(0);
     let end = packets.end.unwrap_or(start);
     let us = |ticks: i64| rescale_ticks(ticks, time_base, 1_000_000);
     let layout =
@@ -136,14 +136,20 @@ fn time_base(stream: &Stream<'_>) -> Result<Rational, Failure> {
 }
 
 /// The packets' own end, or, where the last packet has no duration, one usual gap after the last picture.
-fn end_of_pictures(times: &[i64], packets_end: Option<i64>) -> i64 {
+fn end_of_pictures(
+    times: &[i64],
+    packets_end: Option<i64>,
+    time_base: Rational,
+    declared_rate: Option<Rational>,
+) -> i64 {
     let Some(last) = times.last().copied() else { return 0 };
     if let Some(end) = packets_end.filter(|end| *end > last) {
         return end;
     }
     let mut gaps: Vec<i64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
     gaps.sort_unstable();
-    last.saturating_add(gaps.get(gaps.len() / 2).copied().unwrap_or(1))
+    let usual = gaps.get(gaps.len() / 2).copied();
+    last.saturating_add(usual.unwrap_or_else(|| timing::single_picture_ticks(time_base, declared_rate)))
 }
 
 /// Where decoding can start. A container that calls every picture a keyframe is believed only where the decoder
