@@ -16,6 +16,11 @@ const BATCH_BYTES: usize = 1 << 20;
 const BATCH_AGE: Duration = Duration::from_millis(500);
 /// A client that sends nothing for so long is gone, whatever TCP still believes. It can come back and go on.
 const IDLE_LIMIT: Duration = Duration::from_secs(90);
+/// What is still read of a body that somebody else takes over: all that a socket's buffer holds (tcp_rmem's usual
+/// limit is 6 MiB), for a time that the one who waits does not notice.
+const REST_BYTES: usize = 8 << 20;
+const REST_SILENCE: Duration = Duration::from_millis(10);
+const REST_LIMIT: Duration = Duration::from_millis(50);
 /// An answer to a request that is refused before its body was read gets lost when the connection is reset under the
 /// unread bytes; so much is read and thrown away first.
 const DISCARDED_BYTES: usize = 1 << 20;
@@ -85,7 +90,10 @@ pub(super) async fn receive(
             Next::End if body_len.is_some_and(|body_len| received < body_len) => break Ended::Disconnected,
             Next::End => break Ended::Complete,
             Next::Broken => break Ended::Disconnected,
-            Next::Stop(why) => break why,
+            Next::Stop(why) => {
+                gather_rest(&mut stream, &mut batch).await;
+                break why;
+            }
         }
         receiving.write(std::mem::take(&mut batch).pieces).await?;
         batch_due = receiving.wants_checkpoint().then(|| Instant::now() + BATCH_AGE);
@@ -94,6 +102,21 @@ pub(super) async fn receive(
         receiving.write(batch.pieces).await?;
     }
     Ok(ended)
+}
+
+/// A sender whose connection broke comes back at once, while what it sent before still waits in the socket: that is
+/// read first. The socket tells of it bit by bit, so a short silence counts as its end.
+async fn gather_rest(stream: &mut BodyDataStream, batch: &mut Batch) {
+    let end = Instant::now() + REST_LIMIT;
+    while batch.byte_len < REST_BYTES && batch.pieces.len() < MAX_BATCH_PIECES {
+        match timeout_at(end.min(Instant::now() + REST_SILENCE), stream.next()).await {
+            Ok(Some(Ok(bytes))) => {
+                batch.byte_len += bytes.len();
+                batch.pieces.push(bytes);
+            }
+            _ => return,
+        }
+    }
 }
 
 enum Next {

@@ -1,0 +1,5 @@
+// The whole file in one go, its first bytes with the creation.
+import { upload } from './common.mjs';
+
+const transfer = await upload({ uploadDataDuringCreation: true });
+console.log(transfer.url);

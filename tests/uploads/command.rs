@@ -1,0 +1,129 @@
+//! `reelyard upload` against a server that goes away and comes back.
+
+use super::server::Server;
+use sha2::{Digest, Sha256};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+const CONDITION_LIMIT: Duration = Duration::from_secs(60);
+
+struct Workplace {
+    directory: tempfile::TempDir,
+    file: PathBuf,
+}
+
+fn workplace(byte_len: usize) -> Workplace {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("holiday in Rügen.mp4");
+    let block: Vec<u8> = (0..65_537_usize).map(|n| (n * 31 + n / 251) as u8).collect();
+    let mut bytes = Vec::with_capacity(byte_len + block.len());
+    while bytes.len() < byte_len {
+        bytes.extend_from_slice(&block);
+    }
+    fs::write(&file, &bytes[..byte_len]).unwrap();
+    Workplace { directory, file }
+}
+
+fn upload_command(server: &Server, place: &Workplace) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_reelyard"));
+    command
+        .arg("upload")
+        .arg(&place.file)
+        .args(["--server", &server.url(), "--json"])
+        .arg("--data-dir")
+        .arg(&server.data)
+        .env("XDG_STATE_HOME", place.directory.path().join("state"))
+        .env_remove("REELYARD_KEY")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+fn result_of(output: &Output) -> serde_json::Value {
+    let shown = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{:?}: {shown}", output.status);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("not one JSON object: {output:?}"))
+}
+
+fn check_stored(server: &Server, place: &Workplace, result: &serde_json::Value) {
+    let bytes = fs::read(&place.file).unwrap();
+    assert_eq!(result["byte_len"], bytes.len());
+    assert_eq!(result["sha256"], hex::encode(Sha256::digest(&bytes)));
+    let asset = result["asset"].as_str().unwrap();
+    assert!(fs::read(server.data.join("sources").join(asset)).unwrap() == bytes);
+}
+
+/// Bytes of the one upload that are in the data directory.
+fn received(data: &Path) -> u64 {
+    let entries = fs::read_dir(data.join("uploads")).unwrap();
+    let files = entries.flatten().filter(|entry| entry.path().extension().is_none());
+    files.filter_map(|entry| entry.metadata().ok()).map(|facts| facts.len()).max().unwrap_or(0)
+}
+
+/// Waits until the transfer is somewhere in the middle.
+fn wait_for_some_bytes(data: &Path, child: &mut Child, at_least: u64) {
+    let began = Instant::now();
+    while received(data) < at_least {
+        assert!(child.try_wait().unwrap().is_none(), "done before it could be interrupted");
+        assert!(began.elapsed() < CONDITION_LIMIT, "nothing arrives");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_file_is_sent_and_one_json_object_tells_where_it_is() {
+    let (server, place) = (Server::start(), workplace(3_000_000));
+    let output = upload_command(&server, &place).output().unwrap();
+    check_stored(&server, &place, &result_of(&output));
+    assert_eq!(fs::read_dir(place.directory.path().join("state/reelyard/uploads")).unwrap().count(), 0);
+}
+
+#[test]
+fn an_empty_file_is_sent_too() {
+    let (server, place) = (Server::start(), workplace(0));
+    check_stored(&server, &place, &result_of(&upload_command(&server, &place).output().unwrap()));
+}
+
+#[test]
+fn it_goes_on_when_the_server_was_killed_and_came_back() {
+    let (mut server, place) = (Server::start(), workplace(100 << 20));
+    let mut child = upload_command(&server, &place).spawn().unwrap();
+    wait_for_some_bytes(&server.data, &mut child, 20 << 20);
+    server.kill();
+    server.restart();
+    check_stored(&server, &place, &result_of(&child.wait_with_output().unwrap()));
+}
+
+#[test]
+fn the_same_command_goes_on_where_a_killed_one_stopped() {
+    let (server, place) = (Server::start(), workplace(100 << 20));
+    let mut child = upload_command(&server, &place).spawn().unwrap();
+    wait_for_some_bytes(&server.data, &mut child, 20 << 20);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let remembered = fs::read_dir(place.directory.path().join("state/reelyard/uploads")).unwrap().next();
+    let remembered = fs::read_to_string(remembered.unwrap().unwrap().path()).unwrap();
+    let result = result_of(&upload_command(&server, &place).output().unwrap());
+    assert!(remembered.contains(result["upload"].as_str().unwrap()), "it is the same upload");
+    check_stored(&server, &place, &result);
+}
+
+#[test]
+fn what_cannot_work_ends_at_once_with_the_servers_reason() {
+    let (server, place) = (Server::start(), workplace(10));
+    let unknown_preset = upload_command(&server, &place).args(["--preset", "none"]).output().unwrap();
+    assert_eq!(unknown_preset.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&unknown_preset.stderr).contains("web-h264"), "{unknown_preset:?}");
+    let error: serde_json::Value = serde_json::from_slice(&unknown_preset.stdout).unwrap();
+    assert!(error["error"].as_str().unwrap().contains("web-h264"));
+    let wrong_key = upload_command(&server, &place).args(["--key", "wrong"]).output().unwrap();
+    assert_eq!(wrong_key.status.code(), Some(1));
+    let no_file =
+        Command::new(env!("CARGO_BIN_EXE_reelyard")).args(["upload", "/nonexistent"]).output().unwrap();
+    assert_eq!(no_file.status.code(), Some(1));
+}

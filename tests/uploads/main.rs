@@ -1,0 +1,14 @@
+//! Uploads against the real server: every MUST of tus 1.0.0 that the server claims, hand-over, cut connections,
+//! `kill -9`, and the published clients.
+//!
+//! Each test starts a server of its own on a free port with its own data directory.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod clients;
+mod command;
+mod crash;
+mod hand_over;
+mod protocol;
+mod server;
+mod wire;

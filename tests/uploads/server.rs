@@ -1,0 +1,114 @@
+//! A server process for a test: started, killed, started again on the same data.
+
+use super::wire::{Answer, Request};
+use std::{
+    io::{BufRead as _, BufReader},
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    pub(crate) data: PathBuf,
+    pub(crate) key: String,
+    arguments: Vec<String>,
+    _directory: tempfile::TempDir,
+}
+
+impl Server {
+    pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    pub(crate) fn start_with(arguments: &[&str]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().join("data");
+        let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        // A port of our own, so that a restart has the same address.
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let child = spawn(&data, address, &arguments);
+        let key = std::fs::read_to_string(data.join("admin.key")).unwrap().trim().to_owned();
+        Self { child, address, data, key, arguments, _directory: directory }
+    }
+
+    /// `kill -9`: nothing is flushed, nobody is told.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub(crate) fn restart(&mut self) {
+        self.child = spawn(&self.data, self.address, &self.arguments);
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// A request with the key and the protocol's version.
+    pub(crate) fn tus(&self, method: &str, path: &str) -> Request {
+        self.bare(method, path)
+            .with("Tus-Resumable", "1.0.0")
+            .with("Authorization", &format!("Bearer {}", self.key))
+    }
+
+    /// A request with nothing added.
+    pub(crate) fn bare(&self, method: &str, path: &str) -> Request {
+        Request::new(self.address, method, path)
+    }
+
+    /// A new upload; its path.
+    pub(crate) fn create(&self, length: usize) -> String {
+        let answer = self.tus("POST", "/uploads").with("Upload-Length", &length.to_string()).send(b"");
+        assert_eq!(answer.status, 201, "{answer:?}");
+        answer.header("location").unwrap().to_owned()
+    }
+
+    pub(crate) fn patch(&self, upload: &str, offset: usize, body: &[u8]) -> Answer {
+        self.patch_request(upload, offset).send(body)
+    }
+
+    pub(crate) fn patch_request(&self, upload: &str, offset: usize) -> Request {
+        self.tus("PATCH", upload)
+            .with("Upload-Offset", &offset.to_string())
+            .with("Content-Type", "application/offset+octet-stream")
+    }
+
+    pub(crate) fn offset(&self, upload: &str) -> usize {
+        let answer = self.tus("HEAD", upload).send(b"");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.number("upload-offset")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Returns when the server answers.
+fn spawn(data: &Path, address: SocketAddr, arguments: &[String]) -> Child {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_reelyard"))
+        .arg("serve")
+        .arg("--data-dir")
+        .arg(data)
+        .args(["--listen", &address.to_string()])
+        // Uploads only: the media program may not be built when this test runs.
+        .args(["--workers", "0", "--media-program", "/bin/true"])
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(if std::env::var_os("SERVER_LOG").is_some() { Stdio::inherit() } else { Stdio::null() })
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let greeting = lines.find_map(|line| line.ok().filter(|line| line.starts_with("Reelyard serves at")));
+    assert!(greeting.is_some(), "the server ended before it said where it listens");
+    // The rest of its output goes nowhere, but the pipe stays open.
+    std::thread::spawn(move || lines.for_each(drop));
+    child
+}

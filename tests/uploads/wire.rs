@@ -1,0 +1,132 @@
+//! HTTP/1.1 by hand: so that a test can cut, stall and malform what a library would not.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+/// A test that waits longer than this for an answer has failed.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+
+#[derive(Clone)]
+pub(crate) struct Request {
+    address: SocketAddr,
+    method: String,
+    path: String,
+    headers: Vec<(String, String)>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Request {
+    pub(crate) fn new(address: SocketAddr, method: &str, path: &str) -> Self {
+        Self { address, method: method.to_owned(), path: path.to_owned(), headers: Vec::new() }
+    }
+
+    pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub(crate) fn send(self, body: &[u8]) -> Answer {
+        let is_head = self.method == "HEAD";
+        let mut connection = self.begin(Some(body.len()));
+        // A server may answer and close before it has read all.
+        let _ = connection.write_all(body);
+        read_answer(&mut connection, is_head).expect("no answer")
+    }
+
+    /// With a body in chunked coding, whose length nobody told.
+    pub(crate) fn send_chunked(self, pieces: &[&[u8]]) -> Answer {
+        let mut connection = self.with("Transfer-Encoding", "chunked").begin(None);
+        for piece in pieces {
+            let _ = write!(connection, "{:x}\r\n", piece.len());
+            let _ = connection.write_all(piece);
+            let _ = connection.write_all(b"\r\n");
+        }
+        let _ = connection.write_all(b"0\r\n\r\n");
+        read_answer(&mut connection, false).expect("no answer")
+    }
+
+    /// Sends the head; the body is the caller's to send, or not.
+    pub(crate) fn begin(self, body_len: Option<usize>) -> TcpStream {
+        let mut connection = TcpStream::connect(self.address).unwrap();
+        connection.set_read_timeout(Some(ANSWER_LIMIT)).unwrap();
+        connection.set_nodelay(true).unwrap();
+        let mut head = format!(
+            "{} {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n",
+            self.method, self.path, self.address
+        );
+        for (name, value) in &self.headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        if let Some(body_len) = body_len {
+            head.push_str(&format!("Content-Length: {body_len}\r\n"));
+        }
+        head.push_str("\r\n");
+        let _ = connection.write_all(head.as_bytes());
+        connection
+    }
+}
+
+/// `None` when the connection ended before the answer did.
+pub(crate) fn read_answer(connection: &mut TcpStream, is_head: bool) -> Option<Answer> {
+    let mut bytes = Vec::new();
+    let mut buffer = vec![0; 64 << 10];
+    let head_len = loop {
+        if let Some(at) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+            break at + 4;
+        }
+        match connection.read(&mut buffer) {
+            Ok(byte_len) if byte_len > 0 => bytes.extend_from_slice(&buffer[..byte_len]),
+            _ => return None,
+        }
+    };
+    let head = String::from_utf8(bytes[..head_len].to_vec()).unwrap();
+    let mut lines = head.lines();
+    let status: u16 = lines.next()?.split(' ').nth(1)?.parse().ok()?;
+    let headers: Vec<(String, String)> = lines
+        .filter_map(|line| line.split_once(": "))
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+        .collect();
+    if status == 100 {
+        return read_answer(connection, is_head);
+    }
+    let mut answer = Answer { status, headers, body: bytes[head_len..].to_vec() };
+    let body_len: usize = answer.header("content-length").map_or(0, |text| text.parse().unwrap());
+    while !is_head && answer.body.len() < body_len {
+        match connection.read(&mut buffer) {
+            Ok(byte_len) if byte_len > 0 => answer.body.extend_from_slice(&buffer[..byte_len]),
+            _ => return None,
+        }
+    }
+    Some(answer)
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str())
+    }
+
+    pub(crate) fn number(&self, name: &str) -> usize {
+        self.header(name).unwrap_or_else(|| panic!("no {name} in {self:?}")).parse().unwrap()
+    }
+
+    /// The problem document of a refusal.
+    pub(crate) fn problem(&self) -> serde_json::Value {
+        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
+        let problem: serde_json::Value = serde_json::from_slice(&self.body).unwrap();
+        assert_eq!(problem["status"], self.status);
+        problem
+    }
+
+    pub(crate) fn detail(&self) -> String {
+        self.problem()["detail"].as_str().unwrap().to_owned()
+    }
+}
