@@ -36,7 +36,9 @@ const files = {
   '/shaka.js': ['node_modules/shaka-player/dist/shaka-player.compiled.js', 'text/javascript'],
 };
 const server = http.createServer((request, response) => {
-  const entry = files[new URL(request.url, 'http://page').pathname];
+  const name = new URL(request.url, 'http://page').pathname;
+  const entry = files[name];
+  if (name === '/favicon.ico') return response.writeHead(204).end();
   if (!entry) return response.writeHead(404).end();
   response.writeHead(200, {'content-type': entry[1]});
   fs.createReadStream(path.join(here, entry[0])).pipe(response);
@@ -57,11 +59,11 @@ try {
   const consoleErrors = [];
   const failedRequests = [];
   page.on('console', (message) => {
-    if (message.type() === 'error' && !message.text().includes('favicon')) consoleErrors.push(message.text());
+    if (message.type() === 'error') consoleErrors.push(message.text());
   });
   page.on('pageerror', (error) => consoleErrors.push(String(error)));
   page.on('response', (answer) => {
-    if (answer.status() >= 400 && !answer.url().endsWith('favicon.ico')) failedRequests.push(`${answer.status()} ${answer.url()}`);
+    if (answer.status() >= 400) failedRequests.push(`${answer.status()} ${answer.url()}`);
   });
   await page.goto(`http://127.0.0.1:${server.address().port}/`);
   await page.addScriptTag({url: `/${options.player}.js`});
