@@ -4,7 +4,7 @@
 //! publishing; a failure is tried again or buries the task, as the retry policy says. A report that comes twice gets
 //! the first one's verdict; one of an attempt that is not current any more changes nothing.
 
-use super::{FlowError, plan};
+use super::{FlowError, plan, receive};
 use crate::app::{App, random_u32};
 use reelyard_catalog::{CatalogError, CompletedProbe, CompletedTask, FailedTask, Settled, TaskRow};
 use reelyard_model::{
@@ -69,7 +69,7 @@ async fn completed(
     let done = CompletedTask { task: task.id, attempt, result, warnings, now_ms: app.now_ms() };
     let settled = app.catalog.complete_task(done).await?;
     if settled == Settled::Now {
-        tracing::info!(asset = %task.asset, task = %task.id, trace = %task.traceparent, kind = task.kind.as_str(), ordinal = task.ordinal, "collect: task done");
+        tracing::info!(asset = %task.asset, task = %task.id, trace_id = receive::trace_id(&task.traceparent), kind = task.kind.as_str(), ordinal = task.ordinal, "collect: task done");
     }
     Ok(settled)
 }
@@ -100,7 +100,7 @@ async fn probed(app: &App, task: &TaskRow, attempt: u32, info: &MediaInfo) -> Re
         })
         .await?;
     if settled == Settled::Now {
-        tracing::info!(asset = %task.asset, trace = %task.traceparent, duration_us, tasks, "plan: asset planned");
+        tracing::info!(asset = %task.asset, trace_id = receive::trace_id(&task.traceparent), duration_us, tasks, "plan: asset planned");
     }
     Ok(settled)
 }

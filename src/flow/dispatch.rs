@@ -7,11 +7,11 @@
 use super::collect;
 use crate::app::App;
 use reelyard_agent::control::{ControlPlane, ControlUnavailable, Depot};
-use reelyard_catalog::{ClaimRequest, Claimed, EventKind, EventRow, HeartbeatAnswer, TaskFilter};
+use reelyard_catalog::{ClaimRequest, Claimed, EventKind, EventRow, HeartbeatAnswer};
 use reelyard_model::{
-    AssetId, Plan, TaskId, TaskState,
+    AssetId, Plan, TaskId,
     child::{EncoderChoice, Job, Limits},
-    work::{Grant, Offer, Progress, Report, TaskKind, TaskResult, Verdict},
+    work::{Grant, Offer, Progress, Report, TaskKind, Verdict},
 };
 use serde_json::json;
 use std::{fs::File, io, path::Path, sync::Arc, time::Duration};
@@ -174,25 +174,14 @@ async fn job(
 
 /// A rendition keeps one encoder family over all its chunks: the one that made the first that is done.
 async fn encoder_of(app: &App, asset: AssetId) -> EncoderChoice {
-    let filter = TaskFilter {
-        tenant: reelyard_model::TenantId::DEFAULT,
-        asset: Some(asset),
-        states: vec![TaskState::Done],
-        kinds: vec![TaskKind::Encode],
-        after: None,
-        limit: 1,
-    };
-    let done = match app.catalog.list_tasks(&filter).await {
-        Ok(page) => page.rows.into_iter().next().and_then(|row| row.result),
+    match app.catalog.encoder_in_use(asset).await {
+        Ok(Some(encoder)) if encoder.contains("nvenc") => EncoderChoice::Nvenc,
+        Ok(Some(_)) => EncoderChoice::X264,
+        Ok(None) => EncoderChoice::Probe,
         Err(error) => {
             tracing::warn!(%asset, %error, "dispatch: the encoder of the other chunks is unknown");
-            None
+            EncoderChoice::Probe
         }
-    };
-    match done {
-        Some(TaskResult::Encoded { encoder, .. }) if encoder.contains("nvenc") => EncoderChoice::Nvenc,
-        Some(TaskResult::Encoded { .. }) => EncoderChoice::X264,
-        _ => EncoderChoice::Probe,
     }
 }
 

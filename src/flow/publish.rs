@@ -5,7 +5,7 @@
 //! playlists are written beside them, everything is synced, and then one conditional row update makes that directory
 //! the one that plays. Before that update nobody sees a thing; after it, the rest is sweeping.
 
-use super::{FlowError, collect, dispatch};
+use super::{FlowError, collect, dispatch, receive};
 use crate::app::App;
 use reelyard_catalog::{
     ClaimRequest, Claimed, CompletedPublish, HeartbeatAnswer, PublishedRendition, Settled, TaskRow,
@@ -62,7 +62,7 @@ pub(crate) async fn publish_next(app: &App) -> Result<bool, FlowError> {
     };
     match outcome {
         Ok(Settled::Now) => {
-            tracing::info!(asset = %claimed.task.asset, trace = %claimed.task.traceparent, attempt, "publish: asset ready");
+            tracing::info!(asset = %claimed.task.asset, trace_id = receive::trace_id(&claimed.task.traceparent), attempt, "publish: asset ready");
             app.swept_ticket.notify_one();
         }
         Ok(settled) => tracing::warn!(%task, ?settled, "publish: came too late"),

@@ -54,7 +54,7 @@ pub(crate) async fn create(app: &App, announcement: Announcement) -> Result<Uplo
         })
         .await?;
     app.store.create_upload(id, announcement.byte_len).await?;
-    tracing::info!(upload = %id, trace = %upload.traceparent, byte_len = announcement.byte_len, "receive: upload announced");
+    tracing::info!(upload = %id, trace_id = trace_id(&upload.traceparent), byte_len = announcement.byte_len, "receive: upload announced");
     Ok(upload)
 }
 
@@ -92,7 +92,7 @@ pub(crate) async fn finish(app: &App, id: UploadId, transfer: &Transfer) -> Resu
         })
         .await?;
     if finished.first_time {
-        tracing::info!(upload = %id, asset = %finished.asset, trace = %upload.traceparent, byte_len = transfer.length(), "receive: upload finished");
+        tracing::info!(upload = %id, asset = %finished.asset, trace_id = trace_id(&upload.traceparent), byte_len = transfer.length(), "receive: upload finished");
         app.ring();
     }
     Ok(finished.asset)
@@ -103,7 +103,7 @@ pub(crate) async fn finish(app: &App, id: UploadId, transfer: &Transfer) -> Resu
 pub(crate) async fn terminate(app: &App, id: UploadId) -> Result<(), FlowError> {
     let upload = app.catalog.terminate_upload(id, app.now_ms()).await?;
     app.store.forget_upload(id).await?;
-    tracing::info!(upload = %id, trace = %upload.traceparent, "receive: upload terminated");
+    tracing::info!(upload = %id, trace_id = trace_id(&upload.traceparent), "receive: upload terminated");
     Ok(())
 }
 

@@ -5,7 +5,7 @@
 //! back, so a sweep that is broken off is simply done again. Sources and publications of living assets are never
 //! touched.
 
-use super::{FlowError, publish};
+use super::{FlowError, publish, receive};
 use crate::app::{App, random_u32};
 use reelyard_catalog::AssetRow;
 use reelyard_model::{AssetState, UploadState};
@@ -50,7 +50,7 @@ pub(crate) async fn at_start(app: &App) -> Result<(), FlowError> {
 pub(crate) async fn leases(app: &App) -> Result<(), FlowError> {
     let lost = app.catalog.lose_expired_leases(app.now_ms(), random_u32()).await?;
     for task in &lost {
-        tracing::warn!(task = %task.id, asset = %task.asset, trace = %task.traceparent, state = task.state.as_str(), "sweep: lease lost");
+        tracing::warn!(task = %task.id, asset = %task.asset, trace_id = receive::trace_id(&task.traceparent), state = task.state.as_str(), "sweep: lease lost");
     }
     let ended = app.catalog.end_back_offs(app.now_ms()).await?;
     if ended > 0 || !lost.is_empty() {

@@ -55,7 +55,8 @@ CREATE TABLE asset (
     source_key   TEXT NOT NULL,
     byte_len     INTEGER NOT NULL,
     sha256       TEXT NOT NULL,
-    media_info   TEXT,
+    -- Without the keyframe index, which is long: the whole is in media_info.
+    media_facts  TEXT,
     -- Sentences for the creator.
     warnings     TEXT NOT NULL,
     failure      TEXT,
@@ -69,6 +70,12 @@ CREATE TABLE asset (
 ) STRICT;
 CREATE INDEX asset_by_tenant ON asset (tenant, id);
 CREATE INDEX asset_by_state ON asset (state, id);
+
+CREATE TABLE media_info (
+    asset      TEXT PRIMARY KEY REFERENCES asset (id),
+    info       TEXT NOT NULL,
+    created_ms INTEGER NOT NULL
+) STRICT;
 
 CREATE TABLE plan (
     asset      TEXT PRIMARY KEY REFERENCES asset (id),

@@ -10,7 +10,7 @@ use crate::{
     tasks,
 };
 use reelyard_model::{
-    AssetId, AssetState, Plan, TaskState, TenantId,
+    AssetId, AssetState, MediaInfo, Plan, TaskState, TenantId,
     asset_state::{self, AssetEvent},
     task_state::TaskEvent,
     work::TaskKind,
@@ -57,6 +57,15 @@ impl Catalog {
         let found = query.build().fetch_all(&self.reader).await?;
         let rows = found.iter().map(AssetRow::read).collect::<Result<Vec<_>, _>>()?;
         Ok(Page::cut(rows, limit, |row| *row.id.as_uuid()))
+    }
+
+    /// All that the probe found, with the keyframe index.
+    pub async fn media_info(&self, asset: AssetId) -> Result<Option<MediaInfo>, CatalogError> {
+        let found = sqlx::query("SELECT info FROM media_info WHERE asset = ?")
+            .bind(asset.to_string())
+            .fetch_optional(&self.reader)
+            .await?;
+        found.as_ref().map(|row| json(row, "info")).transpose()
     }
 
     pub async fn plan(&self, asset: AssetId) -> Result<Option<Plan>, CatalogError> {

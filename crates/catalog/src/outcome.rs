@@ -112,8 +112,8 @@ impl Catalog {
             Ok(task) => task,
             Err(settled) => return Ok(settled),
         };
-        let result = TaskResult::Probed { info: Box::new(done.info.clone()) };
-        store_done(&mut write, &mut task, &result, done.now_ms).await?;
+        store_done(&mut write, &mut task, None, done.now_ms).await?;
+        store_media_info(&mut write, &task, &done.info, done.now_ms).await?;
         sqlx::query(
             "INSERT INTO plan (asset, plan, created_ms) VALUES (?, ?, ?)
              ON CONFLICT (asset) DO UPDATE SET plan = excluded.plan, created_ms = excluded.created_ms",
@@ -123,11 +123,6 @@ impl Catalog {
         .bind(done.now_ms)
         .execute(write.connection())
         .await?;
-        sqlx::query("UPDATE asset SET media_info = ? WHERE id = ?")
-            .bind(to_json("media_info", &done.info)?)
-            .bind(task.asset.to_string())
-            .execute(write.connection())
-            .await?;
         for rendition in &done.renditions {
             insert_rendition(&mut write, &task, rendition).await?;
         }
@@ -164,7 +159,7 @@ impl Catalog {
             Ok(task) => task,
             Err(settled) => return Ok(settled),
         };
-        store_done(&mut write, &mut task, &done.result, done.now_ms).await?;
+        store_done(&mut write, &mut task, Some(&done.result), done.now_ms).await?;
         let mut asset = assets::require(write.connection(), task.asset).await?;
         assets::add_warnings(&mut write, &mut asset, &done.warnings).await?;
         tasks::unblock_dependents(&mut write, &task, done.now_ms).await?;
@@ -179,7 +174,7 @@ impl Catalog {
             Ok(task) => task,
             Err(settled) => return Ok(settled),
         };
-        store_done(&mut write, &mut task, &TaskResult::Published, done.now_ms).await?;
+        store_done(&mut write, &mut task, None, done.now_ms).await?;
         for rendition in &done.renditions {
             sqlx::query("UPDATE rendition SET codecs = ?, byte_len = ? WHERE asset = ? AND name = ?")
                 .bind(&rendition.codecs)
@@ -261,7 +256,7 @@ async fn leased_as(
 async fn store_done(
     write: &mut Write,
     task: &mut TaskRow,
-    result: &TaskResult,
+    result: Option<&TaskResult>,
     now_ms: i64,
 ) -> Result<(), CatalogError> {
     task.failure = None;
@@ -269,12 +264,39 @@ async fn store_done(
     sqlx::query(
         "UPDATE task SET result = ?, done_attempt = ?, failure = NULL, done_us = MAX(done_us, total_us) WHERE id = ?",
     )
-    .bind(to_json("result", result)?)
+    .bind(result.map(|result| to_json("result", result)).transpose()?)
     .bind(task.attempt)
     .bind(task.id.to_string())
     .execute(write.connection())
     .await?;
     tasks::move_task(write, task, TaskEvent::Complete, now_ms).await
+}
+
+async fn store_media_info(
+    write: &mut Write,
+    task: &TaskRow,
+    info: &MediaInfo,
+    now_ms: i64,
+) -> Result<(), CatalogError> {
+    sqlx::query(
+        "INSERT INTO media_info (asset, info, created_ms) VALUES (?, ?, ?)
+         ON CONFLICT (asset) DO UPDATE SET info = excluded.info, created_ms = excluded.created_ms",
+    )
+    .bind(task.asset.to_string())
+    .bind(to_json("media_info", info)?)
+    .bind(now_ms)
+    .execute(write.connection())
+    .await?;
+    let mut facts = info.clone();
+    for track in &mut facts.video {
+        track.keyframes.clear();
+    }
+    sqlx::query("UPDATE asset SET media_facts = ? WHERE id = ?")
+        .bind(to_json("media_facts", &facts)?)
+        .bind(task.asset.to_string())
+        .execute(write.connection())
+        .await?;
+    Ok(())
 }
 
 async fn insert_rendition(

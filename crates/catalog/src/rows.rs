@@ -43,6 +43,7 @@ pub struct AssetRow {
     pub source_key: String,
     pub byte_len: u64,
     pub sha256: String,
+    /// Without the keyframes, which are many: [`crate::Catalog::media_info`] has all of it.
     pub media_info: Option<MediaInfo>,
     /// Sentences for the creator.
     pub warnings: Vec<String>,
@@ -79,6 +80,7 @@ pub struct TaskRow {
     pub failure: Option<Failure>,
     pub done_us: i64,
     pub total_us: i64,
+    /// Of an encode, audio or stills task that is done; not in lists. A probe's is the asset's media info.
     pub result: Option<TaskResult>,
     /// The attempt whose outputs count.
     pub done_attempt: Option<u32>,
@@ -128,6 +130,10 @@ pub struct ApiKeyRow {
 
 /// Columns of [`AssetRow`]; `publication` is joined in.
 pub(crate) const ASSET_SELECT: &str = "SELECT asset.*, publication.playback_id FROM asset LEFT JOIN publication ON publication.asset = asset.id";
+/// Columns of [`TaskRow`] for lists: without the result, which is as long as the video.
+pub(crate) const TASK_LIST_COLUMNS: &str = "id, asset, tenant, kind, ordinal, required, state, priority, attempt, \
+     worker, lease_until_ms, not_before_ms, failed_count, lost_count, failure, done_us, total_us, NULL AS result, \
+     done_attempt, traceparent, created_ms, updated_ms, started_ms, finished_ms";
 /// Columns of [`UploadRow`].
 pub(crate) const UPLOAD_SELECT: &str =
     "SELECT upload.*, asset.id AS asset FROM upload LEFT JOIN asset ON asset.upload = upload.id";
@@ -226,7 +232,7 @@ impl AssetRow {
             source_key: row.try_get("source_key")?,
             byte_len: number(row, "byte_len")?,
             sha256: row.try_get("sha256")?,
-            media_info: optional_json(row, "media_info")?,
+            media_info: optional_json(row, "media_facts")?,
             warnings: json(row, "warnings")?,
             failure: optional_json(row, "failure")?,
             priority: number(row, "priority")?,

@@ -77,6 +77,15 @@ impl Catalog {
         Ok(())
     }
 
+    /// SQLite's own check of the whole file; for tests and for operators in doubt. Reads everything.
+    pub async fn check_integrity(&self) -> Result<(), CatalogError> {
+        let found: Vec<String> = sqlx::query_scalar("PRAGMA integrity_check").fetch_all(&self.reader).await?;
+        match found.as_slice() {
+            [fine] if fine == "ok" => Ok(()),
+            problems => Err(CatalogError::Unreadable { what: "file", reason: problems.join("; ") }),
+        }
+    }
+
     /// Every event after its transaction has committed, and passing ones (`seq` 0) from [`Catalog::announce`].
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<EventRow>> {
         self.events.subscribe()

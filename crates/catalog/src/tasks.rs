@@ -1,5 +1,6 @@
 //! Task rows: made with their needs, moved by events, listed, cancelled and tried again.
 
+use crate::rows::TASK_LIST_COLUMNS;
 use crate::{
     Catalog, CatalogError, Cursor, EventKind, NewTask, Page, TaskRow, assets, events::NewEvent,
     page::MAX_PAGE_ROWS, store::Write,
@@ -45,7 +46,8 @@ impl Catalog {
     /// Newest first.
     pub async fn list_tasks(&self, filter: &TaskFilter) -> Result<Page<TaskRow>, CatalogError> {
         let limit = filter.limit.clamp(1, MAX_PAGE_ROWS);
-        let mut query = QueryBuilder::<Sqlite>::new("SELECT * FROM task WHERE tenant = ");
+        let mut query = QueryBuilder::<Sqlite>::new("SELECT ");
+        query.push(TASK_LIST_COLUMNS).push(" FROM task WHERE tenant = ");
         query.push_bind(filter.tenant.to_string());
         if let Some(asset) = filter.asset {
             query.push(" AND asset = ").push_bind(asset.to_string());
@@ -65,6 +67,17 @@ impl Catalog {
     pub async fn tasks_of_asset(&self, asset: AssetId) -> Result<Vec<TaskRow>, CatalogError> {
         let mut connection = self.reader.acquire().await?;
         of_asset(&mut connection, asset).await
+    }
+
+    /// The encoder of the chunks of this asset that are done, if any is.
+    pub async fn encoder_in_use(&self, asset: AssetId) -> Result<Option<String>, CatalogError> {
+        let found: Option<Option<String>> = sqlx::query_scalar(
+            "SELECT result ->> '$.encoder' FROM task WHERE asset = ? AND kind = 'encode' AND state = 'done' LIMIT 1",
+        )
+        .bind(asset.to_string())
+        .fetch_optional(&self.reader)
+        .await?;
+        Ok(found.flatten())
     }
 
     /// Stops one task. When the asset cannot do without it, the whole asset is cancelled; else the asset goes on.

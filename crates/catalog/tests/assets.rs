@@ -1,0 +1,277 @@
+//! Assets: what becomes of them when their tasks end well, badly, or by order; and the publication.
+
+mod support;
+
+use reelyard_catalog::{
+    AssetFilter, CatalogError, CompletedPublish, EventKind, HeartbeatAnswer, PublishedRendition, Settled,
+    TaskFilter, Waiting,
+};
+use reelyard_model::{
+    AssetState, FailureCode, PublicationState, TaskState, TenantId,
+    work::{Progress, TaskKind},
+};
+use serde_json::json;
+use std::collections::BTreeSet;
+use support::{Bench, EVERY_KIND, Planned};
+
+fn published(planned: &Planned, attempt: u32, now_ms: i64) -> CompletedPublish {
+    CompletedPublish {
+        task: planned.publish,
+        attempt,
+        prefix: format!("publications/{}/a{attempt}", planned.asset),
+        summary: json!({ "version": 1 }),
+        renditions: vec![PublishedRendition {
+            name: "240p".into(),
+            codecs: "avc1.64000d".into(),
+            byte_len: 5,
+        }],
+        now_ms,
+    }
+}
+
+async fn everything_but_publish(bench: &Bench) {
+    for kind in [TaskKind::Encode, TaskKind::Encode, TaskKind::Audio, TaskKind::Stills] {
+        bench.do_one(kind, 10).await;
+    }
+}
+
+#[tokio::test]
+async fn publish_waits_for_all_and_publishes_once() {
+    let bench = Bench::new().await;
+    let planned = bench.planned(1).await;
+    assert_eq!(bench.asset_state(planned.asset).await, AssetState::Processing);
+    let preparing = bench.catalog.publication(planned.asset).await.unwrap().unwrap();
+    assert_eq!(preparing.state, PublicationState::Preparing);
+    let task = bench.catalog.task(planned.publish).await.unwrap().unwrap();
+    let Waiting::ForTasks(needed) = bench.catalog.why_waiting(&task).await.unwrap() else { panic!() };
+    assert_eq!(needed.len(), 4);
+
+    everything_but_publish(&bench).await;
+    assert_eq!(bench.state_of(planned.publish).await, TaskState::Ready);
+    // The first attempt at publishing is lost, the second wins, the first comes back too late.
+    bench.claim(&[TaskKind::Publish], 20).await.unwrap();
+    bench.catalog.lose_expired_leases(50_000, 0).await.unwrap();
+    bench.claim(&[TaskKind::Publish], 90_000).await.unwrap();
+    assert_eq!(bench.catalog.complete_publish(published(&planned, 1, 90_001)).await.unwrap(), Settled::Lost);
+    assert_eq!(bench.catalog.complete_publish(published(&planned, 2, 90_002)).await.unwrap(), Settled::Now);
+    assert_eq!(
+        bench.catalog.complete_publish(published(&planned, 2, 90_003)).await.unwrap(),
+        Settled::Before
+    );
+    assert_eq!(bench.catalog.complete_publish(published(&planned, 1, 90_004)).await.unwrap(), Settled::Lost);
+
+    let live = bench.catalog.publication_by_playback_id(preparing.playback_id).await.unwrap().unwrap();
+    assert_eq!((live.state, live.attempt, live.live_ms), (PublicationState::Live, Some(2), Some(90_002)));
+    assert_eq!(live.prefix, Some(format!("publications/{}/a2", planned.asset)));
+    let asset = bench.catalog.asset(planned.asset).await.unwrap().unwrap();
+    assert_eq!((asset.state, asset.ready_ms), (AssetState::Ready, Some(90_002)));
+    assert_eq!(asset.playback_id, Some(preparing.playback_id));
+    let renditions = bench.catalog.renditions(planned.asset).await.unwrap();
+    assert_eq!((renditions[0].codecs.as_deref(), renditions[0].byte_len), (Some("avc1.64000d"), Some(5)));
+    let ready = bench.catalog.events_of_asset(planned.asset, 500).await.unwrap();
+    assert_eq!(ready.iter().filter(|event| event.kind == EventKind::ASSET_READY.0).count(), 1);
+    assert!(bench.catalog.cancel_asset(planned.asset, 90_005).await.is_err());
+    assert!(bench.catalog.retry_task(planned.stills, 90_005).await.is_err());
+}
+
+#[tokio::test]
+async fn a_video_without_its_stills_still_plays_and_says_so() {
+    let bench = Bench::new().await;
+    let planned = bench.planned(1).await;
+    for kind in [TaskKind::Encode, TaskKind::Encode, TaskKind::Audio] {
+        bench.do_one(kind, 10).await;
+    }
+    let stills = bench.claim(&[TaskKind::Stills], 11).await.unwrap();
+    bench.fail(&stills, FailureCode::NothingDecodes, 12).await;
+    assert_eq!(bench.state_of(planned.stills).await, TaskState::Dead);
+    assert_eq!(bench.state_of(planned.publish).await, TaskState::Ready);
+    let asset = bench.catalog.asset(planned.asset).await.unwrap().unwrap();
+    assert_eq!(asset.state, AssetState::Processing);
+    assert!(asset.warnings.iter().any(|warning| warning.contains("preview")), "{:?}", asset.warnings);
+}
+
+#[tokio::test]
+async fn a_dead_chunk_fails_the_asset_and_stops_its_other_work() {
+    let bench = Bench::new().await;
+    let planned = bench.planned(1).await;
+    let audio = bench.claim(&[TaskKind::Audio], 2).await.unwrap();
+    bench.do_one(TaskKind::Encode, 3).await;
+    let encode = bench.claim(&[TaskKind::Encode], 4).await.unwrap();
+    bench.fail(&encode, FailureCode::DecoderCrashed, 5).await;
+
+    let asset = bench.catalog.asset(planned.asset).await.unwrap().unwrap();
+    assert_eq!(asset.state, AssetState::Failed);
+    assert_eq!(asset.failure.unwrap().code, FailureCode::DecoderCrashed);
+    for task in [planned.audio, planned.stills, planned.publish] {
+        assert_eq!(bench.state_of(task).await, TaskState::Cancelled);
+    }
+    let answer = bench.catalog.heartbeat(audio.task.id, 1, Progress::default(), 1_000, 6).await.unwrap();
+    assert_eq!(answer, HeartbeatAnswer::Cancelled);
+    assert!(bench.claim(&EVERY_KIND, 7).await.is_none());
+
+    // Another try: what is done stays done, the rest is ready or waits for the rest.
+    bench.catalog.retry_task(encode.task.id, 8).await.unwrap();
+    assert_eq!(bench.asset_state(planned.asset).await, AssetState::Processing);
+    let states: Vec<_> = bench
+        .catalog
+        .tasks_of_asset(planned.asset)
+        .await
+        .unwrap()
+        .iter()
+        .map(|task| (task.kind, task.ordinal, task.state))
+        .collect();
+    for expected in [
+        (TaskKind::Probe, 0, TaskState::Done),
+        (TaskKind::Encode, 0, TaskState::Done),
+        (TaskKind::Encode, 1, TaskState::Ready),
+        (TaskKind::Audio, 0, TaskState::Ready),
+        (TaskKind::Stills, 0, TaskState::Ready),
+        (TaskKind::Publish, 0, TaskState::Blocked),
+    ] {
+        assert!(states.contains(&expected), "{expected:?} in {states:?}");
+    }
+    let again = bench.claim(&[TaskKind::Audio], 9).await.unwrap();
+    assert_eq!((again.task.attempt, again.task.failure), (2, None), "the attempt goes on counting");
+}
+
+#[tokio::test]
+async fn cancel_stops_workers_and_is_safe_to_repeat() {
+    let bench = Bench::new().await;
+    let planned = bench.planned(1).await;
+    let claimed = bench.claim(&[TaskKind::Encode], 2).await.unwrap();
+    bench.catalog.cancel_asset(planned.asset, 3).await.unwrap();
+    bench.catalog.cancel_asset(planned.asset, 4).await.unwrap();
+    assert_eq!(bench.fail(&claimed, FailureCode::ChildKilled, 5).await, Settled::Cancelled);
+    let retried = bench.catalog.retry_asset(planned.asset, 6).await.unwrap();
+    assert_eq!(retried.state, AssetState::Processing);
+    assert!(bench.claim(&[TaskKind::Encode], 7).await.is_some());
+}
+
+#[tokio::test]
+async fn cancelling_what_is_not_required_lets_the_rest_go_on() {
+    let bench = Bench::new().await;
+    let planned = bench.planned(1).await;
+    for kind in [TaskKind::Encode, TaskKind::Encode, TaskKind::Audio] {
+        bench.do_one(kind, 10).await;
+    }
+    bench.catalog.cancel_task(planned.stills, 11).await.unwrap();
+    assert_eq!(bench.state_of(planned.publish).await, TaskState::Ready);
+    bench.catalog.cancel_task(planned.publish, 12).await.unwrap();
+    assert_eq!(bench.asset_state(planned.asset).await, AssetState::Cancelled);
+}
+
+#[tokio::test]
+async fn a_deleted_asset_is_off_the_air_and_out_of_the_lists() {
+    let bench = Bench::new().await;
+    let planned = bench.planned(1).await;
+    everything_but_publish(&bench).await;
+    bench.claim(&[TaskKind::Publish], 20).await.unwrap();
+    bench.catalog.complete_publish(published(&planned, 1, 21)).await.unwrap();
+    bench.catalog.asset_swept(planned.asset, 22).await.unwrap();
+    assert!(bench.catalog.assets_to_sweep().await.unwrap().is_empty());
+
+    bench.catalog.delete_asset(planned.asset, 23).await.unwrap();
+    bench.catalog.delete_asset(planned.asset, 24).await.unwrap();
+    let publication = bench.catalog.publication(planned.asset).await.unwrap().unwrap();
+    assert_eq!((publication.state, publication.withdrawn_ms), (PublicationState::Withdrawn, Some(23)));
+    let filter = AssetFilter {
+        tenant: TenantId::DEFAULT,
+        states: vec![],
+        title_contains: None,
+        after: None,
+        limit: 10,
+    };
+    assert!(bench.catalog.list_assets(&filter).await.unwrap().rows.is_empty());
+    assert_eq!(bench.catalog.assets_to_sweep().await.unwrap().len(), 1, "its files have to go");
+    assert!(matches!(bench.catalog.retry_asset(planned.asset, 25).await, Err(CatalogError::Refused(_))));
+}
+
+#[tokio::test]
+async fn lists_are_newest_first_filtered_and_cut_into_pages() {
+    let bench = Bench::new().await;
+    let mut made = Vec::new();
+    for now_ms in 0..7 {
+        made.push(bench.asset(now_ms).await);
+    }
+    made.reverse();
+    let mut filter = AssetFilter {
+        tenant: TenantId::DEFAULT,
+        states: vec![AssetState::Waiting],
+        title_contains: Some("CA".into()),
+        after: None,
+        limit: 3,
+    };
+    let mut found = Vec::new();
+    loop {
+        let page = bench.catalog.list_assets(&filter).await.unwrap();
+        found.extend(page.rows.iter().map(|row| row.id));
+        let Some(next) = page.next else { break };
+        filter.after = Some(next.to_string().parse().unwrap());
+    }
+    assert_eq!(found, made);
+    filter.title_contains = Some("dog".into());
+    assert!(bench.catalog.list_assets(&filter).await.unwrap().rows.is_empty());
+
+    let tasks = TaskFilter {
+        tenant: TenantId::DEFAULT,
+        asset: Some(made[0]),
+        states: vec![TaskState::Ready, TaskState::Leased],
+        kinds: vec![TaskKind::Probe],
+        after: None,
+        limit: 10,
+    };
+    assert_eq!(bench.catalog.list_tasks(&tasks).await.unwrap().rows.len(), 1);
+}
+
+#[tokio::test]
+async fn why_is_it_waiting_and_how_much_of_what_is_there() {
+    let bench = Bench::new().await;
+    let planned = bench.planned(1).await;
+    let second = bench.catalog.task(planned.encodes[1]).await.unwrap().unwrap();
+    let Waiting::ForWorker { ahead } = bench.catalog.why_waiting(&second).await.unwrap() else { panic!() };
+    assert_eq!(ahead, 3, "the first chunk, sound and stills");
+    let claimed = bench.claim(&[TaskKind::Encode], 2).await.unwrap();
+    bench.fail(&claimed, FailureCode::StorageFailed, 3).await;
+    let failed = bench.catalog.task(claimed.task.id).await.unwrap().unwrap();
+    assert_eq!(bench.catalog.why_waiting(&failed).await.unwrap(), Waiting::ForBackOff { until_ms: 1_003 });
+
+    let counts = bench.catalog.counts().await.unwrap();
+    let of = |kind, state| {
+        counts
+            .tasks
+            .iter()
+            .find(|count| count.kind == kind && count.state == state)
+            .map_or(0, |count| count.count)
+    };
+    assert_eq!(of(TaskKind::Encode, TaskState::Ready), 1);
+    assert_eq!(of(TaskKind::Encode, TaskState::RetryWait), 1);
+    assert_eq!(of(TaskKind::Publish, TaskState::Blocked), 1);
+    assert_eq!(counts.assets[0].count, 1);
+}
+
+#[tokio::test]
+async fn events_rise_and_reach_subscribers_after_the_commit() {
+    let bench = Bench::new().await;
+    let mut live = bench.catalog.subscribe();
+    let planned = bench.planned(1).await;
+    let stored = bench.catalog.events_after(0, 500).await.unwrap();
+    let mut heard = Vec::new();
+    while let Ok(event) = live.try_recv() {
+        heard.push((*event).clone());
+    }
+    assert_eq!(heard, stored);
+    assert!(stored.windows(2).all(|pair| pair[0].seq < pair[1].seq));
+    assert_eq!(stored.last().unwrap().seq, *bench.catalog.last_event().borrow());
+    let kinds: BTreeSet<&str> = stored.iter().map(|event| event.kind.as_str()).collect();
+    assert_eq!(
+        kinds,
+        BTreeSet::from([
+            "upload.created",
+            "upload.finished",
+            "asset.created",
+            "asset.planned",
+            "task.changed"
+        ])
+    );
+    assert!(stored.iter().any(|event| event.asset == Some(planned.asset)));
+}

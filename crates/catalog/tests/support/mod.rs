@@ -1,0 +1,219 @@
+//! What the catalogue's tests share: a catalogue in its own directory, and an asset brought to where a test begins.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use reelyard_catalog::{
+    Catalog, ClaimRequest, Claimed, CompletedProbe, CompletedTask, FailedTask, FinishUpload, NewRendition,
+    NewTask, NewUpload, Settled,
+};
+use reelyard_model::{
+    AssetId, Failure, FailureCode, MediaInfo, Plan, PlaybackId, TaskId, TenantId, UploadId, WorkerId,
+    media_info::MEDIA_INFO_VERSION,
+    plan::PLAN_VERSION,
+    work::{TaskKind, TaskResult},
+};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+pub(crate) const LEASE_MS: u64 = 1_000;
+pub(crate) const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+pub(crate) const EVERY_KIND: [TaskKind; 5] = TaskKind::ALL;
+
+pub(crate) struct Bench {
+    pub(crate) catalog: Catalog,
+    pub(crate) directory: TempDir,
+}
+
+/// The tasks of a planned asset, by what they are.
+pub(crate) struct Planned {
+    pub(crate) asset: AssetId,
+    pub(crate) encodes: [TaskId; 2],
+    pub(crate) audio: TaskId,
+    pub(crate) stills: TaskId,
+    pub(crate) publish: TaskId,
+}
+
+pub(crate) fn worker(number: u128) -> WorkerId {
+    WorkerId::from_uuid(Uuid::from_u128(number))
+}
+
+pub(crate) fn failure(code: FailureCode) -> Failure {
+    Failure { code, detail: "for the test".into(), stderr_tail: "the last words".into() }
+}
+
+pub(crate) fn encoded() -> TaskResult {
+    TaskResult::Encoded { encoder: "libx264".into(), tracks: Vec::new(), warnings: Vec::new() }
+}
+
+impl Bench {
+    pub(crate) async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(&directory.path().join("catalog.sqlite")).await.unwrap();
+        Self { catalog, directory }
+    }
+
+    /// Another handle on the same file, as another process would have.
+    pub(crate) async fn second_handle(&self) -> Catalog {
+        Catalog::open(&self.directory.path().join("catalog.sqlite")).await.unwrap()
+    }
+
+    pub(crate) async fn restarted(self) -> Self {
+        self.catalog.close().await;
+        let catalog = Catalog::open(&self.directory.path().join("catalog.sqlite")).await.unwrap();
+        Self { catalog, directory: self.directory }
+    }
+
+    pub(crate) async fn upload(&self, now_ms: i64) -> UploadId {
+        let id = UploadId::from_uuid(Uuid::now_v7());
+        self.catalog.create_upload(new_upload(id, now_ms)).await.unwrap();
+        id
+    }
+
+    /// A finished upload: an asset with a probe task that is ready.
+    pub(crate) async fn asset(&self, now_ms: i64) -> AssetId {
+        let upload = self.upload(now_ms).await;
+        self.catalog.upload_finishing_or_finished(upload, 1_000, now_ms).await.unwrap();
+        self.catalog.finish_upload(finish(upload, now_ms)).await.unwrap().asset
+    }
+
+    pub(crate) async fn claim(&self, kinds: &[TaskKind], now_ms: i64) -> Option<Claimed> {
+        self.catalog.claim(&claim(1, kinds, now_ms)).await.unwrap()
+    }
+
+    /// An asset whose probe is done: two chunks, sound, stills, publish.
+    pub(crate) async fn planned(&self, now_ms: i64) -> Planned {
+        let asset = self.asset(now_ms).await;
+        let probe = self.claim(&[TaskKind::Probe], now_ms).await.unwrap();
+        assert_eq!(probe.asset.id, asset);
+        let (done, planned) = completed_probe(&probe, now_ms);
+        assert_eq!(self.catalog.complete_probe(done).await.unwrap(), Settled::Now);
+        planned
+    }
+
+    /// Claims whatever of this kind comes first, and completes it.
+    pub(crate) async fn do_one(&self, kind: TaskKind, now_ms: i64) -> TaskId {
+        let claimed = self.claim(&[kind], now_ms).await.expect("something to claim");
+        let done = CompletedTask {
+            task: claimed.task.id,
+            attempt: claimed.task.attempt,
+            result: encoded(),
+            warnings: Vec::new(),
+            now_ms,
+        };
+        assert_eq!(self.catalog.complete_task(done).await.unwrap(), Settled::Now);
+        claimed.task.id
+    }
+
+    pub(crate) async fn fail(&self, claimed: &Claimed, code: FailureCode, now_ms: i64) -> Settled {
+        let failed = FailedTask {
+            task: claimed.task.id,
+            attempt: claimed.task.attempt,
+            failure: failure(code),
+            random: u32::MAX,
+            now_ms,
+        };
+        self.catalog.fail_task(failed).await.unwrap()
+    }
+
+    pub(crate) async fn state_of(&self, task: TaskId) -> reelyard_model::TaskState {
+        self.catalog.task(task).await.unwrap().unwrap().state
+    }
+
+    pub(crate) async fn asset_state(&self, asset: AssetId) -> reelyard_model::AssetState {
+        self.catalog.asset(asset).await.unwrap().unwrap().state
+    }
+}
+
+pub(crate) fn new_upload(id: UploadId, now_ms: i64) -> NewUpload {
+    NewUpload {
+        id,
+        tenant: TenantId::DEFAULT,
+        byte_len: Some(1_000),
+        file_name: Some("cat.mp4".into()),
+        metadata: "filename Y2F0Lm1wNA==".into(),
+        preset: "web-h264".into(),
+        traceparent: TRACE.into(),
+        now_ms,
+        expires_ms: now_ms + 1_000,
+    }
+}
+
+pub(crate) fn finish(upload: UploadId, now_ms: i64) -> FinishUpload {
+    FinishUpload {
+        id: upload,
+        byte_len: 1_000,
+        sha256: "aa".repeat(32),
+        asset: AssetId::from_uuid(Uuid::now_v7()),
+        title: "cat".into(),
+        source_key: "sources/x".into(),
+        probe_task: TaskId::from_uuid(Uuid::now_v7()),
+        probe_priority: 30,
+        now_ms,
+    }
+}
+
+pub(crate) fn claim(number: u128, kinds: &[TaskKind], now_ms: i64) -> ClaimRequest {
+    ClaimRequest { worker: worker(number), kinds: kinds.to_vec(), lease_ms: LEASE_MS, now_ms }
+}
+
+pub(crate) fn completed_probe(probe: &Claimed, now_ms: i64) -> (CompletedProbe, Planned) {
+    let task = |kind, ordinal, required, needs: &[TaskId]| NewTask {
+        id: TaskId::from_uuid(Uuid::now_v7()),
+        kind,
+        ordinal,
+        required,
+        priority: 10,
+        needs: needs.to_vec(),
+    };
+    let encodes = [task(TaskKind::Encode, 0, true, &[]), task(TaskKind::Encode, 1, true, &[])];
+    let audio = task(TaskKind::Audio, 0, false, &[]);
+    let stills = task(TaskKind::Stills, 0, false, &[]);
+    let publish = task(TaskKind::Publish, 0, true, &[encodes[0].id, encodes[1].id, audio.id, stills.id]);
+    let planned = Planned {
+        asset: probe.asset.id,
+        encodes: [encodes[0].id, encodes[1].id],
+        audio: audio.id,
+        stills: stills.id,
+        publish: publish.id,
+    };
+    let [first, second] = encodes;
+    let done = CompletedProbe {
+        task: probe.task.id,
+        attempt: probe.task.attempt,
+        info: media_info(),
+        plan: Plan {
+            version: PLAN_VERSION,
+            preset: "web-h264".into(),
+            duration_us: 1,
+            video: None,
+            audio: None,
+            stills: None,
+            decisions: Vec::new(),
+        },
+        tasks: vec![first, second, audio, stills, publish],
+        renditions: vec![NewRendition {
+            name: "240p".into(),
+            kind: "video",
+            width: Some(426),
+            height: Some(240),
+            max_bit_rate: 400_000,
+        }],
+        playback_id: PlaybackId::from_uuid(Uuid::now_v7()),
+        now_ms,
+    };
+    (done, planned)
+}
+
+pub(crate) fn media_info() -> MediaInfo {
+    MediaInfo {
+        version: MEDIA_INFO_VERSION,
+        container: "mov".into(),
+        byte_len: 1_000,
+        duration_us: 1,
+        declared_duration_us: None,
+        video: Vec::new(),
+        audio: Vec::new(),
+        other: Vec::new(),
+        warnings: vec!["The file is odd.".into()],
+    }
+}
