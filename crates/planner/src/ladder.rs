@@ -100,7 +100,7 @@ fn own_size_rung(
     let above = above?;
     let Some(below) = below else {
         let text = format!(
-            "{own_lines}p made as {}: the source is smaller than the smallest rung ({}p), so it gets one of {}",
+            "{own_lines}p made as {}: the source is smaller than the smallest rung ({}p), so this one has {}",
             source.even(),
             above.lines,
             own_size_words(source)

@@ -86,41 +86,50 @@ pub fn plan(info: &MediaInfo, preset: &Preset, policy: &Policy) -> Result<Plan, 
         return Ok(sound_alone(track, preset, reasons));
     };
     check_picture(track, policy)?;
-    let source = picture_size(track, &mut reasons);
-    let timing = timing(track, &preset.video, &mut reasons);
-    if let Some(sound_track) = audio_track
-        && is_cover(sound_track, &timing)
-    {
-        let text = format!(
-            "published as sound alone: the pictures last {:.2} s, the sound {:.2} s",
-            timing.duration_us as f64 / 1e6,
-            sound_track.duration_us as f64 / 1e6
-        );
-        reasons.add("pictures", text);
-        let stills = stills(track, source, &timing, &preset.stills, &mut reasons);
-        return Ok(Plan { stills: Some(stills), ..sound_alone(sound_track, preset, reasons) });
+    let size = picture_size(track, &mut reasons);
+    let pictures = Pictures { track, size, timing: timing(track, &preset.video, &mut reasons) };
+    match audio_track {
+        Some(sound_track) if is_cover(sound_track, &pictures.timing) => {
+            Ok(sound_with_cover(sound_track, &pictures, preset, reasons))
+        }
+        _ => {
+            let video = video_plan(info, &pictures, preset, policy, &mut reasons);
+            Ok(film(video, &pictures, audio_track, preset, reasons))
+        }
     }
-    let video = video_plan(track, info, source, &timing, preset, policy, &mut reasons);
-    let audio = audio_track.map(|sound_track| {
-        sound(sound_track, Some(&timing), timing.segment_us(), &preset.audio, &mut reasons)
-    });
+}
+
+/// The picture track, with what was decided about it before anything else.
+pub(crate) struct Pictures<'info> {
+    pub(crate) track: &'info VideoTrack,
+    pub(crate) size: Size,
+    pub(crate) timing: Timing,
+}
+
+fn film(
+    video: VideoPlan,
+    pictures: &Pictures<'_>,
+    audio_track: Option<&AudioTrack>,
+    preset: &Preset,
+    mut reasons: Reasons,
+) -> Plan {
+    let timing = &pictures.timing;
+    let audio =
+        audio_track.map(|track| sound(track, Some(timing), timing.segment_us(), &preset.audio, &mut reasons));
     if audio.is_none() {
         reasons.add("sound", "none: the source has no sound track that decodes");
     }
-    let stills = stills(track, source, &timing, &preset.stills, &mut reasons);
-    let tail_us = match (&audio, audio_track) {
-        (Some(kept), Some(sound_track)) if kept.duration_us.is_none() => tail_us(sound_track, &timing).max(0),
-        _ => 0,
-    };
-    Ok(Plan {
+    let stills = stills(pictures, &preset.stills, &mut reasons);
+    let sound_us = audio.as_ref().and_then(|audio| audio.duration_us).unwrap_or(0);
+    Plan {
         version: PLAN_VERSION,
         preset: preset.name.clone(),
-        duration_us: timing.duration_us.saturating_add(tail_us),
+        duration_us: timing.duration_us.max(sound_us),
         video: Some(video),
         audio,
         stills: Some(stills),
         decisions: reasons.0,
-    })
+    }
 }
 
 /// The facts come from a child that parses strangers' files, so even absurd ones must not make arithmetic overflow.
@@ -248,14 +257,13 @@ fn picture_size(track: &VideoTrack, reasons: &mut Reasons) -> Size {
 }
 
 fn video_plan(
-    track: &VideoTrack,
     info: &MediaInfo,
-    source: Size,
-    timing: &Timing,
+    pictures: &Pictures<'_>,
     preset: &Preset,
     policy: &Policy,
     reasons: &mut Reasons,
 ) -> VideoPlan {
+    let Pictures { track, size, timing } = pictures;
     let recipe = &preset.video;
     let chunk_policy =
         ChunkPolicy { chunk_us: i64::from(recipe.chunk_ms) * 1000, max_chunks: policy.max_chunks };
@@ -270,7 +278,7 @@ fn video_plan(
         colour: track.colour,
         gop_ticks: timing.gop_ticks,
         segment_ticks: timing.segment_ticks,
-        rungs: ladder(source, timing.frame_rate.nominal().as_f64(), recipe, reasons),
+        rungs: ladder(*size, timing.frame_rate.nominal().as_f64(), recipe, reasons),
         encoder: VideoEncoderSettings {
             x264_preset: recipe.x264_preset.clone(),
             nvenc_preset: recipe.nvenc_preset.clone(),
@@ -279,6 +287,22 @@ fn video_plan(
         },
         chunks: chunks(track, &info.container, timing, &chunk_policy, reasons),
     }
+}
+
+fn sound_with_cover(
+    sound_track: &AudioTrack,
+    pictures: &Pictures<'_>,
+    preset: &Preset,
+    mut reasons: Reasons,
+) -> Plan {
+    let text = format!(
+        "published as sound alone: the pictures last {:.2} s, the sound {:.2} s",
+        pictures.timing.duration_us as f64 / 1e6,
+        sound_track.duration_us as f64 / 1e6
+    );
+    reasons.add("pictures", text);
+    let stills = stills(pictures, &preset.stills, &mut reasons);
+    Plan { stills: Some(stills), ..sound_alone(sound_track, preset, reasons) }
 }
 
 fn sound_alone(track: &AudioTrack, preset: &Preset, mut reasons: Reasons) -> Plan {

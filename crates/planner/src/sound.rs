@@ -6,6 +6,9 @@ use reelyard_model::{media_info::AudioTrack, plan::AudioPlan};
 /// Sound up to this much longer than the pictures is an encoder's padding or a late cut, and is cut off. Beyond it
 /// somebody would miss it.
 const CUT_AT_MOST_US: i64 = 1_000_000;
+/// At most this much of it is kept: hls.js, Shaka and dash.js load at least this far ahead before they take a track
+/// for finished, and with more sound to come they wait for pictures that never come.
+const KEPT_TAIL_US: i64 = 8_000_000;
 /// Sample rates that are kept: both play everywhere, and changing one into the other gains nothing.
 const KEPT_SAMPLE_RATES: [u32; 2] = [44_100, 48_000];
 
@@ -74,11 +77,20 @@ fn length(track: &AudioTrack, pictures: &Timing, reasons: &mut Reasons) -> Optio
     }
     let tail_us = tail_us(track, pictures);
     let tail_ms = tail_us / 1000;
+    if tail_us > KEPT_TAIL_US {
+        let text = format!(
+            "it ends {tail_ms} ms after the last picture: {} ms of that are kept, because players stop at the end of \
+             the pictures when much more sound is to come",
+            KEPT_TAIL_US / 1000
+        );
+        reasons.add("sound", text);
+        return Some(pictures.duration_us.saturating_add(KEPT_TAIL_US));
+    }
     if tail_us > CUT_AT_MOST_US {
         let text =
             format!("it ends {tail_ms} ms after the last picture and is kept whole: the last picture stays");
         reasons.add("sound", text);
-        return None;
+        return Some(pictures.duration_us.saturating_add(tail_us));
     }
     match tail_ms {
         0 => {}

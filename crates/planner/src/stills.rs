@@ -1,18 +1,16 @@
 //! Poster and seek-bar tiles.
 
-use crate::{geometry::Size, planning::Reasons, preset::StillsPreset, timing::Timing};
-use reelyard_model::{media_info::VideoTrack, plan::StillsPlan};
+use crate::{
+    planning::{Pictures, Reasons},
+    preset::StillsPreset,
+};
+use reelyard_model::plan::StillsPlan;
 
 /// Closer together tiles would show the same picture twice at 25 pictures a second.
 const SHORTEST_INTERVAL_US: i64 = 40_000;
 
-pub(crate) fn stills(
-    track: &VideoTrack,
-    source: Size,
-    timing: &Timing,
-    preset: &StillsPreset,
-    reasons: &mut Reasons,
-) -> StillsPlan {
+pub(crate) fn stills(pictures: &Pictures<'_>, preset: &StillsPreset, reasons: &mut Reasons) -> StillsPlan {
+    let Pictures { track, size: source, timing } = pictures;
     let poster = source.fitted(preset.poster_lines);
     let tile = source.fitted(preset.tile_lines);
     let interval_us = interval(timing.duration_us, preset);

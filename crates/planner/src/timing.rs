@@ -24,8 +24,8 @@ const LARGEST_FRAMES_PER_SECOND: f64 = 1_000.0;
 const SMALLEST_FRAMES_PER_SECOND: f64 = 0.001;
 /// For a track whose rate and length are both unknown.
 const FALLBACK_FRAME_RATE: Rational = Rational { numerator: 25, denominator: 1 };
-/// Screens show no more; worth a word in the plan.
-const USUAL_FRAMES_PER_SECOND: f64 = 60.0;
+/// Most screens show 60, and clocks are not exact; more is worth a word in the plan.
+const USUAL_FRAMES_PER_SECOND: f64 = 61.0;
 const US_PER_SECOND: u32 = 1_000_000;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -63,46 +63,37 @@ pub(crate) fn timing(track: &VideoTrack, preset: &VideoPreset, reasons: &mut Rea
             format!("{rate:.2} pictures a second are kept: none is dropped, though most screens show 60");
         reasons.add("frame rate", text);
     }
-    match (clock, frame_rate) {
-        (Some(clock), _) => {
-            let text = format!(
-                "constant, {} a second: a clock of {} ticks a second makes each picture exactly {} ticks",
-                rate_in_words(frame_rate.nominal()),
-                clock.timescale,
-                clock.frame_ticks
-            );
-            reasons.add("frame rate", text);
-            add_gop_reason(&clock, preset, reasons);
-            let Clock { timescale, gop_ticks, segment_ticks, .. } = clock;
-            Timing { frame_rate, timescale, gop_ticks, segment_ticks, origin_us, duration_us }
+    let (frame_rate, timescale, gop_ticks, segment_ticks) = match clock {
+        Some(clock) => {
+            add_constant_reasons(frame_rate.nominal(), &clock, preset, reasons);
+            (frame_rate, clock.timescale, clock.gop_ticks, clock.segment_ticks)
         }
-        (None, frame_rate) => {
+        None => {
             let ticks = |ms: u32| ms * (VARIABLE_TIMESCALE / 1000);
-            let (average, highest) = match frame_rate {
-                FrameRate::Constant { rate } => (rate, rate),
-                FrameRate::Variable { average, highest } => (average, highest),
-            };
-            let text = format!(
-                "variable, {:.3} a second on average, {:.3} at most: every picture keeps its own time, in ticks of 1/{VARIABLE_TIMESCALE} s",
-                average.as_f64(),
-                highest.as_f64()
-            );
-            reasons.add("frame rate", text);
-            let text = format!(
-                "a closed GOP starts at the first picture after each {} ms, a segment after each {} ms",
-                preset.gop_ms, preset.segment_ms
-            );
-            reasons.add("segments", text);
-            Timing {
-                frame_rate: FrameRate::Variable { average, highest },
-                timescale: VARIABLE_TIMESCALE,
-                gop_ticks: ticks(preset.gop_ms),
-                segment_ticks: ticks(preset.segment_ms),
-                origin_us,
-                duration_us,
-            }
+            let frame_rate = as_variable(frame_rate, preset, reasons);
+            (frame_rate, VARIABLE_TIMESCALE, ticks(preset.gop_ms), ticks(preset.segment_ms))
         }
-    }
+    };
+    Timing { frame_rate, timescale, gop_ticks, segment_ticks, origin_us, duration_us }
+}
+
+fn as_variable(frame_rate: FrameRate, preset: &VideoPreset, reasons: &mut Reasons) -> FrameRate {
+    let (average, highest) = match frame_rate {
+        FrameRate::Constant { rate } => (rate, rate),
+        FrameRate::Variable { average, highest } => (average, highest),
+    };
+    let text = format!(
+        "variable, {:.3} a second on average, {:.3} at most: every picture keeps its own time, in ticks of 1/{VARIABLE_TIMESCALE} s",
+        average.as_f64(),
+        highest.as_f64()
+    );
+    reasons.add("frame rate", text);
+    let text = format!(
+        "a closed GOP starts at the first picture after each {} ms, a segment after each {} ms",
+        preset.gop_ms, preset.segment_ms
+    );
+    reasons.add("segments", text);
+    FrameRate::Variable { average, highest }
 }
 
 fn believable_frame_rate(track: &VideoTrack, reasons: &mut Reasons) -> FrameRate {
@@ -174,11 +165,21 @@ fn constant_clock(rate: Rational, preset: &VideoPreset) -> Option<Clock> {
     })
 }
 
-fn add_gop_reason(clock: &Clock, preset: &VideoPreset, reasons: &mut Reasons) {
-    let seconds = |ticks: u32| f64::from(ticks) / f64::from(clock.timescale);
+fn add_constant_reasons(rate: Rational, clock: &Clock, preset: &VideoPreset, reasons: &mut Reasons) {
     let text = format!(
-        "a closed GOP every {} pictures ({:.3} s, preset {} ms), a segment every {:.3} s (preset {} ms)",
-        clock.gop_frames,
+        "constant, {} a second: a clock of {} ticks a second makes each picture exactly {} ticks",
+        rate_in_words(rate),
+        clock.timescale,
+        clock.frame_ticks
+    );
+    reasons.add("frame rate", text);
+    let seconds = |ticks: u32| f64::from(ticks) / f64::from(clock.timescale);
+    let pictures = match clock.gop_frames {
+        1 => "picture".to_owned(),
+        several => format!("{several} pictures"),
+    };
+    let text = format!(
+        "a closed GOP every {pictures} ({:.3} s, preset {} ms), a segment every {:.3} s (preset {} ms)",
         seconds(clock.gop_ticks),
         preset.gop_ms,
         seconds(clock.segment_ticks),

@@ -157,6 +157,11 @@ fn sound_a_little_longer() {
 }
 
 #[test]
+fn sound_much_longer() {
+    check("sound_much_longer", &info(Some(video(1280, 720, rational(25, 1), 60.0, 4.0)), Some(stereo(90.0))));
+}
+
+#[test]
 fn tiny_160x120() {
     check("tiny_160x120", &info(Some(video(160, 120, rational(15, 1), 3.0, 3.0)), Some(stereo(3.0))));
 }
