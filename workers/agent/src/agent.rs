@@ -5,7 +5,7 @@
 
 use crate::{
     attempt::{Workshop, work},
-    control::{ControlPlane, Depot},
+    control::{ControlPlane, ControlUnavailable, Depot},
     machine::Slots,
     scratch,
 };
@@ -28,9 +28,10 @@ const CLAIM_LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// From "now" to the end: a kill takes milliseconds, a last report a little more.
 const NOW_GRACE: Duration = Duration::from_secs(5);
 
-/// What a slot for heavy work takes. The control plane decides which comes first.
-const HEAVY_KINDS: &[TaskKind] = &[TaskKind::Encode, TaskKind::Probe, TaskKind::Audio, TaskKind::Stills];
-const LIGHT_KINDS: &[TaskKind] = &[TaskKind::Probe, TaskKind::Audio, TaskKind::Stills];
+/// What a slot asks for, one after the other until there is something. A slot for heavy work looks for an encode
+/// first: that is the longest of all, and the light slot can do the rest beside it.
+const HEAVY_KINDS: &[&[TaskKind]] = &[&[TaskKind::Encode], LIGHT_KINDS[0]];
+const LIGHT_KINDS: &[&[TaskKind]] = &[&[TaskKind::Probe, TaskKind::Audio, TaskKind::Stills]];
 
 #[derive(Clone, Debug)]
 pub struct AgentConfig {
@@ -142,12 +143,16 @@ async fn slot<C: ControlPlane, D: Depot>(
 ) {
     let config = &shop.config;
     let threads = if is_heavy { config.slots.threads } else { 1 };
-    let offer = Offer {
-        worker: config.worker,
-        kinds: if is_heavy { HEAVY_KINDS } else { LIGHT_KINDS }.to_vec(),
-        cpu_millicores: threads.saturating_mul(1000),
-        memory_bytes: config.memory_bytes / (config.slots.heavy + config.slots.light).max(1) as u64,
-    };
+    let wanted = if is_heavy { HEAVY_KINDS } else { LIGHT_KINDS };
+    let offers: Vec<Offer> = wanted
+        .iter()
+        .map(|kinds| Offer {
+            worker: config.worker,
+            kinds: kinds.to_vec(),
+            cpu_millicores: threads.saturating_mul(1000),
+            memory_bytes: config.memory_bytes / (config.slots.heavy + config.slots.light).max(1) as u64,
+        })
+        .collect();
     let mut pause = CLAIM_PAUSE;
     loop {
         if *stage.borrow() > Stage::Working {
@@ -158,7 +163,7 @@ async fn slot<C: ControlPlane, D: Depot>(
         let claimed = tokio::select! {
             biased;
             _ = stage.wait_for(|stage| *stage == Stage::Now) => return,
-            claimed = shop.control.claim(&offer) => claimed,
+            claimed = first_granted(&*shop.control, &offers) => claimed,
         };
         match claimed {
             Ok(Some(grant)) => {
@@ -182,6 +187,18 @@ async fn slot<C: ControlPlane, D: Depot>(
             }
         }
     }
+}
+
+async fn first_granted<C: ControlPlane>(
+    control: &C,
+    offers: &[Offer],
+) -> Result<Option<Grant>, ControlUnavailable> {
+    for offer in offers {
+        if let Some(grant) = control.claim(offer).await? {
+            return Ok(Some(grant));
+        }
+    }
+    Ok(None)
 }
 
 /// In a task of its own, so that a panic in it ends the attempt and not the slot. Aborted with the slot.
