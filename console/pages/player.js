@@ -10,7 +10,8 @@ const MAX_RESCUES = 3;
 
 function clock(seconds) {
   if (!Number.isFinite(seconds)) return "0:00";
-  const whole = Math.floor(seconds);
+  // Durations are sums of rounded segments: 19.999999 s is 20 s.
+  const whole = Math.floor(seconds + 0.01);
   const two = (number) => String(number).padStart(2, "0");
   const hours = Math.floor(whole / 3600);
   const minutes = Math.floor(whole / 60) % 60;

@@ -19,7 +19,7 @@ use axum::{
         sse::{Event, KeepAlive},
     },
 };
-use futures::{Stream, stream};
+use futures::{Stream, StreamExt, stream};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use reelyard_catalog::EventRow;
 use reelyard_model::{AssetId, TenantId};
@@ -157,10 +157,12 @@ struct Follower {
 }
 
 fn into_stream(follower: Follower) -> impl Stream<Item = Result<Event, Infallible>> {
-    stream::unfold(follower, |mut follower| async move {
+    // Sent at once, so that a client sees that it is connected although nothing happens.
+    let hello = stream::iter([Ok(Event::default().retry(RECONNECT_AFTER).comment("connected"))]);
+    hello.chain(stream::unfold(follower, |mut follower| async move {
         let row = follower.next().await?;
         Some((Ok(to_event(&row)), follower))
-    })
+    }))
 }
 
 impl Follower {
@@ -215,7 +217,7 @@ impl Follower {
 
 fn to_event(row: &EventRow) -> Event {
     let view = EventView::from(row);
-    let mut event = Event::default().event(&view.kind).retry(RECONNECT_AFTER);
+    let mut event = Event::default().event(&view.kind);
     if let Some(number) = view.id {
         event = event.id(number.to_string());
     }

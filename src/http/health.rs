@@ -12,6 +12,8 @@ use axum::{
 };
 use http::header;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use reelyard_catalog::Counts;
+use reelyard_model::{AssetState, TaskState, UploadState, work::TaskKind};
 use serde_json::json;
 use std::{
     sync::{Arc, OnceLock},
@@ -134,16 +136,7 @@ pub(super) async fn metrics_text(State(app): State<Arc<App>>, _caller: Caller) -
     let handle = recorder()
         .ok_or_else(|| Problem::internal("another metrics recorder was installed before this server's"))?;
     let counts = app.catalog.counts().await?;
-    for count in &counts.uploads {
-        metrics::gauge!("reelyard_uploads", "state" => count.state.as_str()).set(count.count as f64);
-    }
-    for count in &counts.assets {
-        metrics::gauge!("reelyard_assets", "state" => count.state.as_str()).set(count.count as f64);
-    }
-    for count in &counts.tasks {
-        metrics::gauge!("reelyard_jobs", "kind" => count.kind.as_str(), "state" => count.state.as_str())
-            .set(count.count as f64);
-    }
+    set_state_gauges(&counts);
     let oldest_seconds =
         counts.oldest_ready_ms.map_or(0.0, |since| (super::links::now_ms() - since).max(0) as f64 / 1000.0);
     metrics::gauge!("reelyard_oldest_ready_job_age_seconds").set(oldest_seconds);
@@ -151,4 +144,23 @@ pub(super) async fn metrics_text(State(app): State<Arc<App>>, _caller: Caller) -
     handle.run_upkeep();
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], handle.render())
         .into_response())
+}
+
+/// Every state has its gauge: one that nothing is in any more must fall to 0, not keep its last number.
+fn set_state_gauges(counts: &Counts) {
+    for state in UploadState::ALL {
+        let count = counts.uploads.iter().find(|count| count.state == *state).map_or(0, |count| count.count);
+        metrics::gauge!("reelyard_uploads", "state" => state.as_str()).set(count as f64);
+    }
+    for state in AssetState::ALL {
+        let count = counts.assets.iter().find(|count| count.state == *state).map_or(0, |count| count.count);
+        metrics::gauge!("reelyard_assets", "state" => state.as_str()).set(count as f64);
+    }
+    for kind in TaskKind::ALL {
+        for state in TaskState::ALL {
+            let found = counts.tasks.iter().find(|count| count.kind == kind && count.state == *state);
+            metrics::gauge!("reelyard_jobs", "kind" => kind.as_str(), "state" => state.as_str())
+                .set(found.map_or(0, |count| count.count) as f64);
+        }
+    }
 }
