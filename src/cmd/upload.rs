@@ -119,7 +119,7 @@ async fn upload(args: &Args) -> anyhow::Result<ExitCode> {
         );
     }
     let mut result = json!({
-        "asset": asset, "upload": sent.address, "byte_len": identity.byte_len, "sha256": digest,
+        "asset": asset, "upload": sent.address, "status": server.address(&format!("v1/assets/{asset}"))?.as_str(), "byte_len": identity.byte_len, "sha256": digest,
         "seconds": seconds(began), "state": null, "playback": null, "failure": null,
     });
     let mut code = ExitCode::SUCCESS;
@@ -149,10 +149,7 @@ fn report(args: &Args, result: &Value) {
     let text = |pointer: &str| result.pointer(pointer).and_then(Value::as_str);
     println!("uploaded  asset {}", text("/asset").unwrap_or_default());
     if !args.wait {
-        println!(
-            "          {} follows it until it plays",
-            "reelyard upload --wait, or /v1/assets/{id} of the server,"
-        );
+        println!("status    {}", text("/status").unwrap_or_default());
         return;
     }
     match text("/state") {

@@ -1,5 +1,6 @@
 //! From the socket to the store: gathers what arrives into batches, never more than two of them in memory.
 
+use crate::http::problem::Problem;
 use axum::body::{Body, BodyDataStream};
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -143,14 +144,15 @@ async fn next(stream: &mut BodyDataStream, stop: Stop<'_>, due: Instant) -> Next
 }
 
 /// Reads a little of a body that nobody wants, so that the refusal reaches its sender.
-pub(super) async fn discard(body: Body) {
+pub(super) async fn refuse(body: Body, problem: Problem) -> Problem {
     let mut stream = body.into_data_stream();
     let due = Instant::now() + DISCARD_LIMIT;
     let mut discarded = 0;
     while discarded < DISCARDED_BYTES {
         match timeout_at(due, stream.next()).await {
             Ok(Some(Ok(bytes))) => discarded += bytes.len(),
-            _ => return,
+            _ => break,
         }
     }
+    problem
 }

@@ -21,10 +21,7 @@ pub(super) async fn create(asked: Asked) -> Result<Response, Problem> {
     let Asked { app, caller, holders, headers, body } = asked;
     let creation = match tus::Creation::read(&HeaderFields(&headers), app.max_upload_bytes) {
         Ok(creation) => creation,
-        Err(error) => {
-            body::discard(body).await;
-            return Err(answer::refusal(error));
-        }
+        Err(error) => return Err(body::refuse(body, answer::refusal(error)).await),
     };
     let announcement = Announcement {
         tenant: caller.tenant,
@@ -35,7 +32,10 @@ pub(super) async fn create(asked: Asked) -> Result<Response, Problem> {
         preset: creation.metadata.text("preset").map(str::to_owned),
         traceparent: Some(trace::current_traceparent()),
     };
-    let row = flow::receive::create(&app, announcement).await.map_err(receive::flow_problem)?;
+    let row = match flow::receive::create(&app, announcement).await {
+        Ok(row) => row,
+        Err(error) => return Err(body::refuse(body, receive::flow_problem(error)).await),
+    };
     let mut progress = Progress { offset: 0, asset: None };
     if let Some(chunk) = creation.first_chunk {
         let received = receive::receive(app.clone(), holders, row.id, chunk, body).await;

@@ -100,9 +100,14 @@ fn effective_method(request: &Request) -> Result<Method, Problem> {
 /// Version first, as the protocol wants it, then who asks.
 async fn asked(app: Arc<App>, holders: Holders, request: Request) -> Result<Asked, Problem> {
     let (parts, body) = request.into_parts();
-    tus::check_version(&HeaderFields(&parts.headers)).map_err(answer::refusal)?;
-    let caller = Caller::of_headers(&app, &parts.headers).await?;
-    Ok(Asked { app, caller, holders, headers: parts.headers, body })
+    let checked = async {
+        tus::check_version(&HeaderFields(&parts.headers)).map_err(answer::refusal)?;
+        Caller::of_headers(&app, &parts.headers).await
+    };
+    match checked.await {
+        Ok(caller) => Ok(Asked { app, caller, holders, headers: parts.headers, body }),
+        Err(problem) => Err(body::refuse(body, problem).await),
+    }
 }
 
 fn upload_id(text: &str) -> Result<UploadId, Problem> {

@@ -19,7 +19,7 @@ use reelyard_catalog::{CatalogError, UploadRow};
 use reelyard_model::{AssetId, UploadId, UploadState};
 use reelyard_storage::Receiving;
 use reelyard_upload::{
-    ChunkRequest, Refusal, Transfer,
+    BodyEnd, ChunkRequest, Refusal, Transfer,
     tus::{self, TusError},
 };
 use std::sync::Arc;
@@ -49,12 +49,11 @@ pub(super) async fn append(asked: Asked, id: UploadId) -> Result<Response, Probl
     let Asked { app, caller, holders, headers, body } = asked;
     let append = match tus::Append::read(&HeaderFields(&headers)) {
         Ok(append) => append,
-        Err(error) => {
-            body::discard(body).await;
-            return Err(answer::refusal(error));
-        }
+        Err(error) => return Err(body::refuse(body, answer::refusal(error)).await),
     };
-    resource::owned(&app, caller, id).await?;
+    if let Err(problem) = resource::owned(&app, caller, id).await {
+        return Err(body::refuse(body, problem).await);
+    }
     let progress = receive(app, holders, id, append.chunk, body).await?;
     let mut answer_headers = HeaderMap::new();
     progress.put(&mut answer_headers);
@@ -72,74 +71,80 @@ pub(super) async fn receive(
 ) -> Result<Progress, Problem> {
     let task = async move {
         let hold = holders.take_over(id).await?;
-        receive_held(&app, &hold, id, &chunk, body).await
+        match begin(&app, id, &chunk).await {
+            Ok(Begun::Repeat(progress)) => Ok(progress),
+            Ok(Begun::Receiving { row, receiving }) => fill(&app, &hold, &row, receiving, &chunk, body).await,
+            Err(problem) => Err(body::refuse(body, problem).await),
+        }
     };
     tokio::spawn(task.in_current_span()).await.map_err(Problem::internal)?
 }
 
-async fn receive_held(
-    app: &App,
-    hold: &Hold,
-    id: UploadId,
-    chunk: &ChunkRequest,
-    body: Body,
-) -> Result<Progress, Problem> {
+enum Begun {
+    /// There is nothing left to receive.
+    Repeat(Progress),
+    Receiving {
+        row: Box<UploadRow>,
+        receiving: Box<Receiving>,
+    },
+}
+
+async fn begin(app: &App, id: UploadId, chunk: &ChunkRequest) -> Result<Begun, Problem> {
     // Again, because the holder before us may have finished or ended it.
     let row = resource::live(app, id).await?;
     if let Some(asset) = row.asset {
-        return repeat_of_last(&row, asset, chunk);
+        return repeat_of_last(&row, asset, chunk).map(Begun::Repeat);
     }
-    let file = app.store.open_upload(id).await.map_err(answer::store_problem)?;
+    let file = resource::open(app, &row).await?;
     if file.transfer().is_whole() {
         let transfer = file.transfer().clone();
         transfer.begin_chunk(chunk).map_err(|refused| answer::refusal(refused.into()))?;
         let asset = finish(app, id, &transfer).await?;
-        return Ok(Progress { offset: transfer.offset(), asset: Some(asset) });
+        return Ok(Begun::Repeat(Progress { offset: transfer.offset(), asset: Some(asset) }));
     }
-    let mut receiving = match Receiving::begin(file, chunk) {
-        Ok(receiving) => receiving,
-        Err(error) => {
-            body::discard(body).await;
-            return Err(answer::receive_problem(error));
-        }
-    };
+    let receiving = Receiving::begin(file, chunk).map_err(answer::receive_problem)?;
+    Ok(Begun::Receiving { row: Box::new(row), receiving: Box::new(receiving) })
+}
+
+/// Feeds the body in, makes it durable, and makes the asset when that was the last of it.
+async fn fill(
+    app: &App,
+    hold: &Hold,
+    row: &UploadRow,
+    mut receiving: Box<Receiving>,
+    chunk: &ChunkRequest,
+    body: Body,
+) -> Result<Progress, Problem> {
     let stop = Stop { taken_over: hold.stop(), shutdown: &app.shutdown };
     let ended = body::receive(body, chunk.body_len, &mut receiving, stop).await;
-    let end = ended.as_ref().map_or(reelyard_upload::BodyEnd::Cut, |ended| ended.as_body_end());
+    let end = ended.as_ref().map_or(BodyEnd::Cut, |ended| ended.as_body_end());
     let (offset, settled) = receiving.end(end).await;
+    metrics::counter!("reelyard_upload_stored_bytes_total").increment(offset.saturating_sub(chunk.offset));
     let ended = ended.map_err(answer::receive_problem)?;
     let transfer = settled.map_err(answer::receive_problem)?;
-    note_progress(app, &row, offset).await;
+    note_progress(app, row, offset).await;
     // What was cut short is counted all the same; whether it is the whole is settled by the request that asks next.
-    match ended {
-        Ended::Complete => {}
+    let short = match ended {
+        Ended::Complete => {
+            let asset = if transfer.is_whole() { Some(finish(app, row.id, &transfer).await?) } else { None };
+            return Ok(Progress { offset, asset });
+        }
         Ended::TakenOver => {
-            return Err(answer::with_offset(
-                Problem::new(
-                    Kind::Locked,
-                    "Another request has taken this upload over; ask it for the offset.",
-                ),
-                offset,
-            ));
+            metrics::counter!("reelyard_upload_hand_overs_total").increment(1);
+            Problem::new(Kind::Locked, "Another request has taken this upload over; ask it for the offset.")
         }
         Ended::Shutdown => {
-            let stopping =
-                Problem::unavailable("The server is stopping. What arrived is kept; go on in a moment.", 2);
-            return Err(answer::with_offset(stopping, offset));
+            Problem::unavailable("The server is stopping. What arrived is kept; go on in a moment.", 2)
         }
         Ended::Disconnected | Ended::Idle => {
-            tracing::debug!(upload = %id, offset, ?ended, "receive: the client went away");
-            return Err(answer::with_offset(
-                Problem::new(
-                    Kind::BadRequest,
-                    "The body ended early. What arrived is kept; go on from the offset.",
-                ),
-                offset,
-            ));
+            tracing::debug!(upload = %row.id, offset, ?ended, "receive: the client went away");
+            Problem::new(
+                Kind::BadRequest,
+                "The body ended early. What arrived is kept; go on from the offset.",
+            )
         }
-    }
-    let asset = if transfer.is_whole() { Some(finish(app, id, &transfer).await?) } else { None };
-    Ok(Progress { offset, asset })
+    };
+    Err(answer::with_offset(short, offset))
 }
 
 /// The upload is finished; its last answer may have been lost.

@@ -16,6 +16,7 @@ use axum::response::Response;
 use http::{HeaderMap, StatusCode};
 use reelyard_catalog::UploadRow;
 use reelyard_model::{UploadId, UploadState};
+use reelyard_storage::UploadFile;
 use reelyard_upload::tus;
 
 /// The upload, if the caller owns it: another tenant's is as unknown as one that never was.
@@ -37,6 +38,18 @@ pub(super) async fn live(app: &App, id: UploadId) -> Result<UploadRow, Problem> 
     }
 }
 
+/// What is durable of it. A row without a file is what a crash in the middle of a creation leaves: nobody was told of
+/// that upload, so it is as good as gone.
+pub(super) async fn open(app: &App, row: &UploadRow) -> Result<UploadFile, Problem> {
+    app.store.open_upload(row.id).await.map_err(|error| {
+        if error.is_not_found() && row.state == UploadState::Created {
+            Problem::new(Kind::Gone, "This upload was never begun; make a new one.")
+        } else {
+            answer::store_problem(error)
+        }
+    })
+}
+
 /// Where the upload stands. Whoever asks wants to go on, so a request that is still sending is stopped first: then
 /// the offset is exact. An upload that is whole but not yet an asset is finished first.
 pub(super) async fn head(asked: Asked, id: UploadId) -> Result<Response, Problem> {
@@ -47,13 +60,21 @@ pub(super) async fn head(asked: Asked, id: UploadId) -> Result<Response, Problem
         (row, length)
     } else {
         let _hold = holders.take_over(id).await?;
-        let file = app.store.open_upload(id).await.map_err(answer::store_problem)?;
-        let transfer = file.transfer().clone();
+        // Again, because the holder before us may have finished or ended it.
+        let row = live(&app, id).await?;
+        if row.asset.is_some() {
+            return Ok(standing(&row, row.byte_len.unwrap_or(row.byte_offset)));
+        }
+        let transfer = open(&app, &row).await?.transfer().clone();
         if transfer.is_whole() {
             receive::finish(&app, id, &transfer).await?;
         }
         (live(&app, id).await?, transfer.offset())
     };
+    Ok(standing(&row, offset))
+}
+
+fn standing(row: &UploadRow, offset: u64) -> Response {
     let mut headers = HeaderMap::new();
     Progress { offset, asset: row.asset }.put(&mut headers);
     if let Some(length) = row.byte_len {
@@ -66,7 +87,7 @@ pub(super) async fn head(asked: Asked, id: UploadId) -> Result<Response, Problem
         answer::put_digest(&mut headers, sha256);
     }
     answer::put(&mut headers, "cache-control", "no-store");
-    Ok(empty(StatusCode::OK, headers))
+    empty(StatusCode::OK, headers)
 }
 
 /// The owner gives it up (termination). The asset of a finished upload stays.

@@ -40,35 +40,4 @@ impl TusError {
             | Self::UnsupportedChecksum { .. } => 400,
         }
     }
-
-    /// A stable name for programs: the last part of the problem type.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::UnsupportedVersion { .. } => "tus-version-unsupported",
-            Self::MissingHeader { .. } => "header-missing",
-            Self::BadHeader { .. } => "header-malformed",
-            Self::UnsupportedExtension { .. } => "tus-extension-unsupported",
-            Self::WrongBodyType { .. } => "upload-body-type",
-            Self::TooLarge { .. } => "upload-too-large",
-            Self::UnsupportedChecksum { .. } => "checksum-algorithm-unsupported",
-            Self::Refused(Refusal::OffsetMismatch { .. }) => "upload-offset-mismatch",
-            Self::Refused(Refusal::BeyondLength { .. }) => "upload-beyond-length",
-            Self::Refused(Refusal::ChecksumMismatch { .. }) => "upload-checksum-mismatch",
-        }
-    }
-
-    pub fn title(&self) -> &'static str {
-        match self {
-            Self::UnsupportedVersion { .. } => "Unsupported protocol version",
-            Self::MissingHeader { .. } => "Missing header",
-            Self::BadHeader { .. } => "Malformed header",
-            Self::UnsupportedExtension { .. } => "Unsupported protocol extension",
-            Self::WrongBodyType { .. } => "Wrong body type",
-            Self::TooLarge { .. } => "Upload too large",
-            Self::UnsupportedChecksum { .. } => "Unsupported checksum algorithm",
-            Self::Refused(Refusal::OffsetMismatch { .. }) => "Upload offset mismatch",
-            Self::Refused(Refusal::BeyondLength { .. }) => "More bytes than announced",
-            Self::Refused(Refusal::ChecksumMismatch { .. }) => "Checksum mismatch",
-        }
-    }
 }
