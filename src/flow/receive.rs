@@ -10,7 +10,7 @@ use crate::app::App;
 use reelyard_catalog::{FinishUpload, NewUpload, UploadRow};
 use reelyard_model::{AssetId, TaskId, TenantId, UploadId, UploadState};
 use reelyard_storage::LocalStore;
-use reelyard_upload::Transfer;
+use reelyard_upload::{Transfer, tus::Metadata};
 use uuid::Uuid;
 
 /// An upload that nobody continued for so long is given up.
@@ -84,7 +84,7 @@ pub(crate) async fn finish(app: &App, id: UploadId, transfer: &Transfer) -> Resu
             byte_len: transfer.length(),
             sha256: hex::encode(sha256),
             asset,
-            title: title(upload.file_name.as_deref()),
+            title: title_of(&upload),
             source_key: LocalStore::source_key(asset),
             probe_task: TaskId::from_uuid(Uuid::now_v7()),
             probe_priority: PROBE_PRIORITY,
@@ -133,6 +133,20 @@ pub(crate) async fn recover(app: &App) -> Result<usize, FlowError> {
 /// The asset that an upload becomes.
 pub(crate) fn asset_of(upload: UploadId) -> AssetId {
     AssetId::from_uuid(*upload.as_uuid())
+}
+
+/// The title that the client gave, else one made of the file's name.
+fn title_of(upload: &UploadRow) -> String {
+    let metadata = Metadata::parse(&upload.metadata).unwrap_or_default();
+    let given: String = metadata
+        .text("title")
+        .unwrap_or_default()
+        .chars()
+        .filter(|letter| !letter.is_control())
+        .take(MAX_TITLE_CHARS)
+        .collect();
+    let given = given.trim();
+    if given.is_empty() { title(upload.file_name.as_deref()) } else { given.to_owned() }
 }
 
 /// `holiday_2024.final.mov` -> `holiday_2024.final`.
