@@ -170,8 +170,8 @@ impl Found {
     /// No picture, and less than a fiftieth of the sound that the file announces.
     fn is_a_scrap_of_sound(&self, input: &Input) -> bool {
         let longest_us = self.audio.iter().map(|track| track.duration_us).max().unwrap_or(0);
-        self.video.is_empty()
-            && input.declared_duration_us().is_some_and(|declared| longest_us < declared / 50)
+        let only_sound = self.video.is_empty() && !self.audio.is_empty();
+        only_sound && input.declared_duration_us().is_some_and(|declared| longest_us < declared / 50)
     }
 
     fn warn_of_refusals(&mut self, scan: &Scan) {
