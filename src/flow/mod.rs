@@ -11,6 +11,9 @@ pub(crate) mod publish;
 pub(crate) mod receive;
 pub(crate) mod sweep;
 
+#[cfg(test)]
+mod tests;
+
 use reelyard_catalog::CatalogError;
 use reelyard_model::AssetId;
 use reelyard_storage::StoreError;

@@ -1,5 +1,7 @@
 //! Assets: what becomes of them when their tasks end well, badly, or by order; and the publication.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod support;
 
 use reelyard_catalog::{

@@ -1,5 +1,7 @@
 //! `kill -9` of the writing process: what was reported as done is there, and the file is sound.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod support;
 
 use reelyard_catalog::Catalog;

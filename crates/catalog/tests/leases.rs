@@ -1,5 +1,7 @@
 //! Leases: claimed by one at a time, fenced by the attempt, lost, given back, tried again, given up.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod support;
 
 use reelyard_catalog::{CompletedTask, HeartbeatAnswer, Settled};

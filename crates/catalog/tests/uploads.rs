@@ -1,5 +1,7 @@
 //! Uploads: from the announcement to the asset, or to nothing; each step twice.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod support;
 
 use reelyard_catalog::CatalogError;

@@ -3,6 +3,8 @@
 //! The table is the specification to review: a change of a machine shows there as a changed line. To write it anew:
 //! `REELYARD_WRITE_GOLDENS=1 cargo test -p reelyard-model --test state_machines`.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use reelyard_model::{
     asset_state::{self, AssetEvent, AssetState},
     publication_state::{self, PublicationEvent, PublicationState},

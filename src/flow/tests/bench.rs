@@ -1,0 +1,179 @@
+//! A server without HTTP and without workers, in a directory of its own.
+
+use super::child::FakeChild;
+use crate::{
+    app::App,
+    flow::{
+        self,
+        dispatch::{InProcess, LocalDepot},
+        receive::Announcement,
+    },
+};
+use bytes::Bytes;
+use reelyard_agent::control::ControlPlane;
+use reelyard_catalog::Catalog;
+use reelyard_model::{
+    AssetId, TaskState, TenantId, UploadId, WorkerId,
+    work::{Grant, Offer, TaskKind},
+};
+use reelyard_sign::Keyring;
+use reelyard_storage::{LocalStore, Receiving};
+use reelyard_upload::{BodyEnd, ChunkRequest, Transfer};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use tempfile::TempDir;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+pub(super) const SOURCE: &[u8] = b"a video, as far as anybody here looks at it";
+
+pub(super) struct Bench {
+    pub(super) app: Arc<App>,
+    pub(super) control: InProcess,
+    pub(super) depot: LocalDepot,
+    pub(super) worker: WorkerId,
+    pub(super) child: FakeChild,
+    directory: TempDir,
+}
+
+impl Bench {
+    pub(super) async fn new() -> Self {
+        Self::over(tempfile::tempdir().unwrap()).await
+    }
+
+    /// The process is gone, its directory stays; the next one starts as `serve` does.
+    pub(super) async fn restarted(self) -> Self {
+        self.app.catalog.close().await;
+        let child = self.child.clone();
+        let mut bench = Self::over(self.directory).await;
+        bench.child = child;
+        flow::receive::recover(&bench.app).await.unwrap();
+        bench
+    }
+
+    async fn over(directory: TempDir) -> Self {
+        let catalog = Catalog::open(&directory.path().join("catalog.sqlite")).await.unwrap();
+        let control_worker = WorkerId::from_uuid(Uuid::now_v7());
+        let worker = WorkerId::from_uuid(Uuid::now_v7());
+        let app = Arc::new(App {
+            catalog,
+            store: LocalStore::open(directory.path()).await.unwrap(),
+            keyring: Keyring::new([7; 32]),
+            presets: reelyard_planner::Presets::built_in().unwrap(),
+            data_dir: directory.path().to_owned(),
+            insecure_open: true,
+            public_url: None,
+            max_upload_bytes: 1 << 20,
+            media_program: PathBuf::from("no such program"),
+            control_worker,
+            ticket: Notify::new(),
+            publish_ticket: Notify::new(),
+            swept_ticket: Notify::new(),
+            shutdown: CancellationToken::new(),
+        });
+        flow::sweep::at_start(&app).await.unwrap();
+        for id in [control_worker, worker] {
+            app.catalog.add_worker(id, "test", true, app.now_ms()).await.unwrap();
+        }
+        Self {
+            control: InProcess { app: app.clone() },
+            depot: LocalDepot { app: app.clone() },
+            app,
+            worker,
+            child: FakeChild::default(),
+            directory,
+        }
+    }
+
+    /// Announced and all bytes acknowledged, but not finished.
+    pub(super) async fn upload_bytes(&self, bytes: &'static [u8]) -> (UploadId, Transfer) {
+        let announcement = Announcement {
+            tenant: TenantId::DEFAULT,
+            byte_len: bytes.len() as u64,
+            file_name: Some("cat.mp4".into()),
+            metadata: String::new(),
+            preset: None,
+            traceparent: None,
+        };
+        let upload = flow::receive::create(&self.app, announcement).await.unwrap();
+        let file = self.app.store.open_upload(upload.id).await.unwrap();
+        let request = ChunkRequest { offset: 0, body_len: Some(bytes.len() as u64), checksum: None };
+        let mut receiving = Receiving::begin(file, &request).unwrap();
+        receiving.write(vec![Bytes::from_static(bytes)]).await.unwrap();
+        let (offset, transfer) = receiving.end(BodyEnd::Complete).await;
+        assert_eq!(offset, bytes.len() as u64);
+        (upload.id, transfer.unwrap())
+    }
+
+    pub(super) async fn asset(&self) -> AssetId {
+        let (upload, transfer) = self.upload_bytes(SOURCE).await;
+        flow::receive::finish(&self.app, upload, &transfer).await.unwrap()
+    }
+
+    pub(super) fn offer(&self) -> Offer {
+        Offer {
+            worker: self.worker,
+            kinds: TaskKind::ALL.to_vec(),
+            cpu_millicores: 1_000,
+            memory_bytes: 1 << 30,
+        }
+    }
+
+    /// The next grant; waits for no back-off: whoever waits for one is told to go on.
+    pub(super) async fn grant(&self, asset: AssetId) -> Option<Grant> {
+        self.end_back_offs(asset).await;
+        self.control.claim(&self.offer()).await.unwrap()
+    }
+
+    pub(super) async fn end_back_offs(&self, asset: AssetId) {
+        for task in self.app.catalog.tasks_of_asset(asset).await.unwrap() {
+            if task.state == TaskState::RetryWait {
+                self.app.catalog.end_back_offs(task.not_before_ms).await.unwrap();
+            }
+        }
+    }
+
+    /// The files below this folder of the data directory, with their lengths.
+    pub(super) fn files(&self, top: &str) -> Vec<(String, u64)> {
+        let root = self.directory.path();
+        walkdir::WalkDir::new(root.join(top))
+            .into_iter()
+            .map(|entry| entry.unwrap())
+            .filter(|entry| entry.file_type().is_file())
+            .map(|entry| {
+                let name = entry.path().strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+                (name, entry.metadata().unwrap().len())
+            })
+            .collect()
+    }
+
+    /// What the world looks like, without ids and numbers of attempts.
+    pub(super) async fn end_state(&self, asset: AssetId) -> String {
+        let row = self.app.catalog.asset(asset).await.unwrap().unwrap();
+        let mut tasks = BTreeMap::new();
+        for task in self.app.catalog.tasks_of_asset(asset).await.unwrap() {
+            tasks.insert((task.kind, task.ordinal), (task.state, task.failure));
+        }
+        let publication = self.app.catalog.publication(asset).await.unwrap().unwrap();
+        let mut files = Vec::new();
+        for top in ["renditions", "publications", "sources", "uploads"] {
+            for (name, byte_len) in self.files(top) {
+                // The attempt that won is another when one was lost.
+                let name: Vec<&str> = name.split('/').filter(|part| !is_id_or_attempt(part)).collect();
+                files.push(format!("{} {byte_len}", name.join("/")));
+            }
+        }
+        files.sort();
+        let ready = self.app.catalog.events_of_asset(asset, 500).await.unwrap();
+        let ready = ready.iter().filter(|event| event.kind == "asset.ready").count();
+        format!(
+            "{:?} {:?} {:?}\n{tasks:#?}\n{:?} ready events: {ready}\n{files:#?}",
+            row.state, row.failure, row.warnings, publication.state
+        )
+    }
+}
+
+fn is_id_or_attempt(part: &&str) -> bool {
+    let attempt = part.strip_prefix('a').is_some_and(|number| number.parse::<u32>().is_ok());
+    attempt || Uuid::parse_str(part.trim_end_matches(".journal")).is_ok()
+}
