@@ -9,6 +9,7 @@ use reelyard_sandbox::{
     Devices, confine,
     supervise::{ChildCommand, Watch},
 };
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use std::{
     fs::File,
     io::{Read, Write},
@@ -40,14 +41,36 @@ fn main() {
         },
         _ => {}
     }
-    let confined =
-        matches!(how, "walls" | "long-file" | "much-memory" | "spin" | "threads" | "abort-confined");
-    let sandbox = if confined { confine(&request.limits, Path::new("."), Devices::None) } else { Vec::new() };
+    match how {
+        "kernel-without-landlock" => answer(&[libc::SYS_landlock_create_ruleset], libc::ENOSYS),
+        "landlock-switched-off" => answer(&[libc::SYS_landlock_create_ruleset], libc::EOPNOTSUPP),
+        // As in a container whose own filter is narrow.
+        "nothing-to-be-had" => answer(
+            &[libc::SYS_landlock_create_ruleset, libc::SYS_seccomp, libc::SYS_close_range, libc::SYS_capset],
+            libc::EPERM,
+        ),
+        _ => {}
+    }
+    let devices = if how == "walls-with-devices" { Devices::Nvidia } else { Devices::None };
+    let poor = matches!(how, "kernel-without-landlock" | "landlock-switched-off" | "nothing-to-be-had");
+    let confined = poor
+        || matches!(
+            how,
+            "walls"
+                | "walls-with-devices"
+                | "long-file"
+                | "much-memory"
+                | "spin"
+                | "threads"
+                | "abort-confined"
+        );
+    let sandbox = if confined { confine(&request.limits, Path::new("."), devices) } else { Vec::new() };
     say(&Message::Hello { protocol: PROTOCOL, ffmpeg: "none".to_owned(), sandbox });
     match how {
         "good" => good(),
+        _ if poor => say(&Message::Done),
         "hang" => hang(),
-        "walls" => try_the_walls(),
+        "walls" | "walls-with-devices" => try_the_walls(),
         "threads" => threads(),
         "signal" => raise(arguments[1].parse().unwrap()),
         "exit" => std::process::exit(arguments[1].parse().unwrap()),
@@ -110,6 +133,15 @@ fn main() {
         }
         other => panic!("no such behaviour: {other:?}"),
     }
+}
+
+/// Makes the kernel answer some calls with an error, as poorer kernels and containers do.
+fn answer(calls: &[libc::c_long], error: i32) {
+    let rules = calls.iter().map(|call| (*call, Vec::new())).collect();
+    let refuse = SeccompAction::Errno(error as u32);
+    let architecture = std::env::consts::ARCH.try_into().unwrap();
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, architecture).unwrap();
+    seccompiler::apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
 }
 
 /// A supervisor for the test to kill: prints the number of a child that would never end.
@@ -259,7 +291,7 @@ fn try_the_walls() {
         }),
     );
     let more = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
-    report("raise a limit", call(|| unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const more).into() }));
+    report("raise a limit", call(|| unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const more).into() }));
     say(&Message::Done);
 }
 

@@ -16,8 +16,20 @@ pub(super) fn close_inherited_descriptors() -> Result<String, String> {
     let first = SOURCE_DESCRIPTOR as libc::c_uint + 1;
     // SAFETY: close_range reads two integers and a flag. Nothing in this process owns a descriptor above 3 yet:
     // `confine` is the first thing that the child does.
-    let outcome = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };
-    succeeded(outcome)
+    if unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) } == 0 {
+        return Ok(String::new());
+    }
+    // Linux before 5.9, or a container whose filter is from that time.
+    let listed =
+        std::fs::read_dir("/proc/self/fd").map_err(|error| format!("they cannot be listed: {error}"))?;
+    let open: Vec<i32> =
+        listed.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for descriptor in open.into_iter().filter(|descriptor| *descriptor > SOURCE_DESCRIPTOR) {
+        // SAFETY: as above. The listing's own descriptor is closed already; closing it again is an error that nobody
+        // minds.
+        unsafe { libc::close(descriptor) };
+    }
+    Ok(String::new())
 }
 
 pub(super) fn set_resource_limits(limits: &Limits, devices: Devices) -> Result<String, String> {
