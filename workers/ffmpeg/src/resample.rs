@@ -34,6 +34,24 @@ impl Resampler {
         Ok(output)
     }
 
+    /// Samples of the output's rate that went in and have not come out.
+    pub fn held_back(&self) -> u32 {
+        let Some((context, _)) = self.context else { return 0 };
+        // SAFETY: owned context.
+        let samples = unsafe { sys::swr_get_delay(context.as_ptr(), i64::from(self.sample_rate)) };
+        u32::try_from(samples).unwrap_or(0)
+    }
+
+    /// Makes so many samples more (or fewer, below zero) out of the next `distance` than would come by themselves: sound
+    /// is stretched, without a seam, to follow a clock.
+    pub fn stretch(&mut self, samples: i32, distance: u32) -> Result<()> {
+        let Some((context, _)) = self.context else { return Ok(()) };
+        let distance = distance.min(i32::MAX as u32) as i32;
+        // SAFETY: owned, started context.
+        let code = unsafe { sys::swr_set_compensation(context.as_ptr(), samples, distance) };
+        check("stretch sound", code).map(drop)
+    }
+
     /// What was held back.
     pub fn drain(&mut self) -> Result<Option<Frame>> {
         if self.context.is_none() {

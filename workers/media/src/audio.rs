@@ -21,6 +21,8 @@ use track::TrackWriter;
 const MAX_READ_ERRORS_IN_A_ROW: u32 = 32;
 /// A decoder gives a handful of frames for a packet; this stops one that fails without end.
 const MAX_ERRORS_PER_PACKET: u32 = 16;
+/// Silence written between two reports of progress: some tens of seconds, a fraction of a second of work.
+const SILENCE_BLOCK_SAMPLES: u64 = 1 << 20;
 /// Frames that lie beyond the plan's end, in a row, after which nothing more is expected before it.
 const MAX_FRAMES_BEYOND_END: u32 = 200;
 
@@ -97,21 +99,9 @@ struct AudioJob<'a> {
 
 /// Frames that follow each other closely enough to be resampled as one signal.
 struct Run {
-    /// Output position of its first sample.
-    start: i64,
-    /// Samples that went in, at the rate that they had.
-    samples_in: u64,
+    /// Output position of the next sample that comes out.
+    next_out: i64,
     rate_in: u32,
-    /// Samples that came out so far.
-    samples_out: i64,
-}
-
-impl Run {
-    /// Where the next sample that goes in belongs.
-    fn end(&self, output_rate: u32) -> i64 {
-        let samples = i128::from(self.samples_in) * i128::from(output_rate) / i128::from(self.rate_in.max(1));
-        self.start.saturating_add(i64::try_from(samples).unwrap_or(i64::MAX))
-    }
 }
 
 impl AudioJob<'_> {
@@ -185,26 +175,10 @@ impl AudioJob<'_> {
         }
         self.decoded_frames += 1;
         self.damaged += u64::from(frame.is_damaged());
-        let expected = self.run.as_ref().map(|run| run.end(self.plan.sample_rate));
-        let start = match (self.clock.position(frame.best_effort_pts()), expected) {
-            (Some(position), Some(expected)) => match self.timeline.judge(position, expected) {
-                Jump::None => expected,
-                Jump::Real => position,
-                Jump::Unbelievable => {
-                    self.context.warn("The sound track's clock jumps; the sound was joined there.");
-                    self.clock.shift(expected.saturating_sub(position));
-                    expected
-                }
-            },
-            // The first frame is placed exactly, unless it would mean hours of silence.
-            (Some(position), None) => match self.timeline.judge(position, 0) {
-                Jump::Unbelievable => {
-                    self.clock.shift(position.saturating_neg());
-                    0
-                }
-                Jump::None | Jump::Real => position,
-            },
-            (None, expected) => expected.unwrap_or(0),
+        let expected = self.expected();
+        let start = match self.clock.position(frame.best_effort_pts()) {
+            Some(position) => self.believe(position, expected),
+            None => expected.unwrap_or(0),
         };
         if self.timeline.is_beyond_end(start) {
             self.frames_beyond_end += 1;
@@ -216,15 +190,10 @@ impl AudioJob<'_> {
             self.run.as_ref().is_some_and(|run| run.rate_in == rate_in) && Some(start) == expected;
         if !continues {
             self.end_run()?;
-            self.run = Some(Run { start, samples_in: 0, rate_in, samples_out: 0 });
+            self.run = Some(Run { next_out: start, rate_in });
         }
         match self.convert(frame) {
-            Ok(converted) => {
-                if let Some(run) = &mut self.run {
-                    run.samples_in += u64::from(frame.samples());
-                }
-                converted.iter().try_for_each(|frame| self.place(frame))
-            }
+            Ok(converted) => converted.iter().try_for_each(|frame| self.place(frame)),
             Err(error) if error.is_out_of_memory() => Err(internal(error)),
             Err(error) => {
                 // Its time passes all the same: what follows is placed by its own time.
@@ -233,6 +202,37 @@ impl AudioJob<'_> {
                 self.decoded_frames -= 1;
                 self.run = None;
                 Ok(())
+            }
+        }
+    }
+
+    /// Where the next sample that goes in will come out, while a run goes on.
+    fn expected(&self) -> Option<i64> {
+        let run = self.run.as_ref()?;
+        Some(run.next_out.saturating_add(i64::from(self.resampler.held_back())))
+    }
+
+    /// Where a frame belongs whose timestamp says `position`: there, or where the run goes on. The first frame of all is
+    /// placed exactly, unless it would mean hours of silence.
+    fn believe(&mut self, position: i64, expected: Option<i64>) -> i64 {
+        let reference = expected.unwrap_or(0);
+        match (self.timeline.judge(position, reference), expected) {
+            (Jump::None, None) | (Jump::Drift, None) | (Jump::Real, _) => position,
+            (Jump::None, Some(expected)) => expected,
+            (Jump::Drift, Some(expected)) => {
+                let samples =
+                    position.saturating_sub(expected).clamp(i64::from(i32::MIN), i64::from(i32::MAX));
+                let distance = self.plan.sample_rate.saturating_mul(timeline::CORRECTION_S);
+                if let Err(error) = self.resampler.stretch(samples as i32, distance) {
+                    // Left alone, the drift grows until the next frame is placed by its timestamp.
+                    eprintln!("{error}");
+                }
+                expected
+            }
+            (Jump::Unbelievable, _) => {
+                self.context.warn("The sound track's clock jumps; the sound was joined there.");
+                self.clock.shift(reference.saturating_sub(position));
+                reference
             }
         }
     }
@@ -270,10 +270,21 @@ impl AudioJob<'_> {
     fn place(&mut self, converted: &Frame) -> Result<(), Failure> {
         let Some(run) = &mut self.run else { return Ok(()) };
         let samples = converted.samples();
-        let placement = self.timeline.place(run.start.saturating_add(run.samples_out), samples);
-        run.samples_out += i64::from(samples);
-        self.writer.silence(placement.silence)?;
+        let placement = self.timeline.place(run.next_out, samples);
+        run.next_out = run.next_out.saturating_add(i64::from(samples));
+        self.silence(placement.silence)?;
         self.writer.samples(converted, placement.skip, placement.take)
+    }
+
+    /// Hours of silence take more than a second to encode: the parent hears of it.
+    fn silence(&mut self, mut samples: u64) -> Result<(), Failure> {
+        while samples > 0 {
+            let block = samples.min(SILENCE_BLOCK_SAMPLES);
+            self.writer.silence(block)?;
+            samples -= block;
+            self.report_progress();
+        }
+        Ok(())
     }
 
     fn finish(mut self) -> Result<TrackOutput, Failure> {
@@ -293,7 +304,7 @@ impl AudioJob<'_> {
             }
             self.context.warn("The sound lies outside the time of the pictures: the result is silent.");
         }
-        self.writer.silence(self.timeline.rest())?;
+        self.silence(self.timeline.rest())?;
         self.writer.finish()
     }
 }

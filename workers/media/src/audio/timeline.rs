@@ -8,6 +8,11 @@ use reelyard_model::Rational;
 /// containers round to milliseconds, and recorders jitter by a frame or two. A viewer notices from about 45 ms on
 /// (ITU-R BT.1359).
 const TOLERANCE_MS: i64 = 40;
+/// Beyond this, and within the tolerance, it is drift: the sound is stretched to follow. Above what rounding to
+/// milliseconds and to video ticks explains.
+const DRIFT_MS: i64 = 15;
+/// Over so many seconds: 40 ms in four seconds is one per cent, a sixth of a semitone at worst.
+pub(super) const CORRECTION_S: u32 = 4;
 /// Without pictures that say how long the result is, a longer gap is taken for a broken clock, not for silence.
 const MAX_GAP_S: i64 = 600;
 
@@ -48,6 +53,8 @@ impl Clock {
 pub(super) enum Jump {
     /// Close enough: the sound goes on.
     None,
+    /// The sound goes on, a little faster or slower.
+    Drift,
     /// The sound really is elsewhere.
     Real,
     /// Nobody recorded that.
@@ -81,8 +88,10 @@ impl Timeline {
     pub(super) fn judge(&self, position: i64, expected: i64) -> Jump {
         let rate = i64::from(self.sample_rate);
         let jump = position.saturating_sub(expected);
-        if jump.saturating_abs() <= rate * TOLERANCE_MS / 1000 {
+        if jump.saturating_abs() <= rate * DRIFT_MS / 1000 {
             Jump::None
+        } else if jump.saturating_abs() <= rate * TOLERANCE_MS / 1000 {
+            Jump::Drift
         } else if self.end.is_none() && jump > rate * MAX_GAP_S {
             Jump::Unbelievable
         } else {
@@ -177,7 +186,9 @@ mod tests {
     #[test]
     fn jitter_is_not_a_jump_and_a_broken_clock_is_not_silence() {
         let with_pictures = Timeline::new(48_000, Some(10_000_000_000));
-        assert_eq!(with_pictures.judge(1920, 0), Jump::None);
+        assert_eq!(with_pictures.judge(-720, 0), Jump::None);
+        assert_eq!(with_pictures.judge(-721, 0), Jump::Drift);
+        assert_eq!(with_pictures.judge(1920, 0), Jump::Drift);
         assert_eq!(with_pictures.judge(1921, 0), Jump::Real);
         assert_eq!(with_pictures.judge(0, 1921), Jump::Real);
         assert_eq!(with_pictures.judge(i64::MAX, i64::MIN), Jump::Real);
