@@ -1,6 +1,10 @@
 //! `kill -9` of the server at random moments: every acknowledged byte is there, every upload is finished once.
 
 use super::{server::Server, wire::read_answer};
+use bytes::Bytes;
+use reelyard_model::{AssetId, UploadId};
+use reelyard_storage::{LocalStore, Receiving};
+use reelyard_upload::{BodyEnd, ChunkRequest};
 use sha2::{Digest, Sha256};
 use std::{io::Write as _, time::Duration};
 
@@ -85,4 +89,63 @@ fn kill_during(
     assert!(offset >= acknowledged_now, "{acknowledged_now} bytes were acknowledged, {offset} are left");
     assert!(offset <= acknowledged + sent);
     offset
+}
+
+/// What a crash leaves between "all bytes are durable" and "the asset exists".
+#[derive(Clone, Copy, Debug)]
+enum Left {
+    Whole,
+    Renamed,
+}
+
+#[test]
+fn a_finish_that_a_crash_interrupted_is_taken_up() {
+    for left in [Left::Whole, Left::Renamed] {
+        let mut server = Server::start();
+        let upload = server.create(6);
+        server.patch(&upload, 0, b"abc");
+        server.kill();
+        leave(&server, &upload, left);
+        server.restart();
+        let head = server.tus("HEAD", &upload).send(b"");
+        assert_eq!((head.status, head.number("upload-offset")), (200, 6), "{left:?}");
+        let asset = head.header("reelyard-asset").unwrap_or_else(|| panic!("{left:?}: {head:?}"));
+        assert_eq!(std::fs::read(server.data.join("sources").join(asset)).unwrap(), b"abcdef");
+        assert_eq!(server.patch(&upload, 6, b"").header("reelyard-asset"), Some(asset));
+    }
+}
+
+/// Does by hand what the server would have done before it was killed.
+fn leave(server: &Server, upload: &str, left: Left) {
+    let id: UploadId = upload.rsplit('/').next().unwrap().parse().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let store = LocalStore::open(&server.data).await.unwrap();
+        let request = ChunkRequest { offset: 3, ..ChunkRequest::default() };
+        let mut receiving = Receiving::begin(store.open_upload(id).await.unwrap(), &request).unwrap();
+        receiving.write(vec![Bytes::from_static(b"def")]).await.unwrap();
+        assert!(receiving.end(BodyEnd::Complete).await.1.unwrap().is_whole());
+        if matches!(left, Left::Renamed) {
+            store.finish_upload(id, AssetId::from_uuid(*id.as_uuid())).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn an_upload_never_looks_done_while_it_cannot_be_finished() {
+    let server = Server::start();
+    let upload = server.create(6);
+    let (sources, away) = (server.data.join("sources"), server.data.join("sources.away"));
+    std::fs::rename(&sources, &away).unwrap();
+    std::fs::write(&sources, "in the way").unwrap();
+    let answer = server.patch(&upload, 0, b"abcdef");
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(answer.header("retry-after").is_some());
+    let head = server.tus("HEAD", &upload).send(b"");
+    assert_eq!((head.status, head.header("upload-offset")), (503, None));
+    std::fs::remove_file(&sources).unwrap();
+    std::fs::rename(&away, &sources).unwrap();
+    let answer = server.patch(&upload, 6, b"");
+    assert_eq!(answer.status, 204, "asking again finishes it: {answer:?}");
+    assert!(answer.header("reelyard-asset").is_some());
 }

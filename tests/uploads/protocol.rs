@@ -1,9 +1,13 @@
 //! tus 1.0.0, a test for each demand of its text (tus.io/protocols/resumable-upload).
 
-use super::{server::Server, wire::Request};
+use super::{
+    server::Server,
+    wire::{Request, read_answer},
+};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
+use std::io::{Read as _, Write as _};
 
 fn sha1(bytes: &[u8]) -> String {
     format!("sha1 {}", STANDARD.encode(Sha1::digest(bytes)))
@@ -54,6 +58,19 @@ fn patch_answers_204_with_the_new_offset() {
     assert_eq!(answer.header("tus-resumable"), Some("1.0.0"));
     let answer = server.patch_request(&upload, 4).send_chunked(&[b"ef", b"g"]);
     assert_eq!((answer.status, answer.number("upload-offset")), (204, 7), "a body of untold length");
+}
+
+#[test]
+fn a_client_that_asks_first_is_told_to_continue() {
+    let server = Server::start();
+    let upload = server.create(5);
+    let mut connection = server.patch_request(&upload, 0).with("Expect", "100-continue").begin(Some(5));
+    let mut told = [0; 12];
+    connection.read_exact(&mut told).unwrap();
+    assert_eq!(&told, b"HTTP/1.1 100");
+    connection.read_exact(&mut [0; 13]).unwrap();
+    connection.write_all(b"abcde").unwrap();
+    assert_eq!(read_answer(&mut connection, false).unwrap().status, 204);
 }
 
 #[test]
@@ -250,6 +267,27 @@ fn creation_with_bad_metadata_or_an_unknown_preset_is_400_and_says_why() {
             .send(b"");
         assert_eq!(answer.status, 400);
         assert!(answer.detail().contains(says), "{}", answer.detail());
+    }
+}
+
+#[test]
+fn the_title_and_the_name_of_the_file_reach_the_asset() {
+    let server = Server::start();
+    for (metadata, title) in [
+        ("filename aG9saWRheS5tcDQ=", "holiday"),
+        ("filename aG9saWRheS5tcDQ=,title UsO8Z2VuIDIwMjY=", "R\u{fc}gen 2026"),
+        ("preset d2ViLWgyNjQ=", "Untitled"),
+    ] {
+        let answer = server
+            .tus("POST", "/uploads")
+            .with("Upload-Length", "0")
+            .with("Upload-Metadata", metadata)
+            .send(b"");
+        let address = format!("/v1/assets/{}", answer.header("reelyard-asset").unwrap());
+        let asset =
+            server.bare("GET", &address).with("Authorization", &format!("Bearer {}", server.key)).send(b"");
+        let asset: serde_json::Value = serde_json::from_slice(&asset.body).unwrap();
+        assert_eq!((&asset["title"], &asset["preset"]), (&title.into(), &"web-h264".into()));
     }
 }
 
