@@ -155,6 +155,8 @@ fn push_thumbnails(xml: &mut Xml, thumbnails: &Thumbnails) {
     if sheet_us == 0 {
         return;
     }
+    let last_index = u32::try_from(thumbnails.sheet_byte_lens.len().saturating_sub(1)).unwrap_or(u32::MAX);
+    let last_number = thumbnails.first_number.saturating_add(last_index);
     let largest = thumbnails.sheet_byte_lens.iter().max().copied().unwrap_or(0);
     let bandwidth = (u128::from(largest) * 8 * 1_000_000).div_ceil(u128::from(sheet_us)).max(1);
     xml.open("AdaptationSet", &[("id", "3"), ("contentType", "image"), ("mimeType", "image/jpeg")]);
@@ -165,6 +167,8 @@ fn push_thumbnails(xml: &mut Xml, thumbnails: &Thumbnails) {
             ("duration", &sheet_us.to_string()),
             ("media", "sprite-$Number%03d$.jpg"),
             ("startNumber", &thumbnails.first_number.to_string()),
+            // Sound may go on after the last picture: without an end, players would ask for sheets of that time.
+            ("endNumber", &last_number.to_string()),
         ],
     );
     xml.open(
