@@ -38,7 +38,7 @@ pub(crate) fn run(context: &Context, plan: &StillsPlan) -> Result<StillsOutput, 
     let layout = Layout::of(plan).map_err(|reason| Failure::new(FailureCode::Internal, reason))?;
     let reader = PictureReader::open(context, plan.source_track, context.threads())?;
     let mut walk = Walk::new(context, plan, &layout, reader.time_base)?;
-    let mut finder = Finder::new(reader);
+    let mut finder = Finder::new(context, reader);
     let looks = layout.looks();
     for look in &looks {
         if let Some(picture) = finder.near(&plan_span(plan, look))? {
@@ -47,7 +47,8 @@ pub(crate) fn run(context: &Context, plan: &StillsPlan) -> Result<StillsOutput, 
         if look.tile.is_some() {
             walk.place_tile()?;
         }
-        context.progress(look.until_us, plan.duration_us.max(look.until_us));
+        finder.progress = (look.until_us, plan.duration_us.max(look.until_us));
+        context.progress(finder.progress.0, finder.progress.1);
     }
     if walk.best.is_none()
         && let (Some(picture), Some(last)) = (finder.any()?, looks.last())

@@ -4,7 +4,7 @@
 //! decoded forward from the last one, until a budget is spent; then the keyframe before the span must do. Reads and
 //! seeks through `PictureReader`, which passes over damage.
 
-use crate::pictures::PictureReader;
+use crate::{context::Context, pictures::PictureReader};
 use reelyard_ffmpeg::Frame;
 use reelyard_model::Failure;
 
@@ -28,7 +28,10 @@ impl Span {
     }
 }
 
-pub(super) struct Finder {
+pub(super) struct Finder<'a> {
+    context: &'a Context,
+    /// Done and total, in microseconds, repeated while decoding: a far keyframe takes more than a second.
+    pub(super) progress: (i64, i64),
     reader: PictureReader,
     /// Where forward decoding stands, while it goes on.
     forward_at: Option<i64>,
@@ -42,10 +45,12 @@ pub(super) struct Finder {
     ended: bool,
 }
 
-impl Finder {
-    pub(super) fn new(mut reader: PictureReader) -> Self {
+impl<'a> Finder<'a> {
+    pub(super) fn new(context: &'a Context, mut reader: PictureReader) -> Self {
         reader.skip_disposable_pictures();
         Self {
+            context,
+            progress: (0, 0),
             reader,
             forward_at: None,
             ahead: None,
@@ -137,6 +142,7 @@ impl Finder {
 
     fn decode(&mut self) -> Result<Option<Frame>, Failure> {
         let frame = self.reader.next()?;
+        self.context.progress(self.progress.0, self.progress.1);
         if let Some(frame) = &frame {
             let pixels = u64::from(frame.width()) * u64::from(frame.height());
             self.pixels_left = self.pixels_left.saturating_sub(pixels);
