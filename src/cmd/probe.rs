@@ -87,10 +87,19 @@ impl Source {
         };
         let bar = reading_bar(&self.file);
         let shown = bar.clone();
-        let outcome = runtime()?.block_on(run_once(one, move |done, total| {
+        let work = run_once(one, move |done, total| {
             shown.set_length(total.max(1).unsigned_abs());
             shown.set_position(done.max(0).unsigned_abs());
-        }));
+        });
+        let outcome = runtime()?.block_on(async {
+            tokio::select! {
+                outcome = work => outcome,
+                // Dropping the work kills the child and removes its scratch directory.
+                _ = tokio::signal::ctrl_c() => {
+                    Err(Failure::new(reelyard_model::FailureCode::Cancelled, "interrupted"))
+                }
+            }
+        });
         bar.finish_and_clear();
         Ok(outcome.and_then(|done| {
             let nothing = || Failure::new(reelyard_model::FailureCode::Internal, "the child gave no facts");
