@@ -180,3 +180,33 @@ mod fuzz_like {
         }
     }
 }
+
+/// `presets/README.md` names every key, and every range in it is the one that is kept.
+#[test]
+fn the_page_about_presets_is_true() {
+    let page = include_str!("../../../presets/README.md");
+    let keys = GOOD
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split_once(" = ").map(|(key, _)| key));
+    for key in keys {
+        assert!(page.contains(&format!("`{key}`")), "{key} is missing in presets/README.md");
+    }
+    let ranges = page.lines().filter_map(|line| {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let (low, high) = cells.get(3)?.trim_end_matches(" each").split_once(" - ")?;
+        Some((cells[1].to_owned(), low.parse::<u64>().ok()?, high.parse::<u64>().ok()?))
+    });
+    let mut checked = 0;
+    for (names, low, high) in ranges {
+        for key in names.split(", ").map(|name| name.trim_matches('`')) {
+            let line = GOOD.lines().find(|line| line.starts_with(&format!("{key} = "))).unwrap();
+            for value in [low - 1, high + 1] {
+                let message = broken(line, &format!("{key} = {value}"));
+                assert!(message.contains(&format!("is out of range: {low} to {high}")), "{message}");
+            }
+            checked += 1;
+        }
+    }
+    assert_eq!(checked, 17, "ranges found in presets/README.md");
+}

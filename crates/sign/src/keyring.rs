@@ -235,4 +235,18 @@ mod tests {
         let newer = r#"{"version":2,"anything":true}"#;
         assert!(matches!(Keyring::from_json(newer), Err(KeyringError::UnknownVersion { found: 2 })));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_file_panics_or_reads_as_another_ring(text: String, at in 0..FILE_OF_VERSION_1.len(), with in "[0-9a-z\"{},]") {
+            let _ = Keyring::from_json(&text);
+            let mut damaged = FILE_OF_VERSION_1.to_owned();
+            damaged.replace_range(at..=at, &with);
+            let ring = Keyring::new([1; SECRET_BYTES]).rotated([2; SECRET_BYTES]);
+            // One character of damage is refused, or is another digit of a secret or kid (which no check can tell).
+            if let Ok(read) = Keyring::from_json(&damaged) {
+                proptest::prop_assert!(read == ring || with.bytes().all(|byte| byte.is_ascii_hexdigit()));
+            }
+        }
+    }
 }
