@@ -68,7 +68,7 @@ pub(crate) async fn work<C: ControlPlane, D: Depot>(
     let lease = Lease::hold(Arc::clone(&shop.control), &grant, granted_at);
     let (task, attempt) = (grant.task, grant.attempt);
     tracing::info!(source = grant.source_key, "task taken");
-    let end = carry_out(&shop, &grant, threads, &lease, &mut stage).await;
+    let end = carry_out(&shop, Work { grant: &grant, lease: &lease, threads }, &mut stage).await;
     let report = match end {
         Ok(report) => report,
         Err(Interruption::Verdict(verdict)) => {
@@ -114,17 +114,47 @@ async fn interrupted(lease: &Lease, stage: &mut watch::Receiver<Stage>) -> Inter
     }
 }
 
+/// Runs the child, and once more when it crashed: a crash is blamed on the file, for good, so it has to happen twice.
+/// The files of the first run are made again, byte for byte or not: only the second run's result names any.
 async fn carry_out<C: ControlPlane, D: Depot>(
     shop: &Workshop<C, D>,
-    grant: &Grant,
-    threads: u32,
-    lease: &Lease,
+    work: Work<'_>,
     stage: &mut watch::Receiver<Stage>,
 ) -> Result<Report, Interruption> {
+    match run_child(shop, work, 1, stage).await? {
+        Report::Failed { failure: first } if first.code == FailureCode::DecoderCrashed => {
+            tracing::warn!(detail = first.detail, "the child crashed; trying once more");
+            let mut report = run_child(shop, work, 2, stage).await?;
+            if let Report::Failed { failure } = &mut report
+                && failure.code == FailureCode::DecoderCrashed
+            {
+                failure.detail = format!("twice: {}", failure.detail);
+            }
+            Ok(report)
+        }
+        report => Ok(report),
+    }
+}
+
+/// What one run of a child needs to know.
+#[derive(Clone, Copy)]
+struct Work<'a> {
+    grant: &'a Grant,
+    lease: &'a Lease,
+    threads: u32,
+}
+
+async fn run_child<C: ControlPlane, D: Depot>(
+    shop: &Workshop<C, D>,
+    work: Work<'_>,
+    run: u32,
+    stage: &mut watch::Receiver<Stage>,
+) -> Result<Report, Interruption> {
+    let Work { grant, lease, threads } = work;
     let prepared = tokio::select! {
         biased;
         interruption = interrupted(lease, stage) => return Err(interruption),
-        prepared = prepare(shop, grant, threads) => prepared,
+        prepared = prepare(shop, grant, threads, run) => prepared,
     };
     let (mut running, scratch) = match prepared {
         Ok(prepared) => prepared,
@@ -176,6 +206,7 @@ async fn prepare<C, D: Depot>(
     shop: &Workshop<C, D>,
     grant: &Grant,
     threads: u32,
+    run: u32,
 ) -> Result<(Running, Scratch), Failure> {
     let source: File = shop.depot.open_source(&grant.source_key).await.map_err(|error| {
         Failure::new(
@@ -183,7 +214,7 @@ async fn prepare<C, D: Depot>(
             format!("the source {} cannot be opened: {error}", grant.source_key),
         )
     })?;
-    let name = format!("{}-a{}", grant.task, grant.attempt);
+    let name = format!("{}-a{}-run{run}", grant.task, grant.attempt);
     let scratch = Scratch::make(&shop.config.scratch, name).await.map_err(|error| {
         Failure::new(FailureCode::StorageFailed, format!("no scratch directory could be made: {error}"))
     })?;

@@ -25,6 +25,14 @@ fn main() {
             say(&Message::Done);
         }
         "crash" => std::process::abort(),
+        "crash once" => {
+            let init = make("240p/init.mp4");
+            if std::env::current_dir().unwrap().to_string_lossy().ends_with("run1") {
+                std::process::abort();
+            }
+            encoded(init, Vec::new());
+            say(&Message::Done);
+        }
         "be silent" => loop {
             std::thread::park();
         },

@@ -60,6 +60,19 @@ async fn whatever_a_child_does_the_next_task_is_done() {
 }
 
 #[tokio::test]
+async fn a_crash_has_to_happen_twice_before_the_file_is_blamed() {
+    let world = World::new();
+    let (once, always) = (world.grant("crash once"), world.grant("crash"));
+    let agent = world.start();
+    let reports = world.until("a report", |seen| seen.reports_of(once)).await;
+    assert!(matches!(reports[..], [Report::Completed { .. }]), "{reports:?}");
+    let reports = world.until("a report", |seen| seen.reports_of(always)).await;
+    assert!(failure_of(&reports[0]).detail.starts_with("twice: "), "{reports:?}");
+    assert!(world.scratch_is_empty());
+    agent.drain().await;
+}
+
+#[tokio::test]
 async fn a_missing_source_is_reported() {
     let world = World::new();
     let task = world.grant("encode");
