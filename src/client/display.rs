@@ -4,7 +4,7 @@
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     io::IsTerminal as _,
     time::{Duration, Instant},
 };
@@ -28,7 +28,7 @@ enum Manner {
 pub(crate) struct Display {
     manner: Manner,
     bars: MultiProgress,
-    stages: HashMap<String, Stage>,
+    stages: BTreeMap<String, Stage>,
 }
 
 struct Stage {
@@ -55,7 +55,7 @@ impl Display {
         };
         let target =
             if manner == Manner::Bars { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        Self { manner, bars: MultiProgress::with_draw_target(target), stages: HashMap::new() }
+        Self { manner, bars: MultiProgress::with_draw_target(target), stages: BTreeMap::new() }
     }
 
     /// A sentence between the bars.
@@ -106,9 +106,17 @@ impl Display {
         state.clone_into(&mut stage.shown_state);
     }
 
+    /// Everything worked: the server stops telling of stages once all of them are done.
+    pub(crate) fn all_done(&mut self) {
+        let names: Vec<String> = self.stages.keys().cloned().collect();
+        for name in names {
+            self.stage(&name, "done", 1.0, "done");
+        }
+    }
+
     /// Leaves the bars as they stand.
     pub(crate) fn end(&mut self) {
-        for (_, stage) in self.stages.drain() {
+        for stage in std::mem::take(&mut self.stages).into_values() {
             stage.bar.abandon();
         }
     }

@@ -23,6 +23,9 @@ pub(crate) async fn until_settled(
                 in_trouble = false;
                 show_stages(&shown, display);
                 if matches!(text(&shown, "state"), "ready" | "failed" | "cancelled" | "deleted") {
+                    if text(&shown, "state") == "ready" {
+                        display.all_done();
+                    }
                     display.end();
                     return Ok(shown);
                 }
