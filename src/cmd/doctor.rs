@@ -155,7 +155,9 @@ fn ask_child(
     let found = done.and_then(|done| {
         let nothing =
             || Failure::new(reelyard_model::FailureCode::Internal, "it said nothing of its capabilities");
-        Ok((done.sandbox, done.capabilities.ok_or_else(nothing)?))
+        let mut capabilities = done.capabilities.ok_or_else(nothing)?;
+        explain_in_full(&mut capabilities, &done.stderr_tail);
+        Ok((done.sandbox, capabilities))
     });
     Ok(found.map(|(sandbox, capabilities)| (program.clone(), sandbox, capabilities)).map_err(|failure| {
         let last = failure.stderr_tail.lines().last().unwrap_or_default();
@@ -169,6 +171,19 @@ fn ask_child(
             program.display()
         ))
     }))
+}
+
+/// An encoder's error number says little ("Operation not permitted"); what it wrote in its log says which library it
+/// missed: `[h264_nvenc] Cannot load libcuda.so.1`.
+fn explain_in_full(capabilities: &mut Capabilities, log: &str) {
+    for encoder in &mut capabilities.encoders {
+        let mark = format!("[{}] ", encoder.name);
+        let said = log.lines().find_map(|line| Some(line.split_once(&mark)?.1.trim()));
+        if let (false, Some(said)) = (encoder.opens, said) {
+            let reason = encoder.reason.take().unwrap_or_default();
+            encoder.reason = Some(format!("{said} ({reason})"));
+        }
+    }
 }
 
 fn look_at_media(program: &Path, capabilities: &Capabilities, findings: &mut Vec<Finding>) {

@@ -29,6 +29,8 @@ pub struct OneJobDone {
     pub info: Option<Box<MediaInfo>>,
     pub capabilities: Option<Capabilities>,
     pub warnings: Vec<String>,
+    /// The last of its standard error: FFmpeg's own words.
+    pub stderr_tail: String,
 }
 
 /// Runs the child to its end. `progress` hears `(done_us, total_us)`. Files that it makes are thrown away.
@@ -54,13 +56,15 @@ pub async fn run_once(one: OneJob, mut progress: impl FnMut(i64, i64)) -> Result
         gathered.hear(message)?;
         progress(gathered.progress.done_us, gathered.progress.total_us);
     }
-    match running.ended().await.outcome {
+    let ending = running.ended().await;
+    match ending.outcome {
         Outcome::Done => Ok(OneJobDone {
             ffmpeg: gathered.ffmpeg,
             sandbox: gathered.sandbox,
             info: gathered.info,
             capabilities: gathered.capabilities,
             warnings: gathered.warnings,
+            stderr_tail: ending.stderr_tail,
         }),
         Outcome::Failed(failure) => Err(failure),
         Outcome::Stopped => Err(Failure::new(FailureCode::Cancelled, "the child was stopped")),
