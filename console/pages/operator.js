@@ -61,6 +61,7 @@ function action(label, path, method, question) {
   return button;
 }
 
+const STATE_NAMES = { leased: "at work", retry_wait: "will be tried again", dead: "given up" };
 const TONES = { ready: "good", done: "good", failed: "bad", dead: "bad" };
 
 function assetRow(asset) {
@@ -82,7 +83,7 @@ function assetRow(asset) {
     actions);
 }
 
-function jobRow(job) {
+function jobRow(job, titles) {
   const reason = make("td", {});
   if (job.failure) {
     reason.append(make("div", {}, `${job.failure.code}: ${job.failure.detail}`));
@@ -94,7 +95,8 @@ function jobRow(job) {
   if (job.state !== "dead") actions.append(" ", action("Cancel", `/v1/jobs/${job.id}/cancel`, "POST"));
   return make("tr", {},
     make("td", { className: "tight" }, job.kind === "encode" ? `${job.kind} ${job.ordinal}` : job.kind),
-    make("td", { className: `tight ${TONES[job.state] ?? ""}` }, job.state.replace("_", " ")),
+    make("td", { className: `tight ${TONES[job.state] ?? ""}` }, STATE_NAMES[job.state] ?? job.state),
+    make("td", {}, titles.get(job.asset) ?? job.asset),
     make("td", { className: "tight" }, String(job.attempt)),
     make("td", { className: "tight" }, job.state === "leased" ? bar(job.progress, job.kind) : ""),
     reason,
@@ -103,10 +105,12 @@ function jobRow(job) {
 
 async function refresh() {
   const rows = [];
+  const titles = new Map();
   let cursor = "";
   for (let page = 0; page < pages; page += 1) {
     const answer = await api(`/v1/assets?limit=25${cursor}`);
     rows.push(...answer.items.map(assetRow));
+    for (const asset of answer.items) titles.set(asset.id, asset.title);
     cursor = answer.next_cursor ? `&cursor=${encodeURIComponent(answer.next_cursor)}` : "";
     if (!cursor) break;
   }
@@ -115,7 +119,7 @@ async function refresh() {
   const focused = document.activeElement?.closest("tbody");
   if (!focused) {
     byId("assets").replaceChildren(...rows);
-    byId("jobs").replaceChildren(...jobs.map(jobRow));
+    byId("jobs").replaceChildren(...jobs.map((job) => jobRow(job, titles)));
   }
   byId("no-assets").hidden = rows.length > 0;
   byId("more").hidden = !cursor;

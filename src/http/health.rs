@@ -12,16 +12,20 @@ use axum::{
 };
 use http::header;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use reelyard_catalog::Counts;
+use reelyard_catalog::{Counts, EventKind, EventRow};
 use reelyard_model::{AssetState, TaskState, UploadState, work::TaskKind};
 use serde_json::json;
 use std::{
     sync::{Arc, OnceLock},
     time::Duration,
 };
+use tokio::sync::broadcast::error::RecvError;
 
 /// Seconds: from a cached playlist to an upload of a minute.
 const REQUEST_SECONDS: [f64; 10] = [0.001, 0.005, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 20.0, 60.0];
+
+/// Seconds: from a short clip to a film of two hours on a slow machine.
+const TIME_TO_READY_SECONDS: [f64; 9] = [5.0, 15.0, 60.0, 180.0, 600.0, 1800.0, 3600.0, 10_800.0, 36_000.0];
 
 static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
 
@@ -33,6 +37,11 @@ fn recorder() -> Option<&'static PrometheusHandle> {
             let handle = PrometheusBuilder::new()
                 .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &REQUEST_SECONDS)
                 .ok()?
+                .set_buckets_for_metric(
+                    Matcher::Full("reelyard_asset_time_to_ready_seconds".into()),
+                    &TIME_TO_READY_SECONDS,
+                )
+                .ok()?
                 .install_recorder()
                 .inspect_err(|error| tracing::warn!(%error, "metrics are not recorded"))
                 .ok()?;
@@ -42,13 +51,25 @@ fn recorder() -> Option<&'static PrometheusHandle> {
                 metrics::Unit::Seconds,
                 "From the first header to the start of the answer."
             );
-            describe_gauges();
+            describe_the_rest();
             Some(handle)
         })
         .as_ref()
 }
 
-fn describe_gauges() {
+fn describe_the_rest() {
+    metrics::describe_counter!("reelyard_events_total", "Stored events, by kind.");
+    metrics::describe_counter!(
+        "reelyard_events_uncounted_total",
+        "Events that the other counters missed because they came too fast."
+    );
+    metrics::describe_counter!("reelyard_job_moves_total", "Jobs that came into a state, by kind and state.");
+    metrics::describe_counter!("reelyard_job_failures_total", "Attempts that failed, by kind and code.");
+    metrics::describe_histogram!(
+        "reelyard_asset_time_to_ready_seconds",
+        metrics::Unit::Seconds,
+        "From the last byte of an upload to the first moment it plays."
+    );
     metrics::describe_gauge!("reelyard_uploads", "Uploads by state.");
     metrics::describe_gauge!("reelyard_assets", "Assets by state.");
     metrics::describe_gauge!("reelyard_jobs", "Jobs by kind and state; `dead` ones were given up.");
@@ -68,6 +89,49 @@ fn describe_gauges() {
 /// Called when the router is built, so that nothing is counted before there is somewhere to count it.
 pub(super) fn install_recorder() {
     recorder();
+}
+
+/// Counts what happens, from the catalogue's own events, until the server stops. Nothing in the flow has to remember
+/// to count.
+pub(super) fn count_events(app: Arc<App>) {
+    let mut events = app.catalog.subscribe();
+    tokio::spawn(async move {
+        loop {
+            let received = tokio::select! {
+                received = events.recv() => received,
+                () = app.shutdown.cancelled() => return,
+            };
+            match received {
+                Ok(row) if row.seq > 0 => count_event(&app, &row).await,
+                // Passing events, such as progress, are no news.
+                Ok(_) => {}
+                Err(RecvError::Lagged(missed)) => {
+                    metrics::counter!("reelyard_events_uncounted_total").increment(missed);
+                }
+                Err(RecvError::Closed) => return,
+            }
+        }
+    });
+}
+
+async fn count_event(app: &App, row: &EventRow) {
+    metrics::counter!("reelyard_events_total", "kind" => row.kind.clone()).increment(1);
+    let text = |name: &str| row.data.get(name).and_then(serde_json::Value::as_str).map(str::to_owned);
+    if row.kind == EventKind::TASK_CHANGED.0
+        && let (Some(kind), Some(state)) = (text("kind"), text("state"))
+    {
+        metrics::counter!("reelyard_job_moves_total", "kind" => kind.clone(), "state" => state).increment(1);
+        if let Some(code) = text("failure") {
+            metrics::counter!("reelyard_job_failures_total", "kind" => kind, "code" => code).increment(1);
+        }
+    }
+    if row.kind == EventKind::ASSET_READY.0
+        && let Some(id) = row.asset
+        && let Ok(Some(asset)) = app.catalog.asset(id).await
+    {
+        let seconds = (row.at_ms - asset.created_ms).max(0) as f64 / 1000.0;
+        metrics::histogram!("reelyard_asset_time_to_ready_seconds").record(seconds);
+    }
 }
 
 pub(super) fn count_request(method: &str, route: &str, status: u16, elapsed: Duration) {

@@ -42,9 +42,10 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 /// JSON bodies are a few numbers; uploads have their own limit.
 const MAX_JSON_BODY_BYTES: usize = 64 << 10;
 
-/// Everything the server answers.
+/// Everything the server answers. Called inside a tokio runtime: what happens is counted beside it.
 pub(crate) fn router(app: Arc<App>) -> Router {
     health::install_recorder();
+    health::count_events(app.clone());
     let (described, api) = described_routes();
     let document = openapi::document(api).map_err(|error| error.to_string());
     let open_api = move || async move {

@@ -107,8 +107,10 @@ impl Kind {
     }
 }
 
-/// One error answer.
-pub(crate) struct Problem {
+/// One error answer. Boxed inside: it travels in every `Result` of a handler, and most of them are good.
+pub(crate) struct Problem(Box<Parts>);
+
+struct Parts {
     kind: Kind,
     /// Public.
     detail: String,
@@ -120,14 +122,20 @@ pub(crate) struct Problem {
 
 impl Problem {
     pub(crate) fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), log: None, extensions: Map::new(), headers: HeaderMap::new() }
+        Self(Box::new(Parts {
+            kind,
+            detail: detail.into(),
+            log: None,
+            extensions: Map::new(),
+            headers: HeaderMap::new(),
+        }))
     }
     /// The public text.
     pub(crate) fn detail(&self) -> &str {
-        &self.detail
+        &self.0.detail
     }
     pub(crate) fn kind(&self) -> Kind {
-        self.kind
+        self.0.kind
     }
     /// Nothing has this id: the public text names the noun and nothing else.
     pub(crate) fn not_found(what: &str) -> Self {
@@ -146,40 +154,41 @@ impl Problem {
             .with_header(header::RETRY_AFTER, HeaderValue::from(retry_after_seconds))
     }
     pub(crate) fn with_log(mut self, log: impl fmt::Display) -> Self {
-        self.log = Some(log.to_string());
+        self.0.log = Some(log.to_string());
         self
     }
     /// A further public member of the problem object (RFC 9457 section 3.2).
     pub(crate) fn with(mut self, member: &str, value: impl Into<Value>) -> Self {
-        self.extensions.insert(member.to_owned(), value.into());
+        self.0.extensions.insert(member.to_owned(), value.into());
         self
     }
     pub(crate) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.append(name, value);
+        self.0.headers.append(name, value);
         self
     }
 }
 
 impl fmt::Debug for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}: {} ({:?})", self.kind, self.detail, self.log)
+        write!(f, "{:?}: {} ({:?})", self.0.kind, self.0.detail, self.0.log)
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status = self.kind.status();
-        let log = self.log.as_deref().unwrap_or("");
+        let Parts { kind, detail, log, extensions, headers: more_headers } = *self.0;
+        let status = kind.status();
+        let log = log.as_deref().unwrap_or("");
         if status.is_server_error() {
-            tracing::error!(problem = self.kind.slug(), detail = %self.detail, cause = log, "request failed");
+            tracing::error!(problem = kind.slug(), detail = %detail, cause = log, "request failed");
         } else {
-            tracing::debug!(problem = self.kind.slug(), detail = %self.detail, cause = log, "request refused");
+            tracing::debug!(problem = kind.slug(), detail = %detail, cause = log, "request refused");
         }
-        let mut object = self.extensions;
-        object.insert("type".into(), json!(self.kind.type_uri()));
-        object.insert("title".into(), json!(self.kind.title()));
-        object.insert("status".into(), json!(self.kind.status_code()));
-        object.insert("detail".into(), json!(self.detail));
+        let mut object = extensions;
+        object.insert("type".into(), json!(kind.type_uri()));
+        object.insert("title".into(), json!(kind.title()));
+        object.insert("status".into(), json!(kind.status_code()));
+        object.insert("detail".into(), json!(detail));
         if let Some(trace_id) = super::trace::current_trace_id() {
             object.insert("trace_id".into(), json!(trace_id));
         }
@@ -188,10 +197,10 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if self.kind.status_code() == 401 {
+        if kind.status_code() == 401 {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"reelyard\""));
         }
-        headers.extend(self.headers);
+        headers.extend(more_headers);
         response
     }
 }

@@ -63,12 +63,19 @@ async fn a_data_directory_that_cannot_be_written_is_not_ready() {
 async fn metrics_are_prometheus_text() {
     let bench = Bench::open().await;
     bench.upload("film.mp4").await;
-    let answer = bench.get("/metrics").await;
+    // Events are counted beside the requests: ask until the last of this upload was.
+    let mut answer = bench.get("/metrics").await;
+    while !answer.text().contains("reelyard_events_total{kind=\"asset.created\"} 1") {
+        tokio::task::yield_now().await;
+        answer = bench.get("/metrics").await;
+    }
     assert!(answer.header("content-type").starts_with("text/plain; version=0.0.4"));
     let text = answer.text();
     for line in [
         "reelyard_assets{state=\"waiting\"} 1",
         "reelyard_jobs{kind=\"probe\",state=\"ready\"} 1",
+        "reelyard_jobs{kind=\"probe\",state=\"dead\"} 0",
+        "reelyard_job_moves_total{kind=\"probe\",state=\"ready\"} 1",
         "# TYPE reelyard_http_requests_total counter",
         "# TYPE reelyard_oldest_ready_job_age_seconds gauge",
     ] {
@@ -107,8 +114,7 @@ async fn a_panic_is_a_problem_with_a_trace() {
     use axum::{Router, middleware, routing::get};
     use tower::ServiceExt;
     async fn trip() -> &'static str {
-        let nothing: Option<&str> = None;
-        nothing.expect("a secret of the inside")
+        panic!("a secret of the inside")
     }
     let router = Router::new()
         .route("/trip", get(trip))
