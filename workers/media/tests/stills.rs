@@ -145,7 +145,7 @@ const COLOURS: [(&str, [u8; 3]); 8] = [
 fn write_colours(folder: &Path, arguments: &str) {
     let inputs: String = COLOURS
         .iter()
-        .map(|(name, _)| format!("-f lavfi -i color={name}:size=640x360:rate=25:duration=1 "))
+        .map(|(name, _)| format!("-f lavfi -i color={name}:size=192x108:rate=25:duration=1 "))
         .collect();
     ffmpeg(folder, &format!("{inputs} -filter_complex concat=n=8 {arguments}"));
 }
