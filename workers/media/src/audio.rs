@@ -216,7 +216,7 @@ impl AudioJob<'_> {
     /// placed exactly, unless it would mean hours of silence.
     fn believe(&mut self, position: i64, expected: Option<i64>) -> i64 {
         let reference = expected.unwrap_or(0);
-        match (self.timeline.judge(position, reference), expected) {
+        match (self.timeline.judge(position, expected), expected) {
             (Jump::None, None) | (Jump::Drift, None) | (Jump::Real, _) => position,
             (Jump::None, Some(expected)) => expected,
             (Jump::Drift, Some(expected)) => {

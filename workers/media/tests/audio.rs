@@ -239,6 +239,22 @@ fn sound_that_drifts_from_its_clock_follows_it_without_a_seam() {
 }
 
 #[test]
+fn recordings_joined_in_one_file_follow_each_other() {
+    let sources = tempfile::tempdir().unwrap();
+    write_clicks(&sources.path().join("clicks.wav"), RATE, 1, 10 * 48_000, &[96_000]);
+    ffmpeg(sources.path(), "-i clicks.wav -c:a mp2 one.ts");
+    let one = fs::read(sources.path().join("one.ts")).unwrap();
+    let source = sources.path().join("two.ts");
+    fs::write(&source, [&one[..], &one[..]].concat()).unwrap();
+    let start: f64 = probe(sources.path(), "one.ts", "format=start_time").parse().unwrap();
+    let result = make(&source, AudioPlan { origin_us: (start * 1e6).round() as i64, ..plan() });
+    let heard = clicks(&result.heard());
+    assert_eq!(heard.len(), 2, "{heard:?}");
+    assert!(heard[1].abs_diff(heard[0] + 480_000) <= 2 * 1152, "{heard:?}");
+    assert_eq!(result.said.warnings(), ["The sound track's clock jumps; the sound was joined there."]);
+}
+
+#[test]
 fn all_kinds_of_sources() {
     let sources = tempfile::tempdir().unwrap();
     let folder = sources.path();

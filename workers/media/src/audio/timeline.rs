@@ -15,6 +15,9 @@ const DRIFT_MS: i64 = 15;
 pub(super) const CORRECTION_S: u32 = 4;
 /// Without pictures that say how long the result is, a longer gap is taken for a broken clock, not for silence.
 const MAX_GAP_S: i64 = 600;
+/// Without pictures that would show it too, a step back of so much is a recording joined to another one, each with a
+/// clock of its own: following the clock would lose all of the second one.
+const MAX_STEP_BACK_S: i64 = 5;
 
 /// Turns timestamps of the source into output positions.
 pub(super) struct Clock {
@@ -85,14 +88,18 @@ impl Timeline {
         Self { sample_rate, cursor: 0, end: duration_us.map(to_samples) }
     }
 
-    pub(super) fn judge(&self, position: i64, expected: i64) -> Jump {
+    /// `expected`: where the sound goes on; `None` for the first frame.
+    pub(super) fn judge(&self, position: i64, expected: Option<i64>) -> Jump {
         let rate = i64::from(self.sample_rate);
-        let jump = position.saturating_sub(expected);
+        let jump = position.saturating_sub(expected.unwrap_or(0));
+        let sound_only = self.end.is_none();
         if jump.saturating_abs() <= rate * DRIFT_MS / 1000 {
             Jump::None
         } else if jump.saturating_abs() <= rate * TOLERANCE_MS / 1000 {
             Jump::Drift
-        } else if self.end.is_none() && jump > rate * MAX_GAP_S {
+        } else if sound_only
+            && (jump > rate * MAX_GAP_S || (jump < -rate * MAX_STEP_BACK_S && expected.is_some()))
+        {
             Jump::Unbelievable
         } else {
             Jump::Real
@@ -186,14 +193,16 @@ mod tests {
     #[test]
     fn jitter_is_not_a_jump_and_a_broken_clock_is_not_silence() {
         let with_pictures = Timeline::new(48_000, Some(10_000_000_000));
-        assert_eq!(with_pictures.judge(-720, 0), Jump::None);
-        assert_eq!(with_pictures.judge(-721, 0), Jump::Drift);
-        assert_eq!(with_pictures.judge(1920, 0), Jump::Drift);
-        assert_eq!(with_pictures.judge(1921, 0), Jump::Real);
-        assert_eq!(with_pictures.judge(0, 1921), Jump::Real);
-        assert_eq!(with_pictures.judge(i64::MAX, i64::MIN), Jump::Real);
+        assert_eq!(with_pictures.judge(-720, Some(0)), Jump::None);
+        assert_eq!(with_pictures.judge(-721, Some(0)), Jump::Drift);
+        assert_eq!(with_pictures.judge(1920, Some(0)), Jump::Drift);
+        assert_eq!(with_pictures.judge(1921, Some(0)), Jump::Real);
+        assert_eq!(with_pictures.judge(0, Some(1921)), Jump::Real);
+        assert_eq!(with_pictures.judge(i64::MAX, Some(i64::MIN)), Jump::Real);
         let sound_only = Timeline::new(48_000, None);
-        assert_eq!(sound_only.judge(600 * 48_000 + 1, 0), Jump::Unbelievable);
-        assert_eq!(sound_only.judge(i64::MIN, i64::MAX), Jump::Real);
+        assert_eq!(sound_only.judge(600 * 48_000, None), Jump::Real);
+        assert_eq!(sound_only.judge(600 * 48_000 + 1, None), Jump::Unbelievable);
+        assert_eq!(sound_only.judge(48_000, Some(7 * 48_000)), Jump::Unbelievable);
+        assert_eq!(sound_only.judge(-6 * 48_000, None), Jump::Real);
     }
 }
