@@ -174,7 +174,11 @@ impl From<Parts> for Asset {
             ready_at: row.ready_ms.map(links::rfc3339),
             renditions: renditions.into_iter().map(rendition).collect(),
             warnings: row.warnings,
-            failure: row.failure.as_ref().map(failure),
+            failure: row.failure.as_ref().map(|cause| FailureView {
+                // The asset has failed: no text may promise another try.
+                message: cause.code.for_creator_at_last(),
+                ..failure(cause)
+            }),
             playback,
             trace_id: trace_id(&row.traceparent),
         }

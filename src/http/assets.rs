@@ -11,11 +11,14 @@ use super::{
 use crate::app::App;
 use axum::{Json as JsonBody, extract::State, http::HeaderMap};
 use http::StatusCode;
-use reelyard_catalog::{AssetFilter, AssetRow, RenditionRow};
+use reelyard_catalog::{AssetFilter, AssetRow, RenditionRow, TaskFilter, TaskRow};
 use reelyard_model::{AssetId, AssetState};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
+
+/// Rows read at once; a video of three hours has as many tasks.
+const TASKS_AT_ONCE: u32 = 500;
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -206,10 +209,9 @@ pub(super) async fn owned(app: &App, caller: Caller, text: &str) -> Result<Asset
         .ok_or_else(|| Problem::not_found("asset"))
 }
 
-/// All that is shown of an asset. Tasks are read only while they say something: finished ones carry large results.
+/// All that is shown of an asset.
 async fn show(app: &App, base_url: &str, row: AssetRow) -> Result<Asset, Problem> {
-    let settled = matches!(row.state, AssetState::Ready | AssetState::Deleted);
-    let tasks = if settled { Vec::new() } else { app.catalog.tasks_of_asset(row.id).await? };
+    let tasks = tasks_in_brief(app, &row).await?;
     let renditions = app.catalog.renditions(row.id).await?;
     let playback = match row.playback_id.filter(|_| row.state != AssetState::Deleted) {
         None => None,
@@ -229,6 +231,27 @@ async fn show(app: &App, base_url: &str, row: AssetRow) -> Result<Asset, Problem
         }
     };
     Ok(Asset::from(Parts { row, tasks, renditions, playback }))
+}
+
+/// The asset's tasks without their results, which are as long as the video.
+pub(super) async fn tasks_in_brief(app: &App, row: &AssetRow) -> Result<Vec<TaskRow>, Problem> {
+    let mut filter = TaskFilter {
+        tenant: row.tenant,
+        asset: Some(row.id),
+        states: Vec::new(),
+        kinds: Vec::new(),
+        after: None,
+        limit: TASKS_AT_ONCE,
+    };
+    let mut tasks = Vec::new();
+    loop {
+        let page = app.catalog.list_tasks(&filter).await?;
+        tasks.extend(page.rows);
+        filter.after = page.next;
+        if filter.after.is_none() {
+            return Ok(tasks);
+        }
+    }
 }
 
 /// Whether poster and preview pictures were published: sound alone has none, and a video can be published without.

@@ -113,7 +113,7 @@ async fn look(app: &App, playback_id: &str, token: Option<&str>) -> Result<Watch
         app.catalog.publication_by_playback_id(id).await?.ok_or_else(|| Problem::not_found("video"))?;
     let asset = app.catalog.asset(publication.asset).await?.ok_or_else(|| Problem::not_found("video"))?;
     let tasks = match asset.state {
-        AssetState::Waiting | AssetState::Processing => app.catalog.tasks_of_asset(asset.id).await?,
+        AssetState::Waiting | AssetState::Processing => super::assets::tasks_in_brief(app, &asset).await?,
         _ => Vec::new(),
     };
     let progress = asset_view::progress(asset.state, &tasks);
@@ -154,7 +154,7 @@ fn sentence(state: AssetState, asset: &reelyard_catalog::AssetRow) -> String {
             .unwrap_or_default(),
         AssetState::Failed => asset.failure.as_ref().map_or_else(
             || "The video could not be processed.".to_owned(),
-            |failure| failure.code.for_creator().to_owned(),
+            |failure| failure.code.for_creator_at_last(),
         ),
         AssetState::Cancelled => "The processing of this video was cancelled.".to_owned(),
         AssetState::Deleted => "This video was deleted.".to_owned(),

@@ -68,6 +68,25 @@ failure_codes! {
     Internal, Internal, "Something went wrong on our side. It will be tried again, and the operators were told.";
 }
 
+impl FailureCode {
+    /// As [`FailureCode::for_creator`], once nothing is tried again by itself: without the promise of another try.
+    pub fn for_creator_at_last(self) -> String {
+        let kept: Vec<&str> = self
+            .for_creator()
+            .split_inclusive(". ")
+            .map(str::trim_end)
+            .filter(|sentence| !sentence.contains("be tried again"))
+            .collect();
+        let promised_more = kept.join(" ").len() < self.for_creator().len();
+        let advice = if promised_more {
+            " Several tries did not help; please ask whoever runs this server."
+        } else {
+            ""
+        };
+        format!("{}{advice}", kept.join(" "))
+    }
+}
+
 /// One failure of one attempt, as stored with the task and shown in the console.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{code:?}: {detail}")]
@@ -94,9 +113,20 @@ mod tests {
     use super::FailureCode;
 
     #[test]
+    fn at_last_nothing_promises_another_try() {
+        assert_eq!(
+            FailureCode::ChildHung.for_creator_at_last(),
+            "The processing made no progress and was stopped. Several tries did not help; please ask whoever runs this server."
+        );
+        assert_eq!(FailureCode::EmptyFile.for_creator_at_last(), FailureCode::EmptyFile.for_creator());
+    }
+
+    #[test]
     fn every_code_has_a_sentence_that_ends_and_a_stable_name() {
         for code in FailureCode::ALL {
             assert!(code.for_creator().ends_with('.'), "{code:?}");
+            let at_last = code.for_creator_at_last();
+            assert!(at_last.ends_with('.') && !at_last.contains("be tried again"), "{code:?}: {at_last}");
             let name = serde_json::to_string(code).unwrap();
             assert_eq!(&serde_json::from_str::<FailureCode>(&name).unwrap(), code);
         }
