@@ -106,8 +106,14 @@ async fn upload(args: &Args) -> anyhow::Result<ExitCode> {
         let path = path.clone();
         move || sha256_of(&path)
     });
-    let mut sending =
-        Sending { server: &server, memory: &memory, args, path: &path, length: identity.byte_len };
+    let mut sending = Sending {
+        server: &server,
+        memory: &memory,
+        args,
+        path: &path,
+        length: identity.byte_len,
+        identity: identity.clone(),
+    };
     let sent = sending.send(&display).await?;
     let asset =
         sent.asset.context("the server took all bytes but names no asset; is it a Reelyard server?")?;
@@ -175,6 +181,7 @@ struct Sending<'a> {
     memory: &'a Memory,
     args: &'a Args,
     path: &'a Path,
+    identity: FileIdentity,
     length: u64,
 }
 
@@ -186,18 +193,21 @@ struct Sent {
 
 impl Sending<'_> {
     /// Sends all that the server does not have yet, through whatever failures pass.
-    async fn send(&mut self, display: &Display) -> anyhow::Result<Sent> {
+    async fn send(&self, display: &Display) -> anyhow::Result<Sent> {
         let mut backoff = Backoff::default();
         let mut bar: Option<BytesBar> = None;
         let mut best_offset = None;
-        let mut in_trouble = false;
+        let mut offset_in_trouble = None;
+        let mut begun_anew = false;
         loop {
+            self.check_file()?;
             let error = match self.send_rest(display, &mut bar, &mut best_offset, &mut backoff).await {
                 Ok(sent) => {
+                    self.memory.forget();
+                    self.check_file()?;
                     if let Some(bar) = bar {
                         bar.end();
                     }
-                    self.memory.forget();
                     return Ok(sent);
                 }
                 Err(error) => error,
@@ -205,7 +215,10 @@ impl Sending<'_> {
             let (reason, retry_after) = match error {
                 ClientError::Unreachable { reason, retry_after } => (reason, retry_after),
                 // The upload that was remembered is gone: begin anew. One just made is not, so this ends.
-                ClientError::Refused { status: 404 | 410, .. } if self.memory.recall().is_some() => {
+                ClientError::Refused { status: 404 | 410, .. }
+                    if !begun_anew && self.memory.recall().is_some() =>
+                {
+                    begun_anew = true;
                     self.memory.forget();
                     display.say("the unfinished upload is not on the server any more; beginning anew");
                     continue;
@@ -217,11 +230,23 @@ impl Sending<'_> {
             let Some(pause) = backoff.pause(Instant::now(), retry_after, crate::app::random_u32()) else {
                 anyhow::bail!("{reason}; given up for now, the same command goes on from here");
             };
-            if !std::mem::replace(&mut in_trouble, true) || bar.is_none() {
+            // Once for each stretch of trouble, not once for each try.
+            if offset_in_trouble.replace(best_offset) != Some(best_offset) {
                 display.say(&format!("{reason}; trying again"));
             }
             tokio::time::sleep(pause).await;
         }
+    }
+
+    /// Half of one file and half of another would make neither.
+    fn check_file(&self) -> anyhow::Result<()> {
+        let facts = fs::metadata(self.path).with_context(|| self.path.display().to_string())?;
+        anyhow::ensure!(
+            FileIdentity::of(self.path, &facts) == self.identity,
+            "{} was changed while it was being sent; run the command again to send it as it is now",
+            self.path.display()
+        );
+        Ok(())
     }
 
     /// One go: ask where it stands, then chunk after chunk.

@@ -4,6 +4,7 @@ use super::server::Server;
 use sha2::{Digest, Sha256};
 use std::{
     fs,
+    io::Write as _,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
@@ -126,4 +127,33 @@ fn what_cannot_work_ends_at_once_with_the_servers_reason() {
     let no_file =
         Command::new(env!("CARGO_BIN_EXE_reelyard")).args(["upload", "/nonexistent"]).output().unwrap();
     assert_eq!(no_file.status.code(), Some(1));
+}
+
+#[test]
+fn a_file_that_changes_under_way_is_noticed() {
+    let (server, place) = (Server::start(), workplace(100 << 20));
+    let mut child = upload_command(&server, &place).spawn().unwrap();
+    wait_for_some_bytes(&server.data, &mut child, 20 << 20);
+    fs::OpenOptions::new().append(true).open(&place.file).unwrap().write_all(b"more").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("was changed while it was being sent"),
+        "{output:?}"
+    );
+}
+
+#[test]
+fn an_upload_that_the_server_does_not_know_any_more_begins_anew() {
+    let (server, place) = (Server::start(), workplace(100 << 20));
+    let mut child = upload_command(&server, &place).spawn().unwrap();
+    wait_for_some_bytes(&server.data, &mut child, 20 << 20);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let upload = fs::read_dir(server.data.join("uploads")).unwrap().flatten().next().unwrap().file_name();
+    let upload = upload.to_str().unwrap().trim_end_matches(".journal").to_owned();
+    assert_eq!(server.tus("DELETE", &format!("/uploads/{upload}")).send(b"").status, 204);
+    let result = result_of(&upload_command(&server, &place).output().unwrap());
+    assert!(!result["upload"].as_str().unwrap().contains(&upload));
+    check_stored(&server, &place, &result);
 }

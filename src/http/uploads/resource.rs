@@ -21,14 +21,18 @@ use reelyard_upload::tus;
 
 /// The upload, if the caller owns it: another tenant's is as unknown as one that never was.
 pub(super) async fn owned(app: &App, caller: Caller, id: UploadId) -> Result<UploadRow, Problem> {
-    let row = live(app, id).await?;
-    if row.tenant == caller.tenant { Ok(row) } else { Err(Problem::not_found("upload")) }
+    let row = app.catalog.upload(id).await.map_err(Problem::internal)?;
+    let row = row.filter(|row| row.tenant == caller.tenant).ok_or_else(|| Problem::not_found("upload"))?;
+    still_there(row)
 }
 
-/// The upload, unless it has ended.
+/// The upload, for a request that has shown its right to it already.
 pub(super) async fn live(app: &App, id: UploadId) -> Result<UploadRow, Problem> {
     let row = app.catalog.upload(id).await.map_err(Problem::internal)?;
-    let row = row.ok_or_else(|| Problem::not_found("upload"))?;
+    still_there(row.ok_or_else(|| Problem::not_found("upload"))?)
+}
+
+fn still_there(row: UploadRow) -> Result<UploadRow, Problem> {
     match row.state {
         UploadState::Terminated => Err(Problem::new(Kind::Gone, "This upload was given up.")),
         UploadState::Expired => {
