@@ -24,13 +24,15 @@ pub(super) struct Lines<R> {
     reader: R,
     longest: usize,
     buffer: Vec<u8>,
-    /// Bytes of `buffer` known to hold no line feed.
+    /// Where in `buffer` the next line starts.
+    start: usize,
+    /// Up to where in `buffer` there is known to be no line feed of that line.
     searched: usize,
 }
 
 impl<R: AsyncRead + Unpin> Lines<R> {
     pub(super) fn new(reader: R, longest: usize) -> Self {
-        Self { reader, longest, buffer: Vec::new(), searched: 0 }
+        Self { reader, longest, buffer: Vec::new(), start: 0, searched: 0 }
     }
 
     /// The next line without its line feed; `None` at the end. What follows the last line feed is a line that the
@@ -39,12 +41,13 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         loop {
             if let Some(found) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') {
                 let end = self.searched + found;
-                let rest = self.buffer.split_off(end + 1);
-                let mut line = std::mem::replace(&mut self.buffer, rest);
-                line.truncate(end);
-                self.searched = 0;
+                let line = self.buffer[self.start..end].to_vec();
+                self.start = end + 1;
+                self.searched = self.start;
                 return Ok(Some(line));
             }
+            self.buffer.drain(..self.start);
+            self.start = 0;
             self.searched = self.buffer.len();
             if self.buffer.len() > self.longest {
                 return Err(LineError::TooLong(self.longest));

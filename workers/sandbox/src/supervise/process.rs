@@ -13,6 +13,7 @@ use std::{
         fd::{AsRawFd, FromRawFd, OwnedFd},
         unix::process::CommandExt,
     },
+    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     process::{Command, Stdio},
     sync::{OnceLock, mpsc},
@@ -82,7 +83,10 @@ fn spawner() -> io::Result<&'static mpsc::Sender<SpawnRequest>> {
     let (sender, requests) = mpsc::channel::<SpawnRequest>();
     std::thread::Builder::new().name("child-spawner".to_owned()).spawn(move || {
         for (child, reply) in requests {
-            if let Err(Ok(mut unwanted)) = reply.send(spawn(child)) {
+            // Would this thread end, all children would end with it, and none could be started any more.
+            let spawned = catch_unwind(AssertUnwindSafe(|| spawn(child)))
+                .unwrap_or_else(|_| Err(io::Error::other("starting the child panicked")));
+            if let Err(Ok(mut unwanted)) = reply.send(spawned) {
                 // Whoever asked has gone away in the meantime.
                 let _ = unwanted.kill();
                 let _ = unwanted.wait();
