@@ -1,8 +1,9 @@
 //! Samples in, `audio/init.mp4` and `audio/NNNNN.m4s` out: FFmpeg's own AAC encoder (LC) and the CMAF writer.
 //!
-//! The encoder puts 1024 samples of priming before the first sample; decode time therefore runs 1024 ahead of
-//! presentation time, and an edit list in the initialization segment takes it back. Starts and durations that are
-//! reported are presentation times.
+//! The encoder puts one frame of priming (1024 samples) before the first sample. That frame is left out, so that decode
+//! time is presentation time and the track starts at 0 for every reader: an edit list that skips it is applied by some
+//! (Chromium) and ignored by others (FFmpeg's HLS and DASH demuxers, which then see sound start 21 ms early). The price is
+//! what any seek pays: the first 1024 samples fade in without the overlap of the frame before (docs/decisions/0006).
 
 use crate::context::{Context, internal};
 use reelyard_cmaf::{
@@ -28,7 +29,8 @@ pub(super) struct TrackWriter<'a> {
     plan: &'a AudioPlan,
     encoder: Encoder,
     packet: Packet,
-    priming: u64,
+    /// Frames of priming that the encoder has still to give, and that are left out.
+    priming_frames: u32,
     /// Native f32 samples of each channel that do not fill a frame yet.
     pending: Vec<Vec<u8>>,
     samples_in: u64,
@@ -52,7 +54,10 @@ impl<'a> TrackWriter<'a> {
             bit_rate: i64::try_from(plan.bit_rate).unwrap_or(i64::MAX),
         })
         .map_err(|error| Failure::new(FailureCode::EncoderUnavailable, format!("aac: {error}")))?;
-        if encoder.frame_samples() != SAMPLES_PER_FRAME || plan.segment_us <= 0 {
+        if encoder.frame_samples() != SAMPLES_PER_FRAME
+            || !encoder.initial_padding().is_multiple_of(SAMPLES_PER_FRAME)
+            || plan.segment_us <= 0
+        {
             let detail =
                 format!("frames of {} samples, segments of {} us", encoder.frame_samples(), plan.segment_us);
             return Err(Failure::new(FailureCode::Internal, detail));
@@ -60,7 +65,7 @@ impl<'a> TrackWriter<'a> {
         Ok(Self {
             context,
             plan,
-            priming: u64::from(encoder.initial_padding()),
+            priming_frames: encoder.initial_padding() / SAMPLES_PER_FRAME,
             encoder,
             packet: Packet::new().map_err(internal)?,
             pending: vec![Vec::new(); plan.channels as usize],
@@ -136,8 +141,12 @@ impl<'a> TrackWriter<'a> {
 
     fn receive_packets(&mut self) -> Result<(), Failure> {
         while self.encoder.receive(&mut self.packet).map_err(internal)? {
+            if self.priming_frames > 0 {
+                self.priming_frames -= 1;
+                continue;
+            }
             let frames = self.frames_written + self.frames.len() as u64;
-            if frames * u64::from(SAMPLES_PER_FRAME) >= self.priming + self.samples_in {
+            if frames * u64::from(SAMPLES_PER_FRAME) >= self.samples_in {
                 // Nothing but padding behind the last sample.
                 continue;
             }
@@ -153,22 +162,17 @@ impl<'a> TrackWriter<'a> {
         Ok(())
     }
 
-    /// Presentation time at the end of so many frames, in samples.
-    fn presentation(&self, frames: u64) -> u64 {
-        (frames * u64::from(SAMPLES_PER_FRAME)).saturating_sub(self.priming)
-    }
-
     /// The frame that was added last ends at or after the next multiple of the segment duration.
     fn segment_is_complete(&self) -> bool {
-        let us = |samples: u64| u128::from(samples) * 1_000_000;
+        let us = |frames: u64| u128::from(frames * u64::from(SAMPLES_PER_FRAME)) * 1_000_000;
         let segment = u128::from(self.plan.segment_us.unsigned_abs()) * u128::from(self.plan.sample_rate);
-        let start = us(self.presentation(self.frames_written));
-        let end = us(self.presentation(self.frames_written + self.frames.len() as u64));
+        let start = us(self.frames_written);
+        let end = us(self.frames_written + self.frames.len() as u64);
         // The boundary that belongs to this segment is the first one after its start.
         end >= (start / segment + 1) * segment
     }
 
-    /// `media_end`: where the track ends in decode time, when it ends here; the last frame is shortened to it.
+    /// `media_end`: where the track ends, when it ends here; the last frame is shortened to it.
     fn write_segment(&mut self, media_end: Option<u64>) -> Result<(), Failure> {
         let frame_samples = u64::from(SAMPLES_PER_FRAME);
         let start = self.frames_written * frame_samples;
@@ -194,11 +198,10 @@ impl<'a> TrackWriter<'a> {
         let file = self
             .context
             .write_file(&format!("{RENDITION}/{:05}.m4s", self.segments.len()), &segment.bytes)?;
-        let start_ticks = start.saturating_sub(self.priming);
         self.segments.push(SegmentOutput {
             file,
-            start_ticks,
-            duration_ticks: (start + duration).saturating_sub(self.priming) - start_ticks,
+            start_ticks: start,
+            duration_ticks: duration,
             sync_points: Vec::new(),
         });
         self.frames_written += self.frames.len() as u64;
@@ -213,12 +216,12 @@ impl<'a> TrackWriter<'a> {
         }
         self.encoder.send(None).map_err(internal)?;
         self.receive_packets()?;
-        self.write_segment(Some(self.priming + self.samples_in))?;
+        self.write_segment(Some(self.samples_in))?;
         let config = AacConfig::from_extradata(self.encoder.extradata()).map_err(not_written)?;
         let init = init_segment_aac(&AacTrack {
             config: &config,
             language: self.plan.language.as_deref(),
-            priming_samples: self.priming as u32,
+            priming_samples: 0,
             valid_samples: Some(self.samples_in),
             bit_rate: self.bit_rate(),
         })
