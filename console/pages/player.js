@@ -31,6 +31,8 @@ export async function startPlayer(status) {
   const video = byId("video");
   if (status.playback.poster) video.poster = status.playback.poster;
   if (status.width && status.height) byId("player").style.aspectRatio = `${status.width} / ${status.height}`;
+  // Sound alone needs no screen, only room for the controls.
+  if (!status.width) Object.assign(byId("player").style, { aspectRatio: "auto", height: "7rem" });
   // Tall pictures must fit the window: the box gets narrower, not higher.
   if (status.height > status.width) byId("player").style.maxWidth = `calc(80vh * ${status.width} / ${status.height})`;
   wireControls(video);

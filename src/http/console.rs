@@ -10,10 +10,11 @@ use axum::{
     extract::{Path, State},
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use rust_embed::{EmbeddedFile, RustEmbed};
 use serde_json::json;
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 /// Written by hand: always there.
 #[derive(RustEmbed)]
@@ -65,7 +66,7 @@ pub(super) async fn file(Path(name): Path<String>, headers: HeaderMap) -> Result
     let mut response = if unchanged {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
-        found.data.into_owned().into_response()
+        body_of(found.data).into_response()
     };
     let answer_headers = response.headers_mut();
     answer_headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
@@ -82,10 +83,23 @@ pub(super) async fn file(Path(name): Path<String>, headers: HeaderMap) -> Result
     Ok(response)
 }
 
+/// Embedded files are sent from where they lie in the program, without a copy.
+fn body_of(data: Cow<'static, [u8]>) -> Bytes {
+    match data {
+        Cow::Borrowed(bytes) => Bytes::from_static(bytes),
+        Cow::Owned(bytes) => Bytes::from(bytes),
+    }
+}
+
 /// `GET /`: the operator's page. It loads its data through the API, with the key that the operator types in.
 pub(super) async fn operator_page(State(app): State<Arc<App>>) -> Result<Response, Problem> {
     let setup = json!({ "needs_key": !app.insecure_open });
     page("index.html", StatusCode::OK, &[("setup", Value::Json(&setup))])
+}
+
+/// `GET /docs`: the API for people, laid out from `/openapi.json`.
+pub(super) async fn docs_page() -> Result<Response, Problem> {
+    page("docs.html", StatusCode::OK, &[])
 }
 
 /// A page with its `{{name}}` places filled; values are escaped for HTML here.

@@ -58,6 +58,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/problems/{slug}", get(problem::explain))
         .route("/watch/{playback_id}", get(watch::page))
         .route("/", get(console::operator_page))
+        .route("/docs", get(console::docs_page))
         .route("/favicon.ico", get(favicon))
         .route("/console/{file}", get(console::file))
         .merge(playback::router(app.clone()))

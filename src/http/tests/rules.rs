@@ -199,7 +199,8 @@ async fn pages_load_from_this_server_alone() {
     let page = bench.get("/").await;
     assert_eq!(page.status, 200);
     assert!(page.text().contains("\"needs_key\":false"), "{}", page.text());
-    for file in ["style.css", "watch.js", "player.js", "operator.js", "icon.svg"] {
+    assert_eq!(bench.get("/docs").await.status, 200);
+    for file in ["style.css", "watch.js", "player.js", "operator.js", "docs.js", "icon.svg"] {
         let answer = bench.get(&format!("/console/{file}")).await;
         assert_eq!(answer.status, 200, "{file}");
         assert!(!answer.text().contains("https://"), "{file} names another server");
