@@ -16,6 +16,9 @@ use tokio::{
 /// Shortest pause between two heartbeats, whatever a grant says.
 const SHORTEST_BEAT: Duration = Duration::from_millis(20);
 
+/// After a heartbeat that was not taken the next comes this much sooner: there are only two more before the end.
+const RETRIES_PER_BEAT: u32 = 4;
+
 pub(crate) struct Lease {
     progress: watch::Sender<Progress>,
     over: watch::Receiver<Option<Verdict>>,
@@ -52,7 +55,10 @@ impl Lease {
                         let _ = over_sender.send(Some(verdict));
                         return;
                     }
-                    Ok(Err(error)) => tracing::warn!(%task, attempt, %error, "a heartbeat was not taken"),
+                    Ok(Err(error)) => {
+                        tracing::warn!(%task, attempt, %error, "a heartbeat was not taken; trying again soon");
+                        ticks.reset_after(beat / RETRIES_PER_BEAT);
+                    }
                     Err(_) => {}
                 }
             }

@@ -135,6 +135,19 @@ async fn heartbeats_keep_a_short_lease() {
 }
 
 #[tokio::test]
+async fn a_heartbeat_that_is_not_taken_is_sent_again_before_the_lease_is_over() {
+    let world = World::new();
+    let task = world.grant("work for ever");
+    world.refuse_heartbeats(4);
+    let agent = world.start();
+    let child = world.until("a heartbeat", |seen| seen.child_of(task)).await;
+    world.until("four heartbeats", |seen| (seen.heartbeats_of(task) >= 4).then_some(())).await;
+    assert!(process_exists(child));
+    world.answer_heartbeats(Verdict::Cancelled);
+    agent.drain().await;
+}
+
+#[tokio::test]
 async fn a_store_that_fails_for_good_fails_the_task() {
     let world = World::new();
     let task = world.grant("encode");

@@ -36,6 +36,7 @@ pub(crate) struct Seen {
     verdict: Option<Verdict>,
     away: bool,
     reports_to_refuse: u32,
+    heartbeats_to_refuse: u32,
     keeps_to_fail: u32,
     panic_at_next_source: bool,
 }
@@ -93,10 +94,14 @@ impl ControlPlane for Shared {
         progress: Progress,
     ) -> Result<Verdict, ControlUnavailable> {
         self.here()?;
-        Ok(self.change(|seen| {
+        self.change(|seen| {
+            if seen.heartbeats_to_refuse > 0 {
+                seen.heartbeats_to_refuse -= 1;
+                return Err(ControlUnavailable("not now".to_owned()));
+            }
             seen.heartbeats.push((task, progress));
-            seen.verdict.unwrap_or(Verdict::Continue)
-        }))
+            Ok(seen.verdict.unwrap_or(Verdict::Continue))
+        })
     }
     async fn report(&self, task: TaskId, _: u32, report: Report) -> Result<Verdict, ControlUnavailable> {
         self.here()?;
@@ -235,6 +240,9 @@ impl World {
     }
     pub(crate) fn refuse_reports(&self, count: u32) {
         self.shared.change(|seen| seen.reports_to_refuse = count);
+    }
+    pub(crate) fn refuse_heartbeats(&self, count: u32) {
+        self.shared.change(|seen| seen.heartbeats_to_refuse = count);
     }
     pub(crate) fn fail_keeps(&self, count: u32) {
         self.shared.change(|seen| seen.keeps_to_fail = count);
