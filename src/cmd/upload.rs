@@ -106,7 +106,7 @@ async fn upload(args: &Args) -> anyhow::Result<ExitCode> {
         let path = path.clone();
         move || sha256_of(&path)
     });
-    let mut sending = Sending {
+    let sending = Sending {
         server: &server,
         memory: &memory,
         args,
