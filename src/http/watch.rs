@@ -149,7 +149,7 @@ fn sentence(state: AssetState, asset: &reelyard_catalog::AssetRow) -> String {
             .media_info
             .as_ref()
             .map(|info| {
-                format!("{} long", links::roughly((info.duration_us.max(0) as u64).div_ceil(1_000_000)))
+                format!("{} long", links::roughly((info.duration_us.max(0) as u64 + 500_000) / 1_000_000))
             })
             .unwrap_or_default(),
         AssetState::Failed => asset.failure.as_ref().map_or_else(

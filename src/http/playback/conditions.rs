@@ -128,6 +128,25 @@ fn position(text: &str) -> Option<Position> {
 mod tests {
     use super::{FileFacts, Selection, parse_range, select};
     use http::{HeaderMap, HeaderName, HeaderValue, header};
+    use proptest::prelude::{any, prop_assert, proptest};
+
+    proptest! {
+        #[test]
+        fn whatever_is_asked_for_lies_inside_the_file(
+            wild in any::<String>(),
+            likely in "bytes ?= ?[0-9]{0,21}-[0-9]{0,21}",
+            byte_len: u64,
+            small in 0_u64..100,
+        ) {
+            for text in [&wild, &likely] {
+                for length in [byte_len, small] {
+                    if let Selection::Part { start, end } = parse_range(text, length) {
+                        prop_assert!(start < end && end <= length, "{text:?} of {length}: {start}..{end}");
+                    }
+                }
+            }
+        }
+    }
 
     const FACTS: FileFacts = FileFacts { byte_len: 1000, modified_ns: 1_720_878_599_500_000_000 };
 
