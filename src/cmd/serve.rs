@@ -18,13 +18,14 @@ use reelyard_storage::LocalStore;
 use std::{
     fs,
     future::IntoFuture,
+    io::Write,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
     time::Duration,
 };
-use tokio::sync::Notify;
+use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -32,6 +33,9 @@ use uuid::Uuid;
 const DRAIN: Duration = Duration::from_secs(8);
 /// For folding the catalogue's log into its file; a log that stays is folded in at the next start.
 const CLOSE: Duration = Duration::from_secs(1);
+
+/// 128 and SIGINT, as shells report it.
+const STOPPED_AT_ONCE: u8 = 130;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -77,39 +81,10 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn serve(args: Args) -> anyhow::Result<ExitCode> {
-    listen::check_open(args.insecure_open, args.listen)?;
-    if let Some(url) = &args.public_url {
-        check_public_url(url)?;
-    }
-    let directory = data_dir::open(args.data_dir.clone().unwrap_or_else(config::default_data_dir))?;
-    let store = LocalStore::open(&directory.path).await?;
-    let catalog = Catalog::open(&directory.path.join(config::CATALOG_FILE)).await?;
-    let keyring = data_dir::signing_keys(&directory.path)?;
-    let new_admin_key =
-        if args.insecure_open { None } else { data_dir::admin_key(&directory.path, &catalog).await? };
-    let app = Arc::new(App {
-        catalog,
-        store,
-        keyring,
-        presets: presets(args.presets.as_deref())?,
-        data_dir: directory.path.clone(),
-        insecure_open: args.insecure_open,
-        public_url: args.public_url.clone(),
-        max_upload_bytes: args.max_upload_bytes.min(reelyard_upload::MAX_UPLOAD_BYTES),
-        media_program: data_dir::media_program(args.media_program.as_deref())?,
-        control_worker: WorkerId::from_uuid(Uuid::now_v7()),
-        ticket: Notify::new(),
-        publish_ticket: Notify::new(),
-        swept_ticket: Notify::new(),
-        shutdown: CancellationToken::new(),
-    });
-    let healed = flow::receive::recover(&app).await.context("taking up unfinished uploads")?;
-    if healed > 0 {
-        tracing::info!(healed, "receive: finished uploads that an earlier process had left");
-    }
+    let Prepared { app, new_admin_key, directory } = prepare(&args).await?;
     let listener = listen::bind(args.listen).await?;
     let url = listen::url(&listener)?;
-    greet(&app, &url, new_admin_key.as_deref());
+    say(&greeting(&app, &url, new_admin_key.as_deref()));
 
     let background = background::start(&app, args.workers).await?;
     let stopping = app.shutdown.clone();
@@ -123,22 +98,79 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
             .with_context(|| format!("writing {}", path.display()))?;
     }
     wait_for_signal().await?;
+    let code = stop(&app, server, background).await?;
+    // The lock goes last: the next server may start when nothing of this one writes any more.
+    drop(directory);
+    Ok(code)
+}
+
+/// What there is when all is in order and only the port is missing.
+struct Prepared {
+    app: Arc<App>,
+    new_admin_key: Option<String>,
+    directory: data_dir::DataDir,
+}
+
+async fn prepare(args: &Args) -> anyhow::Result<Prepared> {
+    listen::check_open(args.insecure_open, args.listen)?;
+    if let Some(url) = &args.public_url {
+        check_public_url(url)?;
+    }
+    let presets = presets(args.presets.as_deref())?;
+    let media_program = data_dir::media_program(args.media_program.as_deref())?;
+    let directory = data_dir::open(args.data_dir.clone().unwrap_or_else(config::default_data_dir))?;
+    let path = &directory.path;
+    let catalog = Catalog::open(&path.join(config::CATALOG_FILE))
+        .await
+        .with_context(|| format!("cannot use {}", path.join(config::CATALOG_FILE).display()))?;
+    let new_admin_key = if args.insecure_open { None } else { data_dir::admin_key(path, &catalog).await? };
+    let app = Arc::new(App {
+        catalog,
+        store: LocalStore::open(path).await?,
+        keyring: data_dir::signing_keys(path)?,
+        presets,
+        data_dir: path.clone(),
+        insecure_open: args.insecure_open,
+        public_url: args.public_url.clone(),
+        max_upload_bytes: args.max_upload_bytes.min(reelyard_upload::MAX_UPLOAD_BYTES),
+        media_program,
+        control_worker: WorkerId::from_uuid(Uuid::now_v7()),
+        ticket: Notify::new(),
+        publish_ticket: Notify::new(),
+        swept_ticket: Notify::new(),
+        shutdown: CancellationToken::new(),
+    });
+    let healed = flow::receive::recover(&app).await.context("taking up unfinished uploads")?;
+    if healed > 0 {
+        tracing::info!(healed, "receive: finished uploads that an earlier process had left");
+    }
+    Ok(Prepared { app, new_admin_key, directory })
+}
+
+/// In bounded time: answers and tasks in hand get a few seconds, then they are cut off; what they were at is taken up
+/// by the next start.
+async fn stop(
+    app: &App,
+    server: JoinHandle<std::io::Result<()>>,
+    background: background::Background,
+) -> anyhow::Result<ExitCode> {
     tracing::info!("stopping; a second signal stops at once");
     app.shutdown.cancel();
     let drained = async { tokio::join!(server, background.stop()).0 };
     tokio::select! {
         drained = tokio::time::timeout(DRAIN, drained) => match drained {
             Ok(server) => server??,
-            Err(_) => tracing::warn!(limit_s = DRAIN.as_secs(), "some requests or tasks did not end in time and are cut off"),
+            Err(_) => {
+                tracing::warn!(limit_s = DRAIN.as_secs(), "some requests or tasks did not end in time and are cut off");
+            }
         },
         _ = wait_for_signal() => {
             tracing::warn!("stopped at once");
-            return Ok(ExitCode::from(130));
+            return Ok(ExitCode::from(STOPPED_AT_ONCE));
         }
     }
     let _ = tokio::time::timeout(CLOSE, app.catalog.close()).await;
     tracing::info!("stopped");
-    drop(directory);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -169,19 +201,22 @@ fn check_public_url(url: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn greet(app: &App, url: &str, new_admin_key: Option<&str>) {
-    println!("Reelyard serves at {url}");
-    println!("  data in {}", app.data_dir.display());
-    match new_admin_key {
-        Some(key) => println!(
-            "  admin key: {key}\n  (shown this once; it stays in {})",
-            app.data_dir.join(config::ADMIN_KEY_FILE).display()
-        ),
+fn greeting(app: &App, url: &str, new_admin_key: Option<&str>) -> String {
+    let key_file = app.data_dir.join(config::ADMIN_KEY_FILE);
+    let keys = match new_admin_key {
+        Some(key) => format!("admin key: {key}\n  (shown this once; it stays in {})", key_file.display()),
         None if app.insecure_open => {
-            println!("  no keys needed (--insecure-open): everybody on this machine may use it")
+            "no keys needed (--insecure-open): everybody on this machine may use it".to_owned()
         }
-        None => println!("  admin key in {}", app.data_dir.join(config::ADMIN_KEY_FILE).display()),
-    }
+        None => format!("admin key in {}", key_file.display()),
+    };
+    format!("Reelyard serves at {url}\n  data in {}\n  {keys}\n", app.data_dir.display())
+}
+
+/// On standard output, which may be closed: that is no reason not to serve.
+fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 async fn wait_for_signal() -> anyhow::Result<()> {

@@ -15,10 +15,9 @@ use uuid::Uuid;
 
 /// Publishing first: an asset that is done should not wait behind another that has just begun.
 const PUBLISH_PRIORITY: i32 = 40;
-/// Short tasks before long ones, so that a poster and the sound are there early.
-const AUDIO_PRIORITY: i32 = 20;
-const STILLS_PRIORITY: i32 = 15;
-const ENCODE_PRIORITY: i32 = 10;
+/// All media work alike, so that the oldest asset is finished first instead of all of them at once. Within an asset
+/// the order of making counts: sound and stills, which are short and shown early, before the chunks in their order.
+const MEDIA_PRIORITY: i32 = 10;
 
 /// What comes of a probe.
 pub(crate) struct Planned {
@@ -45,7 +44,7 @@ pub(crate) fn plan(app: &App, preset: &str, info: &MediaInfo) -> Result<Planned,
 
 fn tasks(plan: &Plan) -> Vec<NewTask> {
     let task = |kind, ordinal, required, priority| NewTask {
-        // Version 7 ids of one process rise, so lists show them in this order.
+        // Version 7 ids of one process rise, so they are claimed and listed in this order.
         id: TaskId::from_uuid(Uuid::now_v7()),
         kind,
         ordinal,
@@ -54,14 +53,14 @@ fn tasks(plan: &Plan) -> Vec<NewTask> {
         needs: Vec::new(),
     };
     let mut tasks = Vec::new();
-    for chunk in plan.video.iter().flat_map(|video| &video.chunks) {
-        tasks.push(task(TaskKind::Encode, chunk.index, true, ENCODE_PRIORITY));
-    }
     if plan.audio.is_some() {
-        tasks.push(task(TaskKind::Audio, 0, plan.video.is_none(), AUDIO_PRIORITY));
+        tasks.push(task(TaskKind::Audio, 0, plan.video.is_none(), MEDIA_PRIORITY));
     }
     if plan.stills.is_some() {
-        tasks.push(task(TaskKind::Stills, 0, false, STILLS_PRIORITY));
+        tasks.push(task(TaskKind::Stills, 0, false, MEDIA_PRIORITY));
+    }
+    for chunk in plan.video.iter().flat_map(|video| &video.chunks) {
+        tasks.push(task(TaskKind::Encode, chunk.index, true, MEDIA_PRIORITY));
     }
     let mut publish = task(TaskKind::Publish, 0, true, PUBLISH_PRIORITY);
     publish.needs = tasks.iter().map(|task| task.id).collect();

@@ -114,7 +114,7 @@ CREATE TABLE task (
     finished_ms    INTEGER,
     UNIQUE (asset, kind, ordinal)
 ) STRICT;
-CREATE INDEX task_to_claim ON task (state, kind, priority, created_ms);
+CREATE INDEX task_to_claim ON task (state, kind, priority, created_ms, id);
 CREATE INDEX task_by_lease ON task (lease_until_ms) WHERE state = 'leased';
 
 CREATE TABLE task_need (

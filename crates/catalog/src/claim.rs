@@ -39,7 +39,8 @@ pub enum HeartbeatAnswer {
 }
 
 impl Catalog {
-    /// The most urgent ready task of these kinds, then the oldest, under a fresh lease and attempt.
+    /// The most urgent ready task of these kinds, then the oldest, then the one with the smallest id (ids rise in the
+    /// order in which the plan made its tasks), under a fresh lease and attempt.
     pub async fn claim(&self, request: &ClaimRequest) -> Result<Option<Claimed>, CatalogError> {
         // Looking costs no write lock: idle workers ask often.
         if request.kinds.is_empty() || !self.anything_to_claim(request).await? {
@@ -49,7 +50,7 @@ impl Catalog {
         end_back_offs(&mut write, request.now_ms).await?;
         let mut query = QueryBuilder::<Sqlite>::new("SELECT * FROM task WHERE state = 'ready'");
         tasks::push_any_of(&mut query, "kind", request.kinds.iter().map(|kind| kind.as_str()));
-        query.push(" ORDER BY priority DESC, created_ms, ordinal, id LIMIT 1");
+        query.push(" ORDER BY priority DESC, created_ms, id LIMIT 1");
         let Some(row) = query.build().fetch_optional(write.connection()).await? else {
             self.commit(write).await?;
             return Ok(None);

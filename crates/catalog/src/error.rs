@@ -16,7 +16,10 @@ pub enum CatalogError {
     /// The database is busy, full or gone: try again, and tell the operator.
     #[error("the catalogue could not be read or written: {0}")]
     Database(#[from] sqlx::Error),
-    #[error("the catalogue's tables could not be brought up to date: {0}")]
+    #[error(
+        "the catalogue's tables could not be brought up to date: {0}; if a newer reelyard has used this data directory, \
+         start that one"
+    )]
     Migration(#[from] sqlx::migrate::MigrateError),
 }
 

@@ -107,11 +107,10 @@ impl Catalog {
             TaskState::Ready => {
                 let ahead: i64 = sqlx::query_scalar(
                     "SELECT COUNT(*) FROM task WHERE state = 'ready'
-                     AND (-priority, created_ms, ordinal, id) < (?, ?, ?, ?)",
+                     AND (-priority, created_ms, id) < (?, ?, ?)",
                 )
                 .bind(-task.priority)
                 .bind(task.created_ms)
-                .bind(task.ordinal)
                 .bind(task.id.to_string())
                 .fetch_one(&self.reader)
                 .await?;

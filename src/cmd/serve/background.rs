@@ -14,7 +14,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use uuid::Uuid;
 
 /// What a running child has to finish when the server is to stop; then it is killed and its task given back.
-const AGENT_DRAIN: Duration = Duration::from_secs(3);
+const AGENT_DRAIN: Duration = Duration::from_secs(2);
 
 pub(super) struct Background {
     agent: Option<(ShutdownHandle, JoinHandle<()>)>,

@@ -36,7 +36,7 @@ pub(super) async fn bind(listen: Option<SocketAddr>) -> anyhow::Result<TcpListen
         match TcpListener::bind(SocketAddr::new(localhost, port)).await {
             Ok(listener) => {
                 if port != DEFAULT_PORT {
-                    println!("Port {DEFAULT_PORT} is taken, so this server uses {port}.");
+                    super::say(&format!("Port {DEFAULT_PORT} is taken, so this server uses {port}.\n"));
                 }
                 return Ok(listener);
             }
