@@ -25,7 +25,11 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{sync::Notify, task::JoinHandle};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::Notify,
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -81,7 +85,13 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn serve(args: Args) -> anyhow::Result<ExitCode> {
-    let Prepared { app, new_admin_key, directory } = prepare(&args).await?;
+    // Before anybody can be told that the server is ready, and so can want to stop it.
+    let mut signals = Signals::listen()?;
+    let Prepared { app, new_admin_key, directory } = tokio::select! {
+        prepared = prepare(&args) => prepared?,
+        // Nothing runs yet, and whatever was half made is made whole by the next start.
+        () = signals.next() => return Ok(ExitCode::from(STOPPED_AT_ONCE)),
+    };
     let listener = listen::bind(args.listen).await?;
     let url = listen::url(&listener)?;
     say(&greeting(&app, &url, new_admin_key.as_deref()));
@@ -97,8 +107,8 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         data_dir::write_whole(path, format!("{url}\n").as_bytes(), 0o644)
             .with_context(|| format!("writing {}", path.display()))?;
     }
-    wait_for_signal().await?;
-    let code = stop(&app, server, background).await?;
+    signals.next().await;
+    let code = stop(&app, server, background, &mut signals).await?;
     // The lock goes last: the next server may start when nothing of this one writes any more.
     drop(directory);
     Ok(code)
@@ -153,6 +163,7 @@ async fn stop(
     app: &App,
     server: JoinHandle<std::io::Result<()>>,
     background: background::Background,
+    signals: &mut Signals,
 ) -> anyhow::Result<ExitCode> {
     tracing::info!("stopping; a second signal stops at once");
     app.shutdown.cancel();
@@ -164,7 +175,7 @@ async fn stop(
                 tracing::warn!(limit_s = DRAIN.as_secs(), "some requests or tasks did not end in time and are cut off");
             }
         },
-        _ = wait_for_signal() => {
+        () = signals.next() => {
             tracing::warn!("stopped at once");
             return Ok(ExitCode::from(STOPPED_AT_ONCE));
         }
@@ -219,12 +230,21 @@ fn say(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-async fn wait_for_signal() -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        pressed = tokio::signal::ctrl_c() => pressed?,
+/// SIGTERM and SIGINT, taken from here on: none is lost between two looks.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
-    Ok(())
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Identifiers: one newtype for each thing that has one, so that no two can be mixed up.
 //!
 //! Ids are UUIDv7 (RFC 9562 section 5.7), sortable by time of making. This crate is pure, so it does not make
-//! them: callers at the edge pass `Uuid::now_v7()` to `from_uuid`.
+//! them: callers at the edge do, and pass them to `from_uuid`.
 
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
