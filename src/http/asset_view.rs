@@ -6,7 +6,7 @@
 use super::links::{self, PlaybackLinks};
 use reelyard_catalog::{AssetRow, RenditionRow, TaskRow};
 use reelyard_model::{
-    AssetState, Failure, MediaInfo, TaskState,
+    AssetState, Failure, MediaInfo, PlaybackId, TaskState,
     media_info::{AudioTrack, Hdr, VideoTrack},
     work::TaskKind,
 };
@@ -138,15 +138,46 @@ pub(super) struct FailureView {
     pub(super) stderr_tail: String,
 }
 
+/// Where it plays. The signed addresses are null until the asset is ready, and stop working at `expires_at`.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Playback {
-    pub(super) id: String,
+    /// Not the asset's id: viewers see this one.
+    id: String,
     /// The page where it plays. It can be handed out before the video is ready: it shows the progress until then.
-    pub(super) watch: String,
-    /// Null until the asset is ready.
-    #[serde(flatten)]
-    #[schema(inline)]
-    pub(super) links: Option<PlaybackLinks>,
+    watch: String,
+    /// HLS, for hls.js, Safari and most players.
+    #[schema(
+        example = "http://127.0.0.1:8080/p/v1.k1.1800000000.qB9X/019a9f6b-1f00-7c43-b8cc-2f7c2f6a6a01/master.m3u8"
+    )]
+    hls: Option<String>,
+    /// DASH over the same segments.
+    dash: Option<String>,
+    /// A JPEG; null for sound alone.
+    poster: Option<String>,
+    /// WebVTT index of the preview pictures; null for sound alone.
+    sprites: Option<String>,
+    /// RFC 3339.
+    #[schema(example = "2026-11-21T06:00:00.000Z")]
+    expires_at: Option<String>,
+}
+
+impl Playback {
+    /// `links`: once it plays.
+    pub(super) fn new(id: PlaybackId, watch: String, links: Option<PlaybackLinks>) -> Self {
+        let id = id.to_string();
+        match links {
+            None => Self { id, watch, hls: None, dash: None, poster: None, sprites: None, expires_at: None },
+            Some(PlaybackLinks { hls, dash, poster, sprites, expires_at }) => Self {
+                id,
+                watch,
+                hls: Some(hls),
+                dash: Some(dash),
+                poster,
+                sprites,
+                expires_at: Some(expires_at),
+            },
+        }
+    }
 }
 
 /// What an asset is shown from.

@@ -223,11 +223,8 @@ async fn show(app: &App, base_url: &str, row: AssetRow) -> Result<Asset, Problem
             } else {
                 None
             };
-            Some(Playback {
-                id: playback_id.to_string(),
-                watch: links::watch_url(app, base_url, playback_id, expiry),
-                links,
-            })
+            let watch = links::watch_url(app, base_url, playback_id, expiry);
+            Some(Playback::new(playback_id, watch, links))
         }
     };
     Ok(Asset::from(Parts { row, tasks, renditions, playback }))

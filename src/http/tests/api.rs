@@ -23,7 +23,7 @@ async fn an_asset_tells_its_story() {
     assert_eq!(processing["state"], "processing");
     assert_eq!(processing["media"]["audio"]["codec"], "mp3");
     assert_eq!(processing["playback"]["watch"], format!("http://localhost:8080/watch/{id}"));
-    assert!(processing["playback"].get("hls").is_none(), "nothing plays yet: {processing:#}");
+    assert!(processing["playback"]["hls"].is_null(), "nothing plays yet: {processing:#}");
     assert_eq!(bench.get(&format!("/v1/assets/{asset}/plan")).await.json()["preset"], "web-h264");
 }
 
