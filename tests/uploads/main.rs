@@ -8,6 +8,7 @@
 mod clients;
 mod command;
 mod crash;
+mod full_disk;
 mod hand_over;
 mod protocol;
 mod server;

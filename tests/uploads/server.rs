@@ -28,9 +28,35 @@ impl Server {
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
         // A port of our own, so that a restart has the same address.
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let child = spawn(&data, address, &arguments);
+        let child = spawn(program(), &data, address, &arguments);
         let key = std::fs::read_to_string(data.join("admin.key")).unwrap().trim().to_owned();
         Self { child, address, data, key, arguments, _directory: directory }
+    }
+
+    /// On a disk of so many bytes, which nobody but the server sees; without keys, as nobody could read them. `None`
+    /// where this user may not mount anything.
+    pub(crate) fn start_on_small_disk(disk_bytes: usize) -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        let mount = format!("mount -t tmpfs -o size={disk_bytes} tmpfs '{}'", data.display());
+        let may = Command::new("unshare").args(["-rm", "sh", "-c", &mount]).stderr(Stdio::null()).status();
+        if !may.is_ok_and(|status| status.success()) {
+            return None;
+        }
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let arguments = vec!["--insecure-open".to_owned()];
+        let mut command = Command::new("unshare");
+        command.args([
+            "-rm",
+            "sh",
+            "-c",
+            &format!("{mount} && exec \"$@\""),
+            "sh",
+            env!("CARGO_BIN_EXE_reelyard"),
+        ]);
+        let child = spawn(command, &data, address, &arguments);
+        Some(Self { child, address, data, key: String::new(), arguments, _directory: directory })
     }
 
     /// `kill -9`: nothing is flushed, nobody is told.
@@ -40,7 +66,7 @@ impl Server {
     }
 
     pub(crate) fn restart(&mut self) {
-        self.child = spawn(&self.data, self.address, &self.arguments);
+        self.child = spawn(program(), &self.data, self.address, &self.arguments);
     }
 
     pub(crate) fn url(&self) -> String {
@@ -90,9 +116,13 @@ impl Drop for Server {
     }
 }
 
+fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_reelyard"))
+}
+
 /// Returns when the server answers.
-fn spawn(data: &Path, address: SocketAddr, arguments: &[String]) -> Child {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_reelyard"))
+fn spawn(mut program: Command, data: &Path, address: SocketAddr, arguments: &[String]) -> Child {
+    let mut child = program
         .arg("serve")
         .arg("--data-dir")
         .arg(data)

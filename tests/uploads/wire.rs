@@ -35,11 +35,16 @@ impl Request {
     }
 
     pub(crate) fn send(self, body: &[u8]) -> Answer {
+        self.try_send(body).expect("no answer")
+    }
+
+    /// `None` when the connection was closed before the answer came.
+    pub(crate) fn try_send(self, body: &[u8]) -> Option<Answer> {
         let is_head = self.method == "HEAD";
         let mut connection = self.begin(Some(body.len()));
         // A server may answer and close before it has read all.
         let _ = connection.write_all(body);
-        read_answer(&mut connection, is_head).expect("no answer")
+        read_answer(&mut connection, is_head)
     }
 
     /// With a body in chunked coding, whose length nobody told.

@@ -252,6 +252,9 @@ impl Receiving {
     /// checkpoint counts. The offset that is durable now comes back either way.
     pub async fn end(mut self, end: BodyEnd) -> (u64, Result<Transfer, ReceiveError>) {
         let outcome = self.finish(end).await;
+        if self.transfer.offset() < self.position {
+            self.give_back_room().await;
+        }
         (self.transfer.offset(), outcome.map(|()| self.transfer))
     }
 
@@ -264,6 +267,16 @@ impl Receiving {
     /// or without more bytes.
     pub fn wants_checkpoint(&self) -> bool {
         !self.checked && self.transfer.offset() < self.position && self.position < self.transfer.length()
+    }
+
+    /// Bytes that do not count are cut off at the next opening anyway; on a full disk their room is wanted now.
+    async fn give_back_room(&self) {
+        let (data, path, offset) = (self.data.clone(), self.data_path.clone(), self.transfer.offset());
+        let cut =
+            blocking(move || data.set_len(offset).map_err(|e| StoreError::io("cutting", &path, e))).await;
+        if let Err(error) = cut {
+            tracing::debug!(%error, "bytes that do not count stay on the disk for now");
+        }
     }
 
     async fn finish(&mut self, end: BodyEnd) -> Result<(), ReceiveError> {
@@ -476,6 +489,8 @@ mod tests {
         let (offset, outcome) = send(&store, upload, &request, &[b"abX"], BodyEnd::Complete).await;
         assert_eq!(offset, 0);
         assert!(matches!(outcome, Err(ReceiveError::Refused(Refusal::ChecksumMismatch { .. }))));
+        let file = store.root().join("uploads").join(upload.to_string());
+        assert_eq!(fs::metadata(file).unwrap().len(), 0, "its room is given back at once");
         send(&store, upload, &request, &[b"ab"], BodyEnd::Cut).await.1.unwrap();
         assert_eq!(store.open_upload(upload).await.unwrap().transfer().offset(), 0, "cut before verified");
         send(&store, upload, &request, &[b"a", b"bc"], BodyEnd::Complete).await.1.unwrap();
