@@ -87,13 +87,14 @@ async fn uploads(app: &App) -> Result<(), FlowError> {
             tracing::info!(upload = %upload.id, "sweep: upload expired");
         }
     }
-    // A crash between the row and the bytes of one that was given up.
+    // What a crash between the row and the bytes left of one that was given up; and the journals of finished ones,
+    // which nobody reads any more once the asset is there.
     for id in app.store.list_uploads().await? {
         let Some(upload) = app.catalog.upload(id).await? else {
             tracing::warn!(upload = %id, "sweep: bytes of an upload that the catalogue does not know; left as they are");
             continue;
         };
-        if matches!(upload.state, UploadState::Terminated | UploadState::Expired) {
+        if matches!(upload.state, UploadState::Terminated | UploadState::Expired | UploadState::Finished) {
             app.store.forget_upload(id).await?;
         }
     }

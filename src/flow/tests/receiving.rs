@@ -71,6 +71,17 @@ async fn the_bytes_of_a_terminated_upload_go_even_if_a_crash_came_between() {
 }
 
 #[tokio::test]
+async fn the_journal_of_a_finished_upload_goes_and_nothing_else() {
+    let bench = Bench::new().await;
+    let (upload, transfer) = bench.upload_bytes(SOURCE).await;
+    let asset = receive::finish(&bench.app, upload, &transfer).await.unwrap();
+    sweep::files(&bench.app).await;
+    assert!(bench.files("uploads").is_empty());
+    assert_eq!(bench.files("sources").len(), 1);
+    assert_eq!(receive::finish(&bench.app, upload, &transfer).await.unwrap(), asset);
+}
+
+#[tokio::test]
 async fn an_unknown_preset_is_told_before_a_byte_is_sent() {
     let bench = Bench::new().await;
     let refused = bench.app.preset_name(Some("web-h265"));
