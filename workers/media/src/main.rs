@@ -26,12 +26,21 @@ use reelyard_model::{
     Failure, FailureCode,
     child::{Job, MAX_LINE_BYTES, Message, PROTOCOL, Request},
 };
-use std::{io::Read, path::Path, process::ExitCode};
+use std::{
+    io::Read,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    process::ExitCode,
+};
 
 fn main() -> ExitCode {
     reelyard_ffmpeg::capture_log_to_stderr();
     let messages = Messages::to_standard_output();
-    match run(&messages) {
+    let outcome = catch_unwind(AssertUnwindSafe(|| run(&messages)));
+    // The panic's own words are on standard error, which the parent keeps.
+    let outcome =
+        outcome.unwrap_or_else(|_| Err(Failure::new(FailureCode::Internal, "the media child panicked")));
+    match outcome {
         Ok(()) => {
             messages.send(&Message::Done);
             ExitCode::SUCCESS

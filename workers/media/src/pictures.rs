@@ -168,11 +168,8 @@ impl PictureReader {
                     if frame.is_damaged() {
                         self.damaged += 1;
                     }
-                    if self.give_time(&mut frame) {
-                        return Ok(Some(frame));
-                    }
-                    frame.unref();
-                    continue;
+                    self.give_time(&mut frame);
+                    return Ok(Some(frame));
                 }
                 Ok(false) if self.end_of_source => return Ok(None),
                 Ok(false) => {}
@@ -213,21 +210,20 @@ impl PictureReader {
         self.damage_in_a_row += 1;
     }
 
-    /// Sets the picture's time; `false` for one that would go back in time.
-    fn give_time(&mut self, frame: &mut Frame) -> bool {
+    /// Sets the picture's time. Decoders give pictures in the order in which they are shown; a time that does not rise
+    /// is the container's mistake (MPEG program streams make them), and the picture follows at the usual distance.
+    fn give_time(&mut self, frame: &mut Frame) {
+        let usual_gap = self.last_gap.max(frame.duration()).max(1);
         let pts = match (frame.best_effort_pts(), self.last_pts) {
-            (Some(pts), _) => pts,
-            (None, Some(last)) => last.saturating_add(self.last_gap.max(frame.duration()).max(1)),
+            (Some(pts), None) => pts,
+            (Some(pts), Some(last)) if pts > last => {
+                self.last_gap = pts - last;
+                pts
+            }
+            (_, Some(last)) => last.saturating_add(usual_gap),
             (None, None) => 0,
         };
-        if let Some(last) = self.last_pts {
-            if pts <= last {
-                return false;
-            }
-            self.last_gap = pts - last;
-        }
         self.last_pts = Some(pts);
         frame.set_pts(pts);
-        true
     }
 }

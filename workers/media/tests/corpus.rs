@@ -18,7 +18,7 @@ use std::{
 /// The probe of any file of the corpus, on a busy machine of two cores; the slowest takes 2 s on an idle one.
 const LONGEST_PROBE: Duration = Duration::from_secs(60);
 /// Sources longer than this are only probed here: they cost minutes to encode.
-const LONGEST_TO_ENCODE_US: i64 = 40_000_000;
+const LONGEST_TO_ENCODE_US: i64 = 11_000_000;
 
 struct Entry {
     file: String,
@@ -91,7 +91,8 @@ fn every_film_is_encoded_without_a_complaint_from_ffmpeg() {
             continue;
         }
         let Some(mut video) = film::plan(&info, "web-h264-small").video else { continue };
-        video.rungs.truncate(2);
+        // The smallest picture is enough here: sizes have tests of their own.
+        video.rungs.drain(..video.rungs.len() - 1);
         let encoded = film::encode_and_join(&entry.path, folder, &video);
         let total: u64 = encoded
             .iter()
@@ -104,7 +105,9 @@ fn every_film_is_encoded_without_a_complaint_from_ffmpeg() {
         }
         for rung in &video.rungs {
             let file = format!("{}.mp4", rung.name);
-            for complaint in [child::complaints(folder, &file), film::ffprobe_complaints(folder, &file)] {
+            for complaint in
+                [film::complaints_at_uneven_times(folder, &file), film::ffprobe_complaints(folder, &file)]
+            {
                 if !complaint.is_empty() {
                     wrong.push(format!("{} {}: {complaint}", entry.file, rung.name));
                 }

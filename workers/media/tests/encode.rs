@@ -56,6 +56,54 @@ fn open_gops_are_cut_without_losing_or_repeating_a_picture() {
     }
 }
 
+/// Containers differ in how well they seek: transport streams have no index at all, AVI knows decode times only.
+#[test]
+fn chunks_meet_exactly_in_every_container() {
+    for (file, coding) in [
+        ("source.ts", "-c:v libx264 -preset veryfast -bf 2"),
+        ("source.mkv", "-c:v libx264 -preset veryfast -bf 2"),
+        ("source.flv", "-c:v libx264 -preset veryfast -bf 2"),
+        ("source.avi", "-c:v mpeg4 -bf 2 -q:v 3"),
+        ("source.mpg", "-c:v mpeg2video -bf 2 -q:v 3"),
+        ("source.webm", "-c:v libvpx -deadline realtime -cpu-used 8 -b:v 1M"),
+        (
+            "source.mov",
+            "-c:v libx265 -preset ultrafast -x265-params log-level=error:open-gop=1:keyint=10:bframes=3",
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        child::ffmpeg(
+            folder,
+            &format!(
+                "-f lavfi -i color=black:s=320x240:r=25:d=2.4,format=yuv420p,{COUNTER} -g 10 -pix_fmt yuv420p {coding} {file}"
+            ),
+        );
+        let source = folder.join(file);
+        let info = film::info(&source, folder);
+        assert_eq!(info.video[0].frame_count, 60, "{file}");
+        let mut video = film::plan(&info, "web-h264-small").video.unwrap();
+        if matches!(file, "source.avi" | "source.mpg") {
+            // Says nowhere what is shown when: it must not be cut.
+            assert_eq!(info.video[0].keyframes.len(), 1);
+        } else {
+            film::cut(&info, &mut video, &[1, 3, 4]);
+        }
+        film::encode_and_join(&source, folder, &video);
+        let rung = format!("{}.mp4", video.rungs[0].name);
+        clean(folder, &rung);
+        let seen = film::brightness(folder, &rung);
+        assert_eq!(seen.len(), 60, "{file}: {seen:?}");
+        assert!(steps(&seen).iter().all(|step| (1..=5).contains(step)), "{file}: {seen:?}");
+        let times = film::times(folder, &rung);
+        let even = i64::from(video.timescale) / 25;
+        // Containers that count in milliseconds or in 1/90000 s may be off by their own rounding.
+        let near =
+            |(n, time): (usize, &i64)| (time - n as i64 * even).abs() <= i64::from(video.timescale) / 1000;
+        assert!(times.iter().enumerate().all(near), "{file}: {times:?}");
+    }
+}
+
 #[test]
 fn rungs_share_their_keyframes_and_i_frames_lie_where_they_are_said_to() {
     let folder = tempfile::tempdir().unwrap();
@@ -159,7 +207,12 @@ fn odd_sizes_and_444_become_even_420() {
     let video = film::plan(&info, "web-h264-small").video.unwrap();
     film::encode_and_join(&source, folder, &video);
     let rung = &video.rungs[0];
-    assert!(rung.width % 2 == 0 && rung.height % 2 == 0 && rung.width <= 322 && rung.height <= 242);
+    assert!(
+        rung.width.is_multiple_of(2)
+            && rung.height.is_multiple_of(2)
+            && rung.width <= 322
+            && rung.height <= 242
+    );
     let file = format!("{}.mp4", rung.name);
     clean(folder, &file);
     assert_eq!(

@@ -22,6 +22,8 @@ pub(crate) struct Pictures {
     pub(crate) pixel_format: PixelFormat,
     pub(crate) colour: FrameColour,
     pub(crate) sample_aspect_ratio: (i32, i32),
+    /// When the first one is shown, as the decoder says.
+    pub(crate) first_pts: i64,
     pub(crate) count: u32,
     pub(crate) interlaced: u32,
     /// Pictures that need no other: many more than there should be keyframes only in intra codings.
@@ -74,6 +76,7 @@ fn first_picture(frame: &Frame) -> Pictures {
         pixel_format: frame.pixel_format(),
         colour: frame.colour(),
         sample_aspect_ratio: frame.sample_aspect_ratio(),
+        first_pts: frame.pts().unwrap_or(0),
         count: 0,
         interlaced: 0,
         intra: 0,

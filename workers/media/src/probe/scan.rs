@@ -19,6 +19,8 @@ pub(crate) struct TrackScan {
     /// Decode times of the same packets, while all have one.
     decode_times: Vec<i64>,
     some_without_time: bool,
+    /// Keyframes without a presentation time: nobody knows what is shown when, so nothing can be cut there.
+    pub(crate) keyframes_without_time: bool,
     pub(crate) keyframes: Vec<Keyframe>,
     /// Where the last one stops being shown, as far as packets say.
     pub(crate) end: Option<i64>,
@@ -92,6 +94,7 @@ impl TrackScan {
         let end = time.saturating_add(packet.duration());
         self.end = Some(self.end.map_or(end, |known| known.max(end)));
         if packet.is_key() {
+            self.keyframes_without_time |= packet.pts().is_none();
             self.keyframes.push(Keyframe { pts: time, byte_offset: packet.byte_offset() });
         }
         Ok(())
@@ -109,6 +112,11 @@ impl TrackScan {
         times.sort_unstable();
         times.dedup();
         times
+    }
+
+    /// Pictures or blocks of sound that are shown or heard.
+    pub(crate) fn shown_count(&self) -> u64 {
+        self.times.len() as u64
     }
 
     pub(crate) fn start(&self) -> Option<i64> {

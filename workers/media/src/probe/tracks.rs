@@ -37,7 +37,7 @@ pub(crate) fn video(
     if pictures.damaged > 0 {
         warnings.push("Parts of the picture are damaged in the file.".to_owned());
     }
-    let times = packets.sorted_times();
+    let times = shown_times(packets, &pictures);
     let start_pts = times.first().copied().unwrap_or(0);
     let declared = Rational::new(stream.average_frame_rate().0.into(), stream.average_frame_rate().1.into())
         .filter(|rate| rate.numerator > 0);
@@ -58,9 +58,9 @@ pub(crate) fn video(
         time_base,
         start_pts,
         end_pts,
-        frame_count: pictures.exact_count.map_or(times.len() as u64, u64::from),
+        frame_count: pictures.exact_count.map_or(packets.shown_count(), u64::from),
         frame_rate: timing::frame_rate(&times, end_pts, time_base, declared),
-        keyframes: keyframes(packets, &codec, &pictures, times.len()),
+        keyframes: keyframes(packets, &codec, &pictures, &times),
         bit_rate: bit_rate(packets.byte_count, seconds),
         codec,
     })
@@ -135,6 +135,17 @@ fn time_base(stream: &Stream<'_>) -> Result<Rational, Failure> {
         })
 }
 
+/// Times in rising order. Where they are decode times for want of better, they are moved to where the decoder shows the
+/// first picture.
+fn shown_times(packets: &TrackScan, pictures: &decode_check::Pictures) -> Vec<i64> {
+    let mut times = packets.sorted_times();
+    if packets.keyframes_without_time {
+        let shift = pictures.first_pts - times.first().copied().unwrap_or(0);
+        times.iter_mut().for_each(|time| *time = time.saturating_add(shift));
+    }
+    times
+}
+
 /// The packets' own end, or, where the last packet has no duration, one usual gap after the last picture.
 fn end_of_pictures(
     times: &[i64],
@@ -158,8 +169,12 @@ fn keyframes(
     packets: &TrackScan,
     codec: &str,
     pictures: &decode_check::Pictures,
-    count: usize,
+    times: &[i64],
 ) -> Vec<Keyframe> {
+    let (start_pts, count) = (times.first().copied().unwrap_or(0), times.len());
+    if packets.keyframes_without_time {
+        return vec![Keyframe { pts: start_pts, byte_offset: None }];
+    }
     let mut keyframes = packets.keyframes.clone();
     keyframes.sort_unstable_by_key(|keyframe| keyframe.pts);
     keyframes.dedup_by_key(|keyframe| keyframe.pts);

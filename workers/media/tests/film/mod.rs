@@ -113,6 +113,17 @@ pub fn first_picture(folder: &Path, file: &str, width: usize, height: usize) -> 
     child::ffmpeg(folder, &arguments)
 }
 
+/// As [`child::complaints`], for pictures at uneven times: FFmpeg's null output counts in ticks of the average rate
+/// unless told otherwise, and complains of two pictures on one tick for any such source.
+pub fn complaints_at_uneven_times(folder: &Path, file: &str) -> String {
+    let output = Command::new("ffmpeg")
+        .args(["-v", "warning", "-nostdin", "-i", file, "-enc_time_base", "1:90000", "-f", "null", "-"])
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
 /// `ffprobe` has nothing to say against the file.
 pub fn ffprobe_complaints(folder: &Path, file: &str) -> String {
     let output = Command::new("ffprobe")
