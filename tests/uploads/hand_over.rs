@@ -99,3 +99,23 @@ fn a_slow_sender_is_counted_on_the_way() {
     drop(connection);
     assert_eq!(server.offset(&upload), 6);
 }
+
+#[test]
+fn a_server_that_stops_keeps_what_arrived_and_says_so() {
+    const SENT: usize = 1_500_000;
+    let mut server = Server::start();
+    let upload = server.create(10 << 20);
+    let mut connection = server.patch_request(&upload, 0).begin(Some(10 << 20));
+    connection.write_all(&vec![9; SENT]).unwrap();
+    let file = server.data.join(upload.trim_start_matches('/'));
+    let began = Instant::now();
+    while std::fs::metadata(&file).unwrap().len() == 0 {
+        assert!(began.elapsed() < CONDITION_LIMIT, "nothing arrives");
+        std::thread::yield_now();
+    }
+    server.stop();
+    let answer = read_answer(&mut connection, false).expect("the sender is told");
+    assert_eq!((answer.status, answer.number("upload-offset")), (503, SENT));
+    server.restart();
+    assert_eq!(server.offset(&upload), SENT);
+}

@@ -65,6 +65,13 @@ impl Server {
         self.child.wait().unwrap();
     }
 
+    /// SIGTERM, as an operator stops it; returns when the process has ended.
+    pub(crate) fn stop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        assert!(self.child.wait().unwrap().success());
+    }
+
     pub(crate) fn restart(&mut self) {
         self.child = spawn(program(), &self.data, self.address, &self.arguments);
     }
