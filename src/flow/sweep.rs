@@ -7,8 +7,8 @@
 
 use super::{FlowError, publish, receive};
 use crate::app::{App, random_u32};
-use reelyard_catalog::AssetRow;
-use reelyard_model::{AssetState, UploadState};
+use reelyard_catalog::{AssetRow, TaskRow};
+use reelyard_model::{AssetState, TaskState, UploadState, work::TaskKind};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 /// Lost leases and ended back-offs are looked for so often; both are one indexed question.
@@ -101,15 +101,16 @@ async fn uploads(app: &App) -> Result<(), FlowError> {
     Ok(())
 }
 
-async fn sweep_asset(app: &App, asset: &AssetRow) -> Result<(), FlowError> {
+/// The files of one asset that has come to an end.
+pub(crate) async fn sweep_asset(app: &App, asset: &AssetRow) -> Result<(), FlowError> {
     let renditions = format!("renditions/{}", asset.id);
     match asset.state {
         AssetState::Ready => {
-            remove_losing_publications(app, asset).await?;
+            remove_losers(app, asset).await?;
             app.store.delete_prefix(&renditions).await?;
         }
         // A retry goes on from what is done, so winners stay.
-        AssetState::Failed | AssetState::Cancelled => remove_losing_outputs(app, asset).await?,
+        AssetState::Failed | AssetState::Cancelled => remove_losers(app, asset).await?,
         AssetState::Deleted => {
             app.store.delete_prefix(&publish::publication_folder(asset.id)).await?;
             app.store.delete_prefix(&renditions).await?;
@@ -124,35 +125,44 @@ async fn sweep_asset(app: &App, asset: &AssetRow) -> Result<(), FlowError> {
     Ok(())
 }
 
-/// Publishing attempts other than the one that plays.
-async fn remove_losing_publications(app: &App, asset: &AssetRow) -> Result<(), FlowError> {
-    let Some(live) = app.catalog.publication(asset.id).await?.and_then(|publication| publication.prefix)
-    else {
+/// The outputs of attempts that count for nothing any more.
+///
+/// Somebody may ask for another try while this runs, so the rows are read first and only attempts are removed that
+/// were over by then: those that begin later have higher numbers.
+async fn remove_losers(app: &App, asset: &AssetRow) -> Result<(), FlowError> {
+    let tasks = app.catalog.tasks_of_asset(asset.id).await?;
+    let publications = publish::publication_folder(asset.id);
+    for folder in folders_below(app, &format!("renditions/{}", asset.id), 2).await? {
+        let mut parts = folder.rsplit('/');
+        let (attempt, task) = (parts.next().and_then(attempt_number), parts.next());
+        let task = tasks.iter().find(|row| task == Some(row.id.to_string().as_str()));
+        if let (Some(attempt), Some(task)) = (attempt, task)
+            && is_over(task, attempt)
+        {
+            app.store.delete_prefix(&folder).await?;
+        }
+    }
+    let Some(publish) = tasks.iter().find(|task| task.kind == TaskKind::Publish) else {
         return Ok(());
     };
-    let folder = publish::publication_folder(asset.id);
-    for attempt in folders_below(app, &folder, 1).await? {
-        if attempt != live {
-            app.store.delete_prefix(&attempt).await?;
+    for folder in folders_below(app, &publications, 1).await? {
+        let attempt = folder.rsplit('/').next().and_then(attempt_number);
+        if attempt.is_some_and(|attempt| is_over(publish, attempt)) {
+            app.store.delete_prefix(&folder).await?;
         }
     }
     Ok(())
 }
 
-/// Attempts of tasks that are not the winning one.
-async fn remove_losing_outputs(app: &App, asset: &AssetRow) -> Result<(), FlowError> {
-    let tasks = app.catalog.tasks_of_asset(asset.id).await?;
-    let winners: BTreeSet<String> = tasks
-        .iter()
-        .filter_map(|task| Some(super::dispatch::output_prefix(asset.id, task.id, task.done_attempt?)))
-        .collect();
-    for attempt in folders_below(app, &format!("renditions/{}", asset.id), 2).await? {
-        if !winners.contains(&attempt) {
-            app.store.delete_prefix(&attempt).await?;
-        }
-    }
-    app.store.delete_prefix(&publish::publication_folder(asset.id)).await?;
-    Ok(())
+/// Neither the winner nor at work.
+fn is_over(task: &TaskRow, attempt: u32) -> bool {
+    let at_work = attempt == task.attempt && task.state == TaskState::Leased;
+    attempt <= task.attempt && !at_work && Some(attempt) != task.done_attempt
+}
+
+/// `a7` -> 7.
+fn attempt_number(folder: &str) -> Option<u32> {
+    folder.strip_prefix('a')?.parse().ok()
 }
 
 /// The folders `depth` levels below `prefix` that hold objects.

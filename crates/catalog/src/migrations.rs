@@ -6,11 +6,79 @@ use sqlx::{
     migrate::{Migration, MigrationType, Migrator},
 };
 
-const ALL: &[(i64, &str, &str)] = &[(1, "catalogue", include_str!("../migrations/0001_catalogue.sql"))];
+const ALL: &[(i64, &str, &str)] = &[
+    (1, "catalogue", include_str!("../migrations/0001_catalogue.sql")),
+    (2, "indexes", include_str!("../migrations/0002_indexes.sql")),
+];
 
 pub(crate) fn migrator() -> Migrator {
-    let migrations = ALL.iter().map(|&(version, description, sql)| {
-        Migration::new(version, description.into(), MigrationType::Simple, SqlStr::from_static(sql), false)
-    });
+    up_to(i64::MAX)
+}
+
+fn up_to(last: i64) -> Migrator {
+    let migrations =
+        ALL.iter().filter(|(version, ..)| *version <= last).map(|&(version, description, sql)| {
+            Migration::new(
+                version,
+                description.into(),
+                MigrationType::Simple,
+                SqlStr::from_static(sql),
+                false,
+            )
+        });
     Migrator::with_migrations(migrations.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ALL, up_to};
+    use crate::{Catalog, CatalogError};
+    use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
+
+    async fn database(path: &std::path::Path) -> SqlitePool {
+        SqlitePool::connect_with(SqliteConnectOptions::new().filename(path).create_if_missing(true))
+            .await
+            .unwrap()
+    }
+
+    #[test]
+    fn numbers_rise_by_one_and_every_file_is_listed() {
+        let listed: Vec<i64> = ALL.iter().map(|(version, ..)| *version).collect();
+        assert_eq!(listed, (1..=ALL.len() as i64).collect::<Vec<_>>());
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
+        assert_eq!(std::fs::read_dir(folder).unwrap().count(), ALL.len());
+    }
+
+    #[tokio::test]
+    async fn every_earlier_form_is_brought_up_to_date() {
+        for version in 1..=ALL.len() as i64 {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("catalog.sqlite");
+            let old = database(&path).await;
+            up_to(version).run(&old).await.unwrap();
+            old.close().await;
+            let catalog = Catalog::open(&path).await.unwrap();
+            catalog.check_integrity().await.unwrap();
+            assert_eq!(catalog.counts().await.unwrap().last_event, 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_file_of_a_newer_release_is_refused_and_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("catalog.sqlite");
+        Catalog::open(&path).await.unwrap().close().await;
+        let file = database(&path).await;
+        sqlx::query(
+            "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+             VALUES (99, 'from the future', 1, x'00', 0)",
+        )
+        .execute(&file)
+        .await
+        .unwrap();
+        file.close().await;
+        let refused = Catalog::open(&path).await;
+        let Err(error @ CatalogError::Migration(_)) = refused else { panic!("{refused:?}") };
+        assert!(error.to_string().contains("newer reelyard"), "{error}");
+    }
 }

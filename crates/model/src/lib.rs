@@ -5,6 +5,8 @@
 //! `Plan::version`, `child::PROTOCOL`). Read the modules in the order below: it is the order in which an
 //! upload meets them.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
 pub mod child;
 pub mod failure;
 pub mod ids;

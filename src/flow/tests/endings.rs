@@ -101,6 +101,32 @@ async fn a_cancelled_worker_is_told_and_its_files_go() {
     assert_eq!(bench.app.catalog.asset(asset).await.unwrap().unwrap().state, AssetState::Ready);
 }
 
+/// A sweep that read "cancelled" before somebody asked for another try must not touch what the new try makes.
+#[tokio::test]
+async fn a_sweep_leaves_attempts_at_work_alone() {
+    let bench = Bench::new().await;
+    let asset = bench.asset().await;
+    let probe = bench.grant(asset).await.unwrap();
+    let result = bench.child.answer(&bench, &probe).await;
+    bench.control.report(probe.task, probe.attempt, Report::Completed { result }).await.unwrap();
+    let first = bench.grant(asset).await.unwrap();
+    bench.child.answer(&bench, &first).await;
+    bench.app.catalog.cancel_asset(asset, bench.app.now_ms()).await.unwrap();
+    let as_it_was = bench.app.catalog.asset(asset).await.unwrap().unwrap();
+    bench.app.catalog.retry_asset(asset, bench.app.now_ms()).await.unwrap();
+    let second = bench.grant(asset).await.unwrap();
+    assert_eq!((second.task, second.attempt), (first.task, 2));
+    let result = bench.child.answer(&bench, &second).await;
+
+    sweep::sweep_asset(&bench.app, &as_it_was).await.unwrap();
+    let left = bench.files("renditions");
+    assert!(!left.is_empty());
+    assert!(left.iter().all(|(name, _)| name.starts_with(&second.output_prefix)), "{left:?}");
+    bench.control.report(second.task, second.attempt, Report::Completed { result }).await.unwrap();
+    work(&bench, asset, None).await;
+    assert_eq!(bench.app.catalog.asset(asset).await.unwrap().unwrap().state, AssetState::Ready);
+}
+
 #[tokio::test]
 async fn a_deleted_asset_leaves_no_files() {
     let bench = Bench::new().await;
