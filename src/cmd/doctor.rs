@@ -222,9 +222,10 @@ fn look_at_sandbox(layers: &[String], findings: &mut Vec<Finding>) {
     for layer in missing {
         let finding = Finding::new("sandbox", State::Weak, layer.clone());
         findings.push(match layer.split(' ').next() {
-            Some("landlock") => finding.advise(
-                "the media child could read files that this user can read; boot with lsm=landlock,... (Linux 5.13 or newer)",
-            ),
+            Some("landlock") => {
+                finding.advise("the next best is taken, see chroot; better: Linux 5.13 or newer, booted with landlock in lsm=")
+            }
+            Some("chroot") => finding.advise("the media child could read the files that this user can read"),
             Some("seccomp") => {
                 finding.advise("the media child could open sockets; allow seccomp (a container may forbid it)")
             }

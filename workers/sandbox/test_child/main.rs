@@ -42,7 +42,9 @@ fn main() {
         _ => {}
     }
     match how {
-        "kernel-without-landlock" => answer(&[libc::SYS_landlock_create_ruleset], libc::ENOSYS),
+        "kernel-without-landlock" | "walls-without-landlock" => {
+            answer(&[libc::SYS_landlock_create_ruleset], libc::ENOSYS)
+        }
         "landlock-switched-off" => answer(&[libc::SYS_landlock_create_ruleset], libc::EOPNOTSUPP),
         // As in a container whose own filter is narrow.
         "nothing-to-be-had" => answer(
@@ -58,6 +60,7 @@ fn main() {
             how,
             "walls"
                 | "walls-with-devices"
+                | "walls-without-landlock"
                 | "long-file"
                 | "much-memory"
                 | "spin"
@@ -70,7 +73,7 @@ fn main() {
         "good" => good(),
         _ if poor => say(&Message::Done),
         "hang" => hang(),
-        "walls" | "walls-with-devices" => try_the_walls(),
+        "walls" | "walls-with-devices" | "walls-without-landlock" => try_the_walls(confined),
         "threads" => threads(),
         "signal" => raise(arguments[1].parse().unwrap()),
         "exit" => std::process::exit(arguments[1].parse().unwrap()),
@@ -249,7 +252,8 @@ fn threads() {
 }
 
 /// Tries what a decoder that was taken over would try, and reports each outcome.
-fn try_the_walls() {
+fn try_the_walls(confined: bool) {
+    assert!(confined, "unconfined these would be done, to the test");
     let report = |what: &str, outcome: std::io::Result<()>| {
         let outcome = outcome.map_or_else(|error| error.to_string(), |()| "allowed".to_owned());
         say(&Message::Warning { text: format!("{what}: {outcome}") });

@@ -33,21 +33,32 @@ impl Devices {
 /// Call it before the first thread is started and before the source is touched. The source is read through
 /// descriptor 3 itself (`pread`); opening it again by `/proc/self/fd/3` is refused.
 ///
+/// Where there is no Landlock the scratch directory becomes the root directory, when that is permitted; so paths must
+/// be relative to the working directory afterwards, and `scratch` must be it.
+///
 /// The answer names every layer: `rlimits`, `no_new_privs`, `seccomp`, `landlock v5`, or, for one that could not be
 /// had, its name and the reason: `landlock missing: the kernel has it switched off`.
 pub fn confine(limits: &Limits, scratch: &Path, devices: Devices) -> Vec<String> {
     // Asked now: afterwards /proc cannot be read.
     let executable_stacks = process::has_executable_stack();
-    vec![
+    let mut layers = vec![
         described("descriptors", process::close_inherited_descriptors()),
         described("rlimits", process::set_resource_limits(limits, devices)),
         described("no_new_privs", process::forbid_new_privileges()),
-        described("capabilities", process::drop_capabilities()),
-        described("parent_death", process::die_with_parent()),
-        described("landlock", file_access::restrict(scratch, devices)),
-        // Last: the calls that the other layers need are not on its list.
-        described("seccomp", syscalls::restrict(devices, executable_stacks)),
-    ]
+    ];
+    let landlock = file_access::restrict(scratch, devices);
+    // The second best, where the best is not to be had. Not with a graphics card: its libraries would be out of reach.
+    let second_best = landlock.is_err() && devices == Devices::None;
+    layers.push(described("landlock", landlock));
+    if second_best {
+        layers.push(described("chroot", process::change_root(scratch)));
+    }
+    layers.push(described("capabilities", process::drop_capabilities()));
+    // After the two above: a change of credentials takes it away again.
+    layers.push(described("parent_death", process::die_with_parent()));
+    // Last: the calls that the other layers need are not on its list.
+    layers.push(described("seccomp", syscalls::restrict(devices, executable_stacks)));
+    layers
 }
 
 /// Whether an entry of [`confine`]'s list says that the layer is in force.

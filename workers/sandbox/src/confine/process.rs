@@ -3,7 +3,7 @@
 
 use super::Devices;
 use reelyard_model::child::{Limits, SOURCE_DESCRIPTOR};
-use std::io;
+use std::{ffi::CString, io, os::unix::ffi::OsStrExt, path::Path};
 
 /// Descriptors a job has open at a time: the source, the pipes, a few files of each of some ten rungs.
 const OPEN_FILES: u64 = 128;
@@ -73,7 +73,26 @@ pub(super) fn die_with_parent() -> Result<String, String> {
     control(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong)
 }
 
-/// Root without capabilities is an ordinary user who happens to own root's files; Landlock keeps it from those.
+/// Makes the scratch directory all that there is of the file system. Root may do that, and in a user namespace of its
+/// own everybody, where the system lets them have one.
+pub(super) fn change_root(scratch: &Path) -> Result<String, String> {
+    let path = CString::new(scratch.as_os_str().as_bytes()).map_err(|error| error.to_string())?;
+    // SAFETY: both paths are strings that end in zero and outlive the calls; unshare takes an integer, and there is no
+    // other thread yet.
+    let outcome = unsafe {
+        if libc::chroot(path.as_ptr()) != 0 {
+            let own_namespace = libc::unshare(libc::CLONE_NEWUSER);
+            if own_namespace != 0 || libc::chroot(path.as_ptr()) != 0 {
+                return Err(io::Error::last_os_error().to_string());
+            }
+        }
+        libc::chdir(c"/".as_ptr())
+    };
+    succeeded(outcome.into())
+}
+
+/// Root without capabilities is an ordinary user who happens to own root's files; Landlock (or the changed root) keeps
+/// it from those.
 pub(super) fn drop_capabilities() -> Result<String, String> {
     /// `_LINUX_CAPABILITY_VERSION_3`: two words of 32 bits for each set.
     const VERSION_3: u32 = 0x2008_0522;
