@@ -17,7 +17,7 @@ use serde_json::json;
 use std::{fs::File, io, path::Path, sync::Arc, time::Duration};
 
 /// What the worker is told: it sends a heartbeat at a third of it, which is also how fresh its progress shows.
-const GRANTED_LEASE_MS: u64 = 6_000;
+const GRANTED_LEASE_MS: u64 = 9_000;
 /// What the row says. Longer, so that a heartbeat that waits behind a slow disk costs nobody his work.
 pub(crate) const STORED_LEASE_MS: u64 = 30_000;
 /// An idle worker looks without a ticket too: back-offs end silently, and tickets may be missed.

@@ -9,7 +9,7 @@ use super::FlowError;
 use crate::app::App;
 use reelyard_catalog::{FinishUpload, NewUpload, UploadRow};
 use reelyard_model::{AssetId, TaskId, TenantId, UploadId, UploadState};
-use reelyard_storage::LocalStore;
+use reelyard_storage::{LocalStore, StoreError};
 use reelyard_upload::{Transfer, tus::Metadata};
 use uuid::Uuid;
 
@@ -107,27 +107,50 @@ pub(crate) async fn terminate(app: &App, id: UploadId) -> Result<(), FlowError> 
     Ok(())
 }
 
-/// Takes up what a crash left: whole uploads that did not become assets yet. Called at start, before the port opens.
+/// Takes up what a crash left: whole uploads that did not become assets yet. Called at start, before the port opens:
+/// reading an upload cuts off bytes that were not acknowledged, so nobody may be sending any.
 pub(crate) async fn recover(app: &App) -> Result<usize, FlowError> {
-    let mut healed = 0;
-    for state in [UploadState::Finishing, UploadState::Receiving, UploadState::Created] {
-        for upload in app.catalog.uploads_in_state(state, None).await? {
-            let transfer = match app.store.open_upload(upload.id).await {
-                Ok(file) => file.transfer().clone(),
-                // Announced, and the crash came before its file: it expires like any other.
-                Err(reelyard_storage::StoreError::NotFound { .. }) => continue,
-                Err(error) => {
-                    tracing::error!(upload = %upload.id, %error, "receive: an upload cannot be read, so it waits for its expiry");
-                    continue;
-                }
-            };
-            if transfer.is_whole() {
-                finish(app, upload.id, &transfer).await?;
-                healed += 1;
-            }
+    let healed = finish_left_over(app, UploadState::Receiving).await?
+        + finish_left_over(app, UploadState::Created).await?;
+    Ok(healed + finish_interrupted(app).await?)
+}
+
+/// Uploads whose last step failed (a full disk, say) and whose client may believe that all is said. They take no more
+/// bytes, so this is safe at any time.
+pub(crate) async fn finish_interrupted(app: &App) -> Result<usize, FlowError> {
+    finish_left_over(app, UploadState::Finishing).await
+}
+
+async fn finish_left_over(app: &App, state: UploadState) -> Result<usize, FlowError> {
+    let mut finished = 0;
+    for upload in app.catalog.uploads_in_state(state, None).await? {
+        finished += usize::from(finish_if_whole(app, upload.id).await);
+    }
+    Ok(finished)
+}
+
+/// False: it is not whole, or cannot be finished now. One that fails holds up neither the others nor the start: it is
+/// told, and tried again. Only for uploads that nobody is sending to.
+pub(crate) async fn finish_if_whole(app: &App, id: UploadId) -> bool {
+    let transfer = match app.store.open_upload(id).await {
+        Ok(file) => file.transfer().clone(),
+        // Announced, and the crash came before its file: it expires like any other.
+        Err(StoreError::NotFound { .. }) => return false,
+        Err(error) => {
+            tracing::error!(upload = %id, %error, "receive: an upload cannot be read, so it waits for its expiry");
+            return false;
+        }
+    };
+    if !transfer.is_whole() {
+        return false;
+    }
+    match finish(app, id, &transfer).await {
+        Ok(_) => true,
+        Err(error) => {
+            tracing::error!(upload = %id, %error, "receive: an upload cannot be finished yet");
+            false
         }
     }
-    Ok(healed)
 }
 
 /// The asset that an upload becomes.

@@ -79,9 +79,14 @@ pub(crate) async fn files(app: &App) {
 }
 
 async fn uploads(app: &App) -> Result<(), FlowError> {
+    receive::finish_interrupted(app).await?;
     let now_ms = app.now_ms();
     for state in [UploadState::Created, UploadState::Receiving] {
         for upload in app.catalog.uploads_in_state(state, Some(now_ms)).await? {
+            // Every byte is here and only the last word was missing: that is no reason to throw it away.
+            if receive::finish_if_whole(app, upload.id).await {
+                continue;
+            }
             app.catalog.expire_upload(upload.id, now_ms).await?;
             app.store.forget_upload(upload.id).await?;
             tracing::info!(upload = %upload.id, "sweep: upload expired");

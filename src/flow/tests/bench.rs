@@ -85,24 +85,28 @@ impl Bench {
         }
     }
 
-    /// Announced and all bytes acknowledged, but not finished.
-    pub(super) async fn upload_bytes(&self, bytes: &'static [u8]) -> (UploadId, Transfer) {
+    pub(super) async fn announce(&self, byte_len: u64) -> UploadId {
         let announcement = Announcement {
             tenant: TenantId::DEFAULT,
-            byte_len: bytes.len() as u64,
+            byte_len,
             file_name: Some("cat.mp4".into()),
             metadata: String::new(),
             preset: None,
             traceparent: None,
         };
-        let upload = flow::receive::create(&self.app, announcement).await.unwrap();
-        let file = self.app.store.open_upload(upload.id).await.unwrap();
+        flow::receive::create(&self.app, announcement).await.unwrap().id
+    }
+
+    /// Announced and all bytes acknowledged, but not finished.
+    pub(super) async fn upload_bytes(&self, bytes: &'static [u8]) -> (UploadId, Transfer) {
+        let upload = self.announce(bytes.len() as u64).await;
+        let file = self.app.store.open_upload(upload).await.unwrap();
         let request = ChunkRequest { offset: 0, body_len: Some(bytes.len() as u64), checksum: None };
         let mut receiving = Receiving::begin(file, &request).unwrap();
         receiving.write(vec![Bytes::from_static(bytes)]).await.unwrap();
         let (offset, transfer) = receiving.end(BodyEnd::Complete).await;
         assert_eq!(offset, bytes.len() as u64);
-        (upload.id, transfer.unwrap())
+        (upload, transfer.unwrap())
     }
 
     pub(super) async fn asset(&self) -> AssetId {

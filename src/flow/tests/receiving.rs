@@ -3,7 +3,7 @@
 use super::bench::{Bench, SOURCE};
 use crate::flow::{FlowError, receive, sweep};
 use reelyard_model::{AssetState, UploadState};
-use reelyard_storage::StoreError;
+use reelyard_storage::{LocalStore, StoreError};
 
 #[tokio::test]
 async fn a_crash_anywhere_between_the_last_byte_and_the_asset_is_healed_at_start() {
@@ -37,6 +37,24 @@ async fn a_crash_anywhere_between_the_last_byte_and_the_asset_is_healed_at_start
     }
 }
 
+/// What stands in the way here is a directory where the source should go; for an operator it is a full disk.
+#[tokio::test]
+async fn an_upload_whose_last_step_failed_is_finished_once_it_can_be() {
+    let bench = Bench::new().await;
+    let (upload, transfer) = bench.upload_bytes(SOURCE).await;
+    let asset = receive::asset_of(upload);
+    let in_the_way = bench.app.data_dir.join(LocalStore::source_key(asset));
+    std::fs::create_dir(&in_the_way).unwrap();
+    assert!(receive::finish(&bench.app, upload, &transfer).await.is_err());
+    let (other, _) = bench.upload_bytes(SOURCE).await;
+    assert_eq!(receive::recover(&bench.app).await.unwrap(), 1, "the other one is not held up");
+    assert!(bench.app.catalog.asset(receive::asset_of(other)).await.unwrap().is_some());
+
+    std::fs::remove_dir(&in_the_way).unwrap();
+    sweep::files(&bench.app).await;
+    assert!(bench.app.catalog.asset(asset).await.unwrap().is_some());
+}
+
 #[tokio::test]
 async fn an_upload_that_is_not_whole_is_no_asset() {
     let bench = Bench::new().await;
@@ -49,7 +67,7 @@ async fn an_upload_that_is_not_whole_is_no_asset() {
 #[tokio::test]
 async fn uploads_that_nobody_comes_back_for_expire_with_their_bytes() {
     let bench = Bench::new().await;
-    let (upload, _) = bench.upload_bytes(SOURCE).await;
+    let upload = bench.announce(SOURCE.len() as u64).await;
     sweep::files(&bench.app).await;
     assert!(bench.app.store.open_upload(upload).await.is_ok(), "not yet");
     bench.app.catalog.upload_received(upload, 1, 1, 2).await.unwrap();
@@ -57,6 +75,15 @@ async fn uploads_that_nobody_comes_back_for_expire_with_their_bytes() {
     let row = bench.app.catalog.upload(upload).await.unwrap().unwrap();
     assert_eq!(row.state, UploadState::Expired);
     assert!(matches!(bench.app.store.open_upload(upload).await, Err(StoreError::NotFound { .. })));
+}
+
+#[tokio::test]
+async fn a_whole_upload_becomes_an_asset_instead_of_expiring() {
+    let bench = Bench::new().await;
+    let (upload, _) = bench.upload_bytes(SOURCE).await;
+    bench.app.catalog.upload_received(upload, 1, 1, 2).await.unwrap();
+    sweep::files(&bench.app).await;
+    assert_eq!(bench.app.catalog.upload(upload).await.unwrap().unwrap().state, UploadState::Finished);
 }
 
 #[tokio::test]
