@@ -155,9 +155,22 @@ pub(super) async fn livez() -> &'static str {
 /// Longest that one part may take to answer before it counts as missing.
 const READY_PATIENCE: Duration = Duration::from_secs(2);
 
+/// A job that waits this long while no job is at work means that no worker asks for any.
+const WORKER_SILENCE_MS: i64 = 60_000;
+
+/// `ok`, or `silent`: a job has been waiting for long and nobody does anything.
+fn worker_word(counts: &Counts, now_ms: i64) -> &'static str {
+    let at_work = counts.tasks.iter().any(|count| count.state == TaskState::Leased && count.count > 0);
+    let waits_long = counts.oldest_ready_ms.is_some_and(|since| now_ms - since > WORKER_SILENCE_MS);
+    if waits_long && !at_work { "silent" } else { "ok" }
+}
+
 /// Every part that a request needs answers: the database, and a data directory that can be written.
+///
+/// `worker` is `silent` when jobs wait and nobody takes them; that alone does not make the server unready, because
+/// uploads and playback go on.
 #[utoipa::path(get, path = "/readyz", tag = "health", security(()),
-    responses((status = 200, description = "Ready for requests.", body = serde_json::Value, example = json!({"ready": true, "checks": {"database": "ok", "data_directory": "ok", "stopping": "no"}})),
+    responses((status = 200, description = "Ready for requests.", body = serde_json::Value, example = json!({"ready": true, "checks": {"database": "ok", "data_directory": "ok", "worker": "ok", "stopping": "no"}})),
               (status = 503, description = "The part that is missing is named.", body = super::openapi::ProblemBody, content_type = "application/problem+json")))]
 pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<Json<serde_json::Value>, Problem> {
     let database = match tokio::time::timeout(READY_PATIENCE, app.catalog.ping()).await {
@@ -170,11 +183,16 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<Json<serde_jso
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(format!("no answer within {} s", READY_PATIENCE.as_secs())),
     };
+    let worker = match tokio::time::timeout(READY_PATIENCE, app.catalog.counts()).await {
+        Ok(Ok(counts)) => worker_word(&counts, super::links::now_ms()),
+        _ => "unknown",
+    };
     let stopping = app.shutdown.is_cancelled();
     let say = |result: &Result<(), String>| if result.is_ok() { "ok" } else { "failed" };
     let checks = json!({
         "database": say(&database),
         "data_directory": say(&data_directory),
+        "worker": worker,
         "stopping": if stopping { "yes" } else { "no" },
     });
     if database.is_ok() && data_directory.is_ok() && !stopping {
@@ -226,5 +244,27 @@ fn set_state_gauges(counts: &Counts) {
             metrics::gauge!("reelyard_jobs", "kind" => kind.as_str(), "state" => state.as_str())
                 .set(found.map_or(0, |count| count.count) as f64);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{WORKER_SILENCE_MS, worker_word};
+    use reelyard_catalog::{Counts, TaskCount};
+    use reelyard_model::{TaskState, work::TaskKind};
+
+    #[test]
+    fn a_worker_is_silent_when_jobs_wait_and_nobody_works() {
+        let now_ms = 10_000_000;
+        let long_ago = Some(now_ms - WORKER_SILENCE_MS - 1);
+        let leased = TaskCount { kind: TaskKind::Encode, state: TaskState::Leased, count: 1 };
+        assert_eq!(worker_word(&Counts::default(), now_ms), "ok");
+        assert_eq!(
+            worker_word(&Counts { oldest_ready_ms: Some(now_ms - 5), ..Counts::default() }, now_ms),
+            "ok"
+        );
+        let busy = Counts { oldest_ready_ms: long_ago, tasks: vec![leased], ..Counts::default() };
+        assert_eq!(worker_word(&busy, now_ms), "ok");
+        assert_eq!(worker_word(&Counts { oldest_ready_ms: long_ago, ..Counts::default() }, now_ms), "silent");
     }
 }
