@@ -33,7 +33,7 @@ pub use filter::FilterGraph;
 pub use formats::{PixelFormat, SampleFormat};
 pub use frame::{Frame, FrameColour};
 pub use input::{Input, Stream};
-pub use log::{capture_log_to_stderr, error_lines_seen};
+pub use log::{capture_log_to_stderr, take_last_error_line};
 pub use packet::Packet;
 pub use resample::Resampler;
 pub use scale::{ScaleColour, Scaler};

@@ -4,10 +4,7 @@ use crate::sys;
 use std::{
     ffi::{CStr, c_char, c_int, c_void},
     io::Write,
-    sync::{
-        Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Mutex,
 };
 
 /// A hostile file can make FFmpeg talk without end; the first lines tell the story.
@@ -17,12 +14,13 @@ const MAX_LINE_BYTES: usize = 1024;
 
 struct LogState {
     last: String,
+    last_error: String,
     repeats: u64,
     lines: u64,
 }
 
-static STATE: Mutex<LogState> = Mutex::new(LogState { last: String::new(), repeats: 0, lines: 0 });
-static ERROR_LINES: AtomicU64 = AtomicU64::new(0);
+static STATE: Mutex<LogState> =
+    Mutex::new(LogState { last: String::new(), last_error: String::new(), repeats: 0, lines: 0 });
 
 /// Call once, before anything else of this crate.
 pub fn capture_log_to_stderr() {
@@ -33,9 +31,10 @@ pub fn capture_log_to_stderr() {
     }
 }
 
-/// How many lines of level error or worse FFmpeg has written so far.
-pub fn error_lines_seen() -> u64 {
-    ERROR_LINES.load(Ordering::Relaxed)
+/// The last line of level error or worse, once: what was behind an error number.
+pub fn take_last_error_line() -> Option<String> {
+    let line = STATE.lock().map(|mut state| std::mem::take(&mut state.last_error)).ok()?;
+    (!line.is_empty()).then_some(line)
 }
 
 unsafe extern "C" fn callback(
@@ -46,9 +45,6 @@ unsafe extern "C" fn callback(
 ) {
     if level > sys::AV_LOG_WARNING {
         return;
-    }
-    if level <= sys::AV_LOG_ERROR {
-        ERROR_LINES.fetch_add(1, Ordering::Relaxed);
     }
     let mut buffer = [0 as c_char; MAX_LINE_BYTES];
     let mut print_prefix = 1;
@@ -65,13 +61,16 @@ unsafe extern "C" fn callback(
         );
         CStr::from_ptr(buffer.as_ptr()).to_string_lossy()
     };
-    write_line(&without_addresses(text.trim_end()));
+    write_line(&without_addresses(text.trim_end()), level <= sys::AV_LOG_ERROR);
 }
 
-fn write_line(line: &str) {
+fn write_line(line: &str, is_error: bool) {
     let Ok(mut state) = STATE.lock() else { return };
     if line.is_empty() {
         return;
+    }
+    if is_error {
+        line.clone_into(&mut state.last_error);
     }
     if state.last == line {
         state.repeats += 1;

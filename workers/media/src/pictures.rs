@@ -15,6 +15,9 @@ const MAX_PACKETS_TO_KEYFRAME: u32 = 7200;
 /// Damaged packets in a row after which the rest is given up: a file of noise must not decode for hours.
 const MAX_DAMAGE_IN_A_ROW: u32 = 5000;
 
+/// Each decoding thread holds pictures of its own: beyond these it is memory that grows, not speed.
+const MAX_DECODER_THREADS: u32 = 8;
+
 pub(crate) struct PictureReader {
     input: Input,
     decoder: Decoder,
@@ -48,7 +51,11 @@ impl PictureReader {
             .ok_or_else(|| Failure::new(FailureCode::Internal, format!("the source has no track {track}")))?;
         let time_base = stream.time_base();
         let parameters = stream.parameters().map_err(internal)?;
-        let options = DecoderOptions { threads, time_base, max_pixels: context.limits.max_picture_pixels };
+        let options = DecoderOptions {
+            threads: threads.min(MAX_DECODER_THREADS),
+            time_base,
+            max_pixels: context.limits.max_picture_pixels,
+        };
         let decoder = Decoder::open(&parameters, options).map_err(|error| {
             let code = if error.is_out_of_memory() {
                 FailureCode::MemoryLimit

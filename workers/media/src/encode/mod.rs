@@ -33,8 +33,10 @@ use std::{
 };
 use timeline::Timeline;
 
-/// Pictures waiting between two threads. Enough to even out B-frames and GOPs, few enough that 8K fits in memory.
-const QUEUE_PICTURES: usize = 4;
+/// Pictures waiting between two threads: enough to even out B-frames and GOPs.
+const QUEUE_PICTURES: usize = 8;
+/// The same for pictures as decoded, which may be 8K: 100 MiB each in ten bits.
+const QUEUE_RAW_PICTURES: usize = 3;
 
 pub(crate) fn run(
     context: &Context,
@@ -80,7 +82,7 @@ pub(crate) fn run(
             let from = std::mem::replace(&mut above, next_above);
             rungs.push(scope.spawn(move || job.run(from, below).map(|track| vec![track])));
         }
-        let (raw_pictures, raw_receiver) = mpsc::sync_channel(QUEUE_PICTURES);
+        let (raw_pictures, raw_receiver) = mpsc::sync_channel(QUEUE_RAW_PICTURES);
         let normalising = scope
             .spawn(move || feed::normalise(raw_receiver, &top, normaliser, timeline).map(|()| Vec::new()));
         let decoded = feed::decode(context, &mut reader, plan, chunk, &raw_pictures, &progress);
