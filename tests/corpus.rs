@@ -65,9 +65,14 @@ fn every_file_of_the_corpus_ends_as_its_manifest_expects() {
             other => panic!("unknown expectation {other}"),
         };
         if !as_expected {
-            wrong.push(format!("{}: expected {}, is {state} {code}: {}", case.file, case.expected, asset["failure"]));
+            wrong.push(format!(
+                "{}: expected {}, is {state} {code}: {}",
+                case.file, case.expected, asset["failure"]
+            ));
         }
-        if state == "failed" && (reason.is_empty() || matches!(code, "internal" | "time_limit" | "child_hung")) {
+        if state == "failed"
+            && (reason.is_empty() || matches!(code, "internal" | "time_limit" | "child_hung"))
+        {
             wrong.push(format!("{}: no reason a creator understands: {code} {reason:?}", case.file));
         }
     }

@@ -27,8 +27,10 @@ fn publish_sample(server: &Server, file: &Path) -> Value {
 
 fn play(player: &str, url: &str) -> Value {
     let script = root().join("tests/browser/play.mjs");
-    let (ok, stdout, stderr) = run("node", &[script.to_str().unwrap(), "--player", player, "--url", url, "--seconds", "10"]);
-    let report: Value = serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("{player}: no report\n{stdout}\n{stderr}"));
+    let (ok, stdout, stderr) =
+        run("node", &[script.to_str().unwrap(), "--player", player, "--url", url, "--seconds", "10"]);
+    let report: Value =
+        serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("{player}: no report\n{stdout}\n{stderr}"));
     assert!(ok, "{player}: {report:#}\n{stderr}");
     report
 }
@@ -57,15 +59,29 @@ fn native_tools_read_every_rendition(hls: &str) {
     let base = hls.rsplit_once('/').unwrap().0;
     let rungs: Vec<String> = playlist_uris(&master).map(|uri| format!("{base}/{uri}")).collect();
     assert_eq!(rungs.len(), 4, "720p, 480p, 360p and 240p of a 720p source:\n{master}");
-    let audio = attribute(&master, "#EXT-X-MEDIA:TYPE=AUDIO", "URI").map(|uri| format!("{base}/{uri}")).expect("an audio group");
+    let audio = attribute(&master, "#EXT-X-MEDIA:TYPE=AUDIO", "URI")
+        .map(|uri| format!("{base}/{uri}"))
+        .expect("an audio group");
 
     let audio_start = start_time(&audio);
     for rung in &rungs {
-        let (ok, _, warnings) = run("ffmpeg", &["-nostdin", "-v", "warning", "-xerror", "-i", rung, "-f", "null", "-"]);
+        let (ok, _, warnings) =
+            run("ffmpeg", &["-nostdin", "-v", "warning", "-xerror", "-i", rung, "-f", "null", "-"]);
         assert!(ok && warnings.trim().is_empty(), "{rung}: {warnings}");
         let (_, count, _) = run(
             "ffprobe",
-            &["-v", "error", "-count_frames", "-select_streams", "v", "-show_entries", "stream=nb_read_frames", "-of", "csv=p=0", rung],
+            &[
+                "-v",
+                "error",
+                "-count_frames",
+                "-select_streams",
+                "v",
+                "-show_entries",
+                "stream=nb_read_frames",
+                "-of",
+                "csv=p=0",
+                rung,
+            ],
         );
         assert_eq!(count.trim().lines().next(), Some("480"), "{rung} has every picture of the source");
         let apart = (start_time(rung) - audio_start).abs();
@@ -74,8 +90,13 @@ fn native_tools_read_every_rendition(hls: &str) {
 }
 
 fn start_time(url: &str) -> f64 {
-    let (_, text, _) = run("ffprobe", &["-v", "error", "-show_entries", "stream=start_time", "-of", "csv=p=0", url]);
-    text.trim().lines().next().and_then(|line| line.trim_end_matches(',').parse().ok()).unwrap_or_else(|| panic!("{url}: {text}"))
+    let (_, text, _) =
+        run("ffprobe", &["-v", "error", "-show_entries", "stream=start_time", "-of", "csv=p=0", url]);
+    text.trim()
+        .lines()
+        .next()
+        .and_then(|line| line.trim_end_matches(',').parse().ok())
+        .unwrap_or_else(|| panic!("{url}: {text}"))
 }
 
 /// The addresses in a playlist: its lines that are neither empty nor tags (RFC 8216 section 4.1).
@@ -100,7 +121,8 @@ fn what_is_not_a_video_ends_with_a_reason_a_creator_understands() {
         .arg(&text_file)
         .output()
         .unwrap();
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(!output.status.success(), "an upload that cannot play must not exit 0: {said}");
     assert!(said.contains("not a video"), "{said}");
 }

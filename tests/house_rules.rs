@@ -1,5 +1,7 @@
 //! House rules that a test can keep: who may import whom, where unsafe may stand, how long a file may be.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::{
     collections::BTreeSet,
     fs,
@@ -34,7 +36,9 @@ fn rust_files() -> impl Iterator<Item = (String, String)> {
             .into_iter()
             .filter_map(Result::ok)
             .filter(|entry| entry.path().extension().is_some_and(|extension| extension == "rs"))
-            .map(|entry| (relative(entry.path()), fs::read_to_string(entry.path()).expect("a source file is UTF-8")))
+            .map(|entry| {
+                (relative(entry.path()), fs::read_to_string(entry.path()).expect("a source file is UTF-8"))
+            })
     })
 }
 
@@ -52,7 +56,10 @@ fn pure_crates_import_only_the_model_and_know_nothing_of_the_world() {
         for dependency in dependencies(&format!("crates/{name}"), "dependencies") {
             let allowed = !dependency.starts_with("reelyard-") || dependency == "reelyard-model";
             assert!(allowed, "crates/{name} imports {dependency}: pure crates import the model only");
-            assert!(!IMPURE_DEPENDENCIES.contains(&dependency.as_str()), "crates/{name} is pure but imports {dependency}");
+            assert!(
+                !IMPURE_DEPENDENCIES.contains(&dependency.as_str()),
+                "crates/{name} is pure but imports {dependency}"
+            );
         }
     }
     assert!(dependencies("crates/model", "dependencies").iter().all(|name| !name.starts_with("reelyard-")));
@@ -60,8 +67,15 @@ fn pure_crates_import_only_the_model_and_know_nothing_of_the_world() {
 
 #[test]
 fn pure_crates_touch_no_clock_file_or_environment() {
-    const TOUCHES: [&str; 7] =
-        ["SystemTime::now", "Instant::now", "std::fs", "std::net", "std::env::", "Uuid::now_v7", "std::thread"];
+    const TOUCHES: [&str; 7] = [
+        "SystemTime::now",
+        "Instant::now",
+        "std::fs",
+        "std::net",
+        "std::env::",
+        "Uuid::now_v7",
+        "std::thread",
+    ];
     for (path, text) in rust_files() {
         let pure = PURE.iter().any(|name| path.starts_with(&format!("crates/{name}/src/")));
         if !pure || is_test_code(&path) {
@@ -78,7 +92,10 @@ fn pure_crates_touch_no_clock_file_or_environment() {
 fn adapters_do_not_import_each_other() {
     for name in ADAPTERS {
         for other in ADAPTERS {
-            assert!(!dependencies(&format!("crates/{name}"), "dependencies").contains(&format!("reelyard-{other}")));
+            assert!(
+                !dependencies(&format!("crates/{name}"), "dependencies")
+                    .contains(&format!("reelyard-{other}"))
+            );
         }
     }
 }
@@ -134,7 +151,10 @@ fn nothing_is_left_to_do_in_code() {
 fn links_between_documents_lead_somewhere() {
     let mut broken = Vec::new();
     let documents = WalkDir::new(root()).into_iter().filter_entry(|entry| {
-        !matches!(entry.file_name().to_str(), Some("target" | "node_modules" | ".git" | ".tools" | ".scratch"))
+        !matches!(
+            entry.file_name().to_str(),
+            Some("target" | "node_modules" | ".git" | ".tools" | ".scratch")
+        )
     });
     for entry in documents.filter_map(Result::ok) {
         if entry.path().extension().is_none_or(|extension| extension != "md") {

@@ -12,28 +12,28 @@ use std::{
 };
 
 /// Longest that any one thing may take on a busy two-core machine before a test calls it stuck.
-pub const PATIENCE: Duration = Duration::from_secs(240);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
 
-pub fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-pub fn fixture(name: &str) -> PathBuf {
+pub(crate) fn fixture(name: &str) -> PathBuf {
     root().join("fixtures").join(name)
 }
 
 /// The folder of larger real files beside the checkout, where there is one.
-pub fn shared() -> Option<PathBuf> {
+pub(crate) fn shared() -> Option<PathBuf> {
     let folder = root().join("../shared");
     folder.join("corpus/MANIFEST.tsv").exists().then_some(folder)
 }
 
-pub fn skipped(why: &str) {
+pub(crate) fn skipped(why: &str) {
     eprintln!("SKIPPED: {why}");
 }
 
 /// Calls `look` until it gives something; panics with `what` when patience ends.
-pub fn wait_for<T>(what: &str, patience: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(what: &str, patience: Duration, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + patience;
     loop {
         if let Some(found) = look() {
@@ -45,19 +45,19 @@ pub fn wait_for<T>(what: &str, patience: Duration, mut look: impl FnMut() -> Opt
 }
 
 /// A running `reelyard serve`, open on loopback. Dropped, it is killed.
-pub struct Server {
+pub(crate) struct Server {
     child: Child,
-    pub url: String,
-    pub data: PathBuf,
+    pub(crate) url: String,
+    pub(crate) data: PathBuf,
 }
 
 impl Server {
-    pub fn start(data: &Path) -> Self {
+    pub(crate) fn start(data: &Path) -> Self {
         Self::start_with(data, &[])
     }
 
     /// Starts and waits until it answers. Its log goes to `{data}/../server.log`.
-    pub fn start_with(data: &Path, more: &[&str]) -> Self {
+    pub(crate) fn start_with(data: &Path, more: &[&str]) -> Self {
         let ready = data.with_extension("ready");
         let _ = fs::remove_file(&ready);
         let log_path = data.with_extension("log");
@@ -77,55 +77,60 @@ impl Server {
             .expect("reelyard starts");
         let url = wait_for("the server to be ready", Duration::from_secs(60), || {
             if let Some(status) = child.try_wait().expect("a child can be asked") {
-                panic!("the server ended with {status}:\n{}", fs::read_to_string(&log_path).unwrap_or_default());
+                panic!(
+                    "the server ended with {status}:\n{}",
+                    fs::read_to_string(&log_path).unwrap_or_default()
+                );
             }
             fs::read_to_string(&ready).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
         });
         Self { child, url, data: data.to_owned() }
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// `kill -9`, and waits until it is gone.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().expect("a child can be killed");
         self.child.wait().expect("a child can be waited for");
     }
 
     /// SIGTERM, and its exit status.
-    pub fn stop(mut self) -> std::process::ExitStatus {
+    pub(crate) fn stop(mut self) -> std::process::ExitStatus {
         let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
         let child = &mut self.child;
-        wait_for("the server to stop", Duration::from_secs(60), || child.try_wait().expect("a child can be asked"))
+        wait_for("the server to stop", Duration::from_secs(60), || {
+            child.try_wait().expect("a child can be asked")
+        })
     }
 
-    pub fn get(&self, path: &str) -> (u16, Value) {
+    pub(crate) fn get(&self, path: &str) -> (u16, Value) {
         let (status, body) = request("GET", &format!("{}{path}", self.url), &[], &[]);
         (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
     }
 
-    pub fn asset(&self, id: &str) -> Value {
+    pub(crate) fn asset(&self, id: &str) -> Value {
         let (status, asset) = self.get(&format!("/v1/assets/{id}"));
         assert_eq!(status, 200, "asset {id}: {asset}");
         asset
     }
 
     /// Waits until the asset is in a terminal state and gives it.
-    pub fn settled(&self, id: &str) -> Value {
+    pub(crate) fn settled(&self, id: &str) -> Value {
         wait_for(&format!("asset {id} to settle"), PATIENCE, || {
             let asset = self.asset(id);
             matches!(asset["state"].as_str(), Some("ready" | "failed" | "cancelled")).then_some(asset)
         })
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.data.with_extension("log")).unwrap_or_default()
     }
 
     /// The processes that are children of the server now and run the media program.
-    pub fn media_children(&self) -> Vec<u32> {
+    pub(crate) fn media_children(&self) -> Vec<u32> {
         let Ok(folder) = fs::read_dir("/proc") else { return Vec::new() };
         folder
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
@@ -148,22 +153,34 @@ impl Drop for Server {
 }
 
 /// `reelyard-media` as built beside `reelyard`.
-pub fn media_program() -> PathBuf {
+pub(crate) fn media_program() -> PathBuf {
     let program = Path::new(env!("CARGO_BIN_EXE_reelyard")).with_file_name("reelyard-media");
-    assert!(program.exists(), "{} is not built: run `cargo build --workspace --bins` first", program.display());
+    assert!(
+        program.exists(),
+        "{} is not built: run `cargo build --workspace --bins` first",
+        program.display()
+    );
     program
 }
 
 /// One HTTP exchange through curl: (status, body). Status 0 when there was no answer.
-pub fn request(method: &str, url: &str, headers: &[(&str, String)], body: &[u8]) -> (u16, Vec<u8>) {
+pub(crate) fn request(method: &str, url: &str, headers: &[(&str, String)], body: &[u8]) -> (u16, Vec<u8>) {
     let (status, _, body) = exchange(method, url, headers, body);
     (status, body)
 }
 
 /// One HTTP exchange: (status, headers as text, body). Status 0 when the connection failed.
-pub fn exchange(method: &str, url: &str, headers: &[(&str, String)], body: &[u8]) -> (u16, Vec<(String, String)>, Vec<u8>) {
-    let agent: ureq::Agent =
-        ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(60))).build().into();
+pub(crate) fn exchange(
+    method: &str,
+    url: &str,
+    headers: &[(&str, String)],
+    body: &[u8],
+) -> (u16, Vec<(String, String)>, Vec<u8>) {
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(Duration::from_secs(60)))
+        .build()
+        .into();
     let mut builder = ureq::http::Request::builder().method(method).uri(url);
     for (name, value) in headers {
         builder = builder.header(*name, value);
@@ -175,7 +192,9 @@ pub fn exchange(method: &str, url: &str, headers: &[(&str, String)], body: &[u8]
             let headers = answer
                 .headers()
                 .iter()
-                .map(|(name, value)| (name.as_str().to_owned(), value.to_str().unwrap_or_default().to_owned()))
+                .map(|(name, value)| {
+                    (name.as_str().to_owned(), value.to_str().unwrap_or_default().to_owned())
+                })
                 .collect();
             match answer.body_mut().with_config().limit(1 << 30).read_to_vec() {
                 Ok(body) => (status, headers, body),
@@ -187,7 +206,7 @@ pub fn exchange(method: &str, url: &str, headers: &[(&str, String)], body: &[u8]
 }
 
 /// Uploads a file in one piece (creation-with-upload) and gives the asset's id.
-pub fn upload_whole(server: &Server, file: &Path, preset: Option<&str>) -> String {
+pub(crate) fn upload_whole(server: &Server, file: &Path, preset: Option<&str>) -> String {
     use base64::{Engine, engine::general_purpose::STANDARD};
     let bytes = fs::read(file).expect("the file to upload is readable");
     let name = file.file_name().expect("a name").to_string_lossy();
@@ -207,15 +226,16 @@ pub fn upload_whole(server: &Server, file: &Path, preset: Option<&str>) -> Strin
         &bytes,
     );
     assert_eq!(status, 201, "uploading {name}: {}", String::from_utf8_lossy(&body));
-    header(&headers, "reelyard-asset").unwrap_or_else(|| panic!("no Reelyard-Asset in the answer for {name}: {headers:?}"))
+    header(&headers, "reelyard-asset")
+        .unwrap_or_else(|| panic!("no Reelyard-Asset in the answer for {name}: {headers:?}"))
 }
 
-pub fn header(headers: &[(String, String)], name: &str) -> Option<String> {
+pub(crate) fn header(headers: &[(String, String)], name: &str) -> Option<String> {
     headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.clone())
 }
 
 /// Runs a program to its end and gives (ok, stdout, stderr).
-pub fn run(program: &str, arguments: &[&str]) -> (bool, String, String) {
+pub(crate) fn run(program: &str, arguments: &[&str]) -> (bool, String, String) {
     let output = Command::new(program).args(arguments).stdin(Stdio::null()).output().expect(program);
     (
         output.status.success(),
@@ -225,17 +245,17 @@ pub fn run(program: &str, arguments: &[&str]) -> (bool, String, String) {
 }
 
 /// A small generator of reproducible choices (SplitMix64, Steele et al. 2014).
-pub struct Chance(pub u64);
+pub(crate) struct Chance(pub u64);
 
 impl Chance {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^ (z >> 31)
     }
-    pub fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
 }
