@@ -43,10 +43,9 @@ pub fn next(state: AssetState, event: AssetEvent) -> Result<AssetState, Refused>
         (S::Waiting | S::Processing | S::Cancelled, E::Cancel) => Ok(S::Cancelled),
         // Waiting, not Processing: the probe may be what is tried again. A plan that exists moves it on at once.
         (S::Failed | S::Cancelled, E::Retry) => Ok(S::Waiting),
-        (
-            S::Waiting | S::Processing | S::Ready | S::Failed | S::Cancelled | S::Deleted,
-            E::Delete,
-        ) => Ok(S::Deleted),
+        (S::Waiting | S::Processing | S::Ready | S::Failed | S::Cancelled | S::Deleted, E::Delete) => {
+            Ok(S::Deleted)
+        }
 
         (S::Ready | S::Failed | S::Cancelled | S::Deleted, E::Planned)
         | (S::Waiting | S::Failed | S::Cancelled | S::Deleted, E::Published)

@@ -16,12 +16,12 @@ pub mod plan;
 pub mod rational;
 pub mod work;
 
-pub mod state;
-pub mod upload_state;
 pub mod asset_state;
-pub mod task_state;
 pub mod publication_state;
 pub mod retry_policy;
+pub mod state;
+pub mod task_state;
+pub mod upload_state;
 
 pub use failure::{Failure, FailureClass, FailureCode};
 pub use ids::{AssetId, PlaybackId, TaskId, TenantId, UploadId, WorkerId};
