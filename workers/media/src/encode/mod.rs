@@ -1,13 +1,13 @@
 //! The encode job: one chunk of the source, decoded once, in every rung.
 //!
 //! ```text
-//!  decode ──▶ normalise ──▶ rung 0 ──▶ rung 1 ──▶ ... ──▶ rung n      one thread each, short queues of references
-//!                             │          │                  │
-//!                          segments   segments           segments
+//!  decode ──▶ normalise ──▶ 1080p ─┬──▶ 720p ────▶ 360p      one thread each, short queues of references;
+//!                                  └──▶ 480p ────▶ 240p      every rung also encodes and writes its segments
 //! ```
-//! Each rung scales the picture of the rung above, which is cheaper than scaling the source for each, and sharper
-//! sources are not needed: every step goes down. Damage in the source is passed over; what it leaves out is held.
+//! A rung scales the picture of a larger rung, not of the source, which is cheaper: see `cascade` for which. Damage in
+//! the source is passed over; what it leaves out is held.
 
+mod cascade;
 mod encoder;
 mod feed;
 mod package;
@@ -26,9 +26,13 @@ use reelyard_model::{
     plan::{Chunk, VideoPlan},
     rational::rescale_ticks,
 };
-use rung::{Progress, RungJob};
+use rung::{Item, Progress, RungJob};
 use std::{
-    sync::{Arc, atomic::AtomicI64, mpsc},
+    sync::{
+        Arc,
+        atomic::AtomicI64,
+        mpsc::{self, Receiver, SyncSender},
+    },
     thread,
 };
 use timeline::Timeline;
@@ -62,7 +66,7 @@ pub(crate) fn run(
     });
     let rung_threads = encoder::threads_per_rung(&plan.rungs, context.threads());
     let outcomes: Vec<Result<Vec<TrackOutput>, Failure>> = thread::scope(|scope| {
-        let (top, mut above) = mpsc::sync_channel(QUEUE_PICTURES);
+        let (top, mut from, mut to) = channels(&cascade::sources(&plan.rungs));
         let mut rungs = Vec::new();
         for (position, rung) in plan.rungs.iter().enumerate() {
             let job = RungJob {
@@ -77,10 +81,8 @@ pub(crate) fn run(
                 colour,
                 progress: progress.clone(),
             };
-            let (below, next_above) = mpsc::sync_channel(QUEUE_PICTURES);
-            let below = (position + 1 < plan.rungs.len()).then_some(below);
-            let from = std::mem::replace(&mut above, next_above);
-            rungs.push(scope.spawn(move || job.run(from, below).map(|track| vec![track])));
+            let (above, below) = (from.remove(0), to.remove(0));
+            rungs.push(scope.spawn(move || job.run(above, below).map(|track| vec![track])));
         }
         let (raw_pictures, raw_receiver) = mpsc::sync_channel(QUEUE_RAW_PICTURES);
         let normalising = scope
@@ -100,6 +102,23 @@ pub(crate) fn run(
         context.warn("Parts of the picture are damaged in the file; they were passed over.");
     }
     Ok((encoder_name.to_owned(), tracks))
+}
+
+/// Where the normaliser sends, where each rung receives, and to whom each rung hands down.
+type Channels = (SyncSender<Item>, Vec<Receiver<Item>>, Vec<Vec<SyncSender<Item>>>);
+
+/// One queue into each rung; `sources` says who fills it (`cascade::sources`).
+fn channels(sources: &[Option<usize>]) -> Channels {
+    let (senders, receivers): (Vec<_>, Vec<_>) =
+        sources.iter().map(|_| mpsc::sync_channel(QUEUE_PICTURES)).unzip();
+    let top = senders[0].clone();
+    let mut below: Vec<Vec<SyncSender<Item>>> = sources.iter().map(|_| Vec::new()).collect();
+    for (source, sender) in sources.iter().zip(senders) {
+        if let Some(source) = source {
+            below[*source].push(sender);
+        }
+    }
+    (top, receivers, below)
 }
 
 /// All tracks, or the failure that came first in the flow and is not just the echo of another's.

@@ -1,4 +1,4 @@
-//! One rung: takes pictures from the rung above, scales, hands them down, encodes, packages. One thread each.
+//! One rung: takes pictures from a larger one, scales, hands them down, encodes, packages. One thread each.
 
 use super::{
     encoder,
@@ -73,7 +73,7 @@ impl RungJob<'_> {
     pub(crate) fn run(
         self,
         above: Receiver<Item>,
-        below: Option<SyncSender<Item>>,
+        below: Vec<SyncSender<Item>>,
     ) -> Result<TrackOutput, Failure> {
         let mut encoder = encoder::open(self.encoder_name, self.plan, self.rung, self.colour, self.threads)?;
         let mut packager = Packager::start(
@@ -93,14 +93,14 @@ impl RungJob<'_> {
             match item {
                 Item::Picture(picture) => {
                     let mut picture = self.fit(picture, &mut scaler)?;
-                    self.hand_down(&picture, below.as_ref())?;
+                    self.hand_down(&picture, &below)?;
                     picture.frame.set_pts(picture.ticks);
                     picture.frame.request_keyframe(picture.keyframe);
                     encoder.send(Some(&picture.frame)).map_err(|error| encoding(self.rung, error))?;
                     self.collect(&mut encoder, &mut packet, &mut packager)?;
                 }
                 Item::End { ticks } => {
-                    if let Some(below) = below {
+                    for below in below {
                         // Gone only when it has failed; its own error is the one that counts.
                         let _ = below.send(Item::End { ticks });
                     }
@@ -128,11 +128,13 @@ impl RungJob<'_> {
         Ok(Picture { frame, ..picture })
     }
 
-    fn hand_down(&self, picture: &Picture, below: Option<&SyncSender<Item>>) -> Result<(), Failure> {
-        let Some(below) = below else { return Ok(()) };
-        let frame = picture.frame.reference().map_err(internal)?;
-        let copy = Picture { frame, ticks: picture.ticks, keyframe: picture.keyframe };
-        below.send(Item::Picture(copy)).map_err(|_| cut_off())
+    fn hand_down(&self, picture: &Picture, below: &[SyncSender<Item>]) -> Result<(), Failure> {
+        for below in below {
+            let frame = picture.frame.reference().map_err(internal)?;
+            let copy = Picture { frame, ticks: picture.ticks, keyframe: picture.keyframe };
+            below.send(Item::Picture(copy)).map_err(|_| cut_off())?;
+        }
+        Ok(())
     }
 
     fn collect(
