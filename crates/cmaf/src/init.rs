@@ -32,16 +32,12 @@ pub struct AvcTrack<'a> {
     pub bit_rate: Option<BitRate>,
 }
 
+/// Decode time is presentation time: the caller leaves the encoder's priming out (docs/decisions/0006).
 #[derive(Clone, Debug)]
 pub struct AacTrack<'a> {
     pub config: &'a AacConfig,
     /// BCP 47 or ISO 639-2.
     pub language: Option<&'a str>,
-    /// Samples that the encoder put before the first real one (1024 for FFmpeg's `aac`): an edit list skips them, so
-    /// that decode time `priming_samples` is presentation time 0.
-    pub priming_samples: u32,
-    /// Samples after priming, without the padding of the last frame, when they are known.
-    pub valid_samples: Option<u64>,
     pub bit_rate: BitRate,
 }
 
@@ -86,7 +82,6 @@ pub fn init_segment_avc(track: &AvcTrack<'_>) -> Result<Vec<u8>, CmafError> {
         volume: 0,
         language: None,
         presentation_offset: track.presentation_delay,
-        gapless: None,
         default_sample_flags: NON_SYNC_SAMPLE,
     };
     header.write(
@@ -105,8 +100,7 @@ pub fn init_segment_aac(track: &AacTrack<'_>) -> Result<Vec<u8>, CmafError> {
         height: 0,
         volume: 0x0100,
         language: track.language,
-        presentation_offset: track.priming_samples,
-        gapless: Some(Gapless::of(track.priming_samples, track.valid_samples)),
+        presentation_offset: 0,
         default_sample_flags: SYNC_SAMPLE,
     };
     header.write(|w| w.full_box(*b"smhd", 0, 0, |w| w.zeros(4)), |w| write_mp4a(w, track))
@@ -123,7 +117,6 @@ struct TrackHeader<'a> {
     language: Option<&'a str>,
     /// Ticks to skip at the start of the media: becomes an edit list.
     presentation_offset: u32,
-    gapless: Option<Gapless>,
     default_sample_flags: u32,
 }
 
@@ -155,9 +148,6 @@ impl TrackHeader<'_> {
                         write_sample_table(w, sample_entry);
                     });
                 });
-                if let Some(gapless) = &self.gapless {
-                    gapless.write(w);
-                }
             });
             w.boxed(*b"mvex", |w| {
                 w.full_box(*b"trex", 0, 0, |w| {
@@ -244,49 +234,6 @@ impl TrackHeader<'_> {
                 w.u8(0);
             });
         }
-    }
-}
-
-/// The `iTunSMPB` comment: priming, padding and length of an AAC track, as Apple's encoders write it beside the edit list.
-/// It says what the edit list says. It is here because FFmpeg before 6 does not apply edit lists to the sound of
-/// fragmented files, but does read this, and would else start the sound one frame too early.
-struct Gapless {
-    priming: u32,
-    remainder: u32,
-    valid: u64,
-}
-
-impl Gapless {
-    fn of(priming: u32, valid_samples: Option<u64>) -> Self {
-        let frame = u64::from(crate::aac::SAMPLES_PER_FRAME);
-        let valid = valid_samples.unwrap_or(0);
-        let beyond_last_frame = (u64::from(priming) + valid) % frame;
-        Self { priming, remainder: ((frame - beyond_last_frame) % frame) as u32, valid }
-    }
-
-    fn write(&self, w: &mut BoxWriter) {
-        let Self { priming, remainder, valid } = self;
-        let zeros = " 00000000".repeat(8);
-        let comment = format!(" 00000000 {priming:08X} {remainder:08X} {valid:016X}{zeros}");
-        w.boxed(*b"udta", |w| {
-            w.full_box(*b"meta", 0, 0, |w| {
-                w.full_box(*b"hdlr", 0, 0, |w| {
-                    w.zeros(4);
-                    w.bytes(b"mdirappl");
-                    w.zeros(9);
-                });
-                w.boxed(*b"ilst", |w| {
-                    w.boxed(*b"----", |w| {
-                        w.full_box(*b"mean", 0, 0, |w| w.bytes(b"com.apple.iTunes"));
-                        w.full_box(*b"name", 0, 0, |w| w.bytes(b"iTunSMPB"));
-                        w.full_box(*b"data", 0, 1, |w| {
-                            w.zeros(4);
-                            w.bytes(comment.as_bytes());
-                        });
-                    });
-                });
-            });
-        });
     }
 }
 

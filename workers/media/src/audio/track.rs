@@ -221,8 +221,6 @@ impl<'a> TrackWriter<'a> {
         let init = init_segment_aac(&AacTrack {
             config: &config,
             language: self.plan.language.as_deref(),
-            priming_samples: 0,
-            valid_samples: Some(self.samples_in),
             bit_rate: self.bit_rate(),
         })
         .map_err(not_written)?;
