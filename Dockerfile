@@ -16,5 +16,6 @@ COPY --from=build /src/target/release/reelyard /src/target/release/reelyard-medi
 USER 10001
 VOLUME /data
 EXPOSE 8080
+HEALTHCHECK --interval=30s --timeout=10s --start-period=60s CMD ["reelyard", "healthcheck"]
 ENTRYPOINT ["reelyard"]
 CMD ["serve", "--data-dir", "/data", "--listen", "0.0.0.0:8080"]

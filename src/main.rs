@@ -11,6 +11,7 @@ mod cmd;
 mod config;
 mod flow;
 mod http;
+mod presets;
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -57,6 +57,22 @@ fn plan_gives_its_reasons() {
     let wrong = reelyard(&["plan", "--preset", "web-h265", file.to_str().unwrap()]);
     assert_eq!(wrong.status.code(), Some(1));
     assert!(text(&wrong.stderr).contains("web-h264"), "names the presets that there are");
+
+    // A preset can be tried out before a server has it.
+    let folder = tempfile::tempdir().unwrap();
+    let built_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("presets/web-h264.toml");
+    std::fs::copy(built_in, folder.path().join("mine.toml")).unwrap();
+    let presets = folder.path().to_str().unwrap();
+    let plan = json(&reelyard(&[
+        "plan",
+        "--json",
+        "--presets",
+        presets,
+        "--preset",
+        "mine",
+        file.to_str().unwrap(),
+    ]));
+    assert_eq!(plan["preset"], "mine");
 }
 
 #[test]

@@ -109,6 +109,30 @@ fn the_first_start_makes_keys_and_a_signal_ends_it_in_order() {
     assert!(!out.contains(key.trim()), "and not at the second: {out}");
 }
 
+fn healthcheck(url: &str) -> (Option<i32>, String) {
+    let program = env!("CARGO_BIN_EXE_reelyard");
+    let output = Command::new(program).args(["healthcheck", "--server", url]).output().unwrap();
+    (output.status.code(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn a_healthcheck_says_whether_it_is_ready_and_why_not() {
+    let place = tempfile::tempdir().unwrap();
+    let data = place.path().join("data");
+    let running = Running::start(&data, &["--listen", "127.0.0.1:0"]);
+    assert_eq!(healthcheck(&running.url), (Some(0), "ready\n".to_owned()));
+    fs::remove_dir_all(data.join("scratch")).unwrap();
+    let (code, said) = healthcheck(&running.url);
+    assert_eq!(code, Some(1));
+    assert!(said.starts_with("not ready:") && said.contains("data_directory failed"), "{said}");
+    let url = running.url.clone();
+    running.signal("-TERM");
+    running.ended();
+    let (code, said) = healthcheck(&url);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("does not answer"), "{said}");
+}
+
 #[test]
 fn two_servers_do_not_share_a_directory() {
     let place = tempfile::tempdir().unwrap();

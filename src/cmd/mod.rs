@@ -2,6 +2,7 @@
 
 mod completions;
 mod doctor;
+mod healthcheck;
 mod jobs;
 mod plan;
 mod probe;
@@ -33,6 +34,8 @@ enum Command {
     Plan(plan::Args),
     /// Show what this machine can do.
     Doctor(doctor::Args),
+    /// Ask a server whether it is ready: exit status 0 or 1, for containers.
+    Healthcheck(healthcheck::Args),
     /// Print a shell completion script.
     Completions(completions::Args),
 }
@@ -46,6 +49,7 @@ impl Cli {
             Command::Probe(args) => probe::run(args),
             Command::Plan(args) => plan::run(args),
             Command::Doctor(args) => doctor::run(args),
+            Command::Healthcheck(args) => healthcheck::run(args),
             Command::Completions(args) => completions::run(args),
         }
     }

@@ -1,7 +1,8 @@
 //! `reelyard plan FILE`: what would be made of a media file, and the reason for each decision. Makes nothing.
 
 use super::probe::{Source, print, refuse};
-use reelyard_planner::{DEFAULT_PRESET, Policy, Presets};
+use crate::presets::PresetFiles;
+use reelyard_planner::{DEFAULT_PRESET, Policy};
 use std::process::ExitCode;
 
 #[derive(clap::Args)]
@@ -11,13 +12,15 @@ pub(crate) struct Args {
     /// The recipe
     #[arg(long, value_name = "NAME", default_value = DEFAULT_PRESET)]
     preset: String,
+    #[command(flatten)]
+    presets: PresetFiles,
     /// Print the plan as JSON
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let presets = Presets::built_in()?;
+    let presets = args.presets.load()?;
     // Before the file is read: that can take a while.
     let Some(preset) = presets.get(&args.preset) else {
         let names: Vec<&str> = presets.names().collect();

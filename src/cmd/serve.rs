@@ -9,20 +9,13 @@ mod data_dir;
 mod listen;
 mod logging;
 
-use crate::{app::App, config, flow};
+use crate::{app::App, config, flow, presets::PresetFiles};
 use anyhow::Context;
 use reelyard_catalog::Catalog;
 use reelyard_model::WorkerId;
-use reelyard_planner::Presets;
 use reelyard_storage::LocalStore;
 use std::{
-    fs,
-    future::IntoFuture,
-    io::Write,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    process::ExitCode,
-    sync::Arc,
+    future::IntoFuture, io::Write, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc,
     time::Duration,
 };
 use tokio::{
@@ -61,9 +54,8 @@ pub(crate) struct Args {
     /// The media program [default: beside this program, else in PATH]
     #[arg(long, value_name = "PATH", env = "REELYARD_MEDIA_PROGRAM")]
     media_program: Option<PathBuf>,
-    /// A directory of preset files (*.toml) that add to the built-in ones or replace them
-    #[arg(long, value_name = "DIR", env = "REELYARD_PRESETS")]
-    presets: Option<PathBuf>,
+    #[command(flatten)]
+    presets: PresetFiles,
     /// Largest upload that is accepted
     #[arg(long, value_name = "BYTES", env = "REELYARD_MAX_UPLOAD_BYTES", default_value_t = reelyard_upload::DEFAULT_MAX_UPLOAD_BYTES)]
     max_upload_bytes: u64,
@@ -126,7 +118,7 @@ async fn prepare(args: &Args) -> anyhow::Result<Prepared> {
     if let Some(url) = &args.public_url {
         check_public_url(url)?;
     }
-    let presets = presets(args.presets.as_deref())?;
+    let presets = args.presets.load()?;
     let media_program = data_dir::media_program(args.media_program.as_deref())?;
     let directory = data_dir::open(args.data_dir.clone().unwrap_or_else(config::default_data_dir))?;
     let path = &directory.path;
@@ -183,24 +175,6 @@ async fn stop(
     let _ = tokio::time::timeout(CLOSE, app.catalog.close()).await;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
-}
-
-/// The built-in presets with those of the directory.
-fn presets(directory: Option<&Path>) -> anyhow::Result<Presets> {
-    let Some(directory) = directory else {
-        return Ok(Presets::built_in()?);
-    };
-    let mut files = Vec::new();
-    for entry in fs::read_dir(directory).with_context(|| format!("--presets {}", directory.display()))? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "toml") {
-            let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-            files.push((path.display().to_string(), text));
-        }
-    }
-    // By name, so that the same directory gives the same list.
-    files.sort();
-    Ok(Presets::with_files(files.iter().map(|(path, text)| (path.as_str(), text.as_str())))?)
 }
 
 fn check_public_url(url: &str) -> anyhow::Result<()> {
