@@ -4,15 +4,19 @@
 use crate::config::{ADMIN_KEY_FILE, LOCK_FILE, SIGNING_KEYS_FILE};
 use anyhow::Context;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use reelyard_agent::locate_media_program;
 use reelyard_catalog::Catalog;
 use reelyard_model::TenantId;
 use reelyard_sign::{Keyring, SECRET_BYTES};
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
 use sha2::{Digest, Sha256};
 use std::{
-    env, fs,
+    fs,
     io::{ErrorKind, Read, Seek, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 use uuid::Uuid;
@@ -21,7 +25,6 @@ use uuid::Uuid;
 const ADMIN_KEY_BYTES: usize = 32;
 /// Marks our keys for people and for secret scanners.
 const ADMIN_KEY_PREFIX: &str = "reelyard_";
-const MEDIA_PROGRAM: &str = "reelyard-media";
 
 /// The directory, for as long as this lives ours alone.
 pub(super) struct DataDir {
@@ -45,7 +48,8 @@ pub(super) fn open(path: PathBuf) -> anyhow::Result<DataDir> {
         .mode(0o600)
         .open(&lock_path)
         .with_context(|| format!("cannot write in the data directory {}", path.display()))?;
-    if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+    let locked = flock(&lock, FlockOperation::NonBlockingLockExclusive);
+    if matches!(locked, Err(Errno::WOULDBLOCK)) {
         let mut holder = String::new();
         let _ = lock.read_to_string(&mut holder);
         anyhow::bail!(
@@ -55,6 +59,12 @@ pub(super) fn open(path: PathBuf) -> anyhow::Result<DataDir> {
             if holder.trim().is_empty() { "unknown" } else { holder.trim() }
         );
     }
+    locked.with_context(|| {
+        format!(
+            "{} cannot be locked; the data directory has to be on a local file system",
+            lock_path.display()
+        )
+    })?;
     lock.set_len(0)?;
     lock.rewind()?;
     writeln!(lock, "{}", std::process::id())?;
@@ -65,7 +75,10 @@ pub(super) fn open(path: PathBuf) -> anyhow::Result<DataDir> {
 pub(super) fn signing_keys(directory: &Path) -> anyhow::Result<Keyring> {
     let path = directory.join(SIGNING_KEYS_FILE);
     match fs::read_to_string(&path) {
-        Ok(text) => Keyring::from_json(&text).with_context(|| path.display().to_string()),
+        Ok(text) => {
+            warn_if_open(&path);
+            Keyring::from_json(&text).with_context(|| path.display().to_string())
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let mut secret = [0; SECRET_BYTES];
             getrandom::fill(&mut secret).context("the operating system gives no random numbers")?;
@@ -82,7 +95,10 @@ pub(super) fn signing_keys(directory: &Path) -> anyhow::Result<Keyring> {
 pub(super) async fn admin_key(directory: &Path, catalog: &Catalog) -> anyhow::Result<Option<String>> {
     let path = directory.join(ADMIN_KEY_FILE);
     let (key, is_new) = match fs::read_to_string(&path) {
-        Ok(text) => (text.trim().to_owned(), false),
+        Ok(text) => {
+            warn_if_open(&path);
+            (text.trim().to_owned(), false)
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let mut bytes = [0; ADMIN_KEY_BYTES];
             getrandom::fill(&mut bytes).context("the operating system gives no random numbers")?;
@@ -110,17 +126,19 @@ pub(super) fn media_program(told: Option<&Path>) -> anyhow::Result<PathBuf> {
         anyhow::ensure!(found.is_file(), "{} is not a program", path.display());
         return Ok(found);
     }
-    let beside =
-        env::current_exe().ok().and_then(|exe| Some(exe.canonicalize().ok()?.with_file_name(MEDIA_PROGRAM)));
-    let in_path =
-        env::var_os("PATH").into_iter().flat_map(|path| env::split_paths(&path).collect::<Vec<_>>());
-    beside
-        .into_iter()
-        .chain(in_path.map(|folder| folder.join(MEDIA_PROGRAM)))
-        .find(|candidate| candidate.is_file())
-        .with_context(|| {
-            format!("{MEDIA_PROGRAM} is neither beside this program nor in PATH; say where it is with --media-program")
-        })
+    locate_media_program().context("say where it is with --media-program")
+}
+
+/// Somebody wrote the file anew by hand, or mounted it. Not refused: whose machine it is may know better.
+fn warn_if_open(path: &Path) {
+    let mode = fs::metadata(path).map(|facts| facts.permissions().mode()).unwrap_or_default();
+    if is_open(mode) {
+        tracing::warn!(path = %path.display(), mode = format!("{:o}", mode & 0o777), "others on this machine can read this secret; chmod 600 it");
+    }
+}
+
+fn is_open(mode: u32) -> bool {
+    mode & 0o077 != 0
 }
 
 /// Writes a file whole: a new file beside it, synced, then renamed.
