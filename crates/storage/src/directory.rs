@@ -46,6 +46,28 @@ pub(crate) fn remove_if_there(path: &Path) -> Result<bool, StoreError> {
     }
 }
 
+/// Removes a directory with all that is in it, or a file; that it is not there is fine.
+pub(crate) fn remove_tree(path: &Path) -> Result<bool, StoreError> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(facts) if facts.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(e) => Err(e),
+    };
+    match removed {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(StoreError::io("removing", path, e)),
+    }
+}
+
+/// Removes what is in a directory; the directory itself, which may be a mount point, stays.
+pub(crate) fn empty_directory(path: &Path) -> Result<(), StoreError> {
+    for entry in fs::read_dir(path).map_err(|e| StoreError::io("listing", path, e))? {
+        remove_tree(&entry.map_err(|e| StoreError::io("listing", path, e))?.path())?;
+    }
+    Ok(())
+}
+
 /// Runs file work on a blocking thread. The work goes on to its end even when the caller stops waiting.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,

@@ -18,7 +18,7 @@ pub use error::StoreError;
 pub use object::{ObjectEntry, OpenObject};
 pub use upload::{MAX_BATCH_PIECES, ReceiveError, Receiving, UploadFile};
 
-use directory::{blocking, ensure_directory};
+use directory::{blocking, empty_directory, ensure_directory};
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -31,13 +31,15 @@ pub struct LocalStore {
 }
 
 impl LocalStore {
-    /// Makes what is missing of the directory's layout.
+    /// Makes what is missing of the directory's layout, and removes what an earlier process had in the making. The
+    /// caller is the directory's only user.
     pub async fn open(root: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let root: PathBuf = root.into();
         blocking(move || {
             for part in ["uploads", "sources", "renditions", "publications", "scratch"] {
                 ensure_directory(&root.join(part))?;
             }
+            empty_directory(&root.join("scratch"))?;
             Ok(Self { root: root.into() })
         })
         .await
@@ -47,7 +49,8 @@ impl LocalStore {
         &self.root
     }
 
-    /// Where running children have their working directories, on the same file system as everything else.
+    /// For files in the making and the working directories of running children, on the same file system as everything
+    /// else.
     pub fn scratch(&self) -> PathBuf {
         self.root.join("scratch")
     }

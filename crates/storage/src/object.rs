@@ -2,7 +2,7 @@
 
 use crate::{
     LocalStore, StoreError,
-    directory::{blocking, ensure_directory, parent_of, remove_if_there, sync_directory},
+    directory::{blocking, ensure_directory, parent_of, remove_if_there, remove_tree, sync_directory},
 };
 use bytes::Bytes;
 use std::{
@@ -134,16 +134,10 @@ impl LocalStore {
     pub async fn delete_prefix(&self, prefix: &str) -> Result<(), StoreError> {
         let path = self.path_of(prefix.trim_end_matches('/'))?;
         blocking(move || {
-            let removed = match fs::symlink_metadata(&path) {
-                Ok(facts) if facts.is_dir() => fs::remove_dir_all(&path),
-                Ok(_) => fs::remove_file(&path),
-                Err(e) => Err(e),
-            };
-            match removed {
-                Ok(()) => sync_directory(parent_of(&path)?),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-                Err(e) => Err(StoreError::io("removing", &path, e)),
+            if remove_tree(&path)? {
+                sync_directory(parent_of(&path)?)?;
             }
+            Ok(())
         })
         .await
     }
@@ -237,6 +231,15 @@ mod tests {
         }
         assert!(!scratch.exists());
         assert_eq!(&store.read("renditions/a/b/a1/x.m4s").await.unwrap()[..], b"segment");
+    }
+
+    #[tokio::test]
+    async fn what_was_in_the_making_goes_at_the_next_opening() {
+        let (directory, store) = store().await;
+        fs::write(store.scratch().join("store-half"), "half").unwrap();
+        fs::create_dir(store.scratch().join("children")).unwrap();
+        let again = LocalStore::open(directory.path().join("data")).await.unwrap();
+        assert_eq!(fs::read_dir(again.scratch()).unwrap().count(), 0);
     }
 
     #[tokio::test]

@@ -57,7 +57,11 @@ pub(crate) async fn empty(root: &Path) -> io::Result<()> {
             if entry.file_type()?.is_dir() {
                 remove_if_there(&entry.path())?;
             } else {
-                std::fs::remove_file(entry.path())?;
+                // Somebody else may have cleared it away meanwhile.
+                match std::fs::remove_file(entry.path()) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
             }
         }
         Ok(())
