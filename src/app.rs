@@ -8,7 +8,7 @@ use reelyard_model::WorkerId;
 use reelyard_planner::{DEFAULT_PRESET, Presets};
 use reelyard_sign::Keyring;
 use reelyard_storage::LocalStore;
-use std::path::PathBuf;
+use std::{any::Any, path::PathBuf};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -65,4 +65,10 @@ impl App {
 /// From the operating system's random source, which fails only on machines that could not serve anyway.
 pub(crate) fn random_u32() -> u32 {
     getrandom::u32().unwrap_or(u32::MAX / 2)
+}
+
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without text")
 }

@@ -188,7 +188,7 @@ fn the_server_is_killed_at_random_moments() {
     let mut remaining = kills();
     let mut finished: Vec<(String, String)> = Vec::new();
     while remaining > 0 {
-        // One upload and its processing, with up to five kills on the way.
+        // One upload and its processing, with up to five kills on the way: so many are never held against a task.
         let mut ledger = Ledger::default();
         let done = AtomicBool::new(false);
         let (asset, upload) = std::thread::scope(|scope| {
@@ -208,6 +208,7 @@ fn the_server_is_killed_at_random_moments() {
             }
             creator.join().expect("the creator's thread")
         });
+        server.as_ref().expect("a server runs").settled(&asset);
         finished.push((asset, upload));
     }
     let server = server.expect("a server runs");

@@ -12,7 +12,7 @@ pub(crate) mod receive;
 pub(crate) mod sweep;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use reelyard_catalog::CatalogError;
 use reelyard_model::AssetId;

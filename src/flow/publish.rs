@@ -6,7 +6,8 @@
 //! the one that plays. Before that update nobody sees a thing; after it, the rest is sweeping.
 
 use super::{FlowError, collect, dispatch, receive};
-use crate::app::App;
+use crate::app::{App, panic_text};
+use futures::FutureExt as _;
 use reelyard_catalog::{
     ClaimRequest, Claimed, CompletedPublish, HeartbeatAnswer, PublishedRendition, Settled, TaskRow,
 };
@@ -18,7 +19,7 @@ use reelyard_model::{
 };
 use reelyard_storage::StoreError;
 use serde_json::json;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 /// Publishing writes no media, only names: even thousands of them take seconds.
 const LEASE_MS: u64 = 60_000;
@@ -54,7 +55,7 @@ pub(crate) async fn publish_next(app: &App) -> Result<bool, FlowError> {
     };
     let (task, attempt) = (claimed.task.id, claimed.task.attempt);
     let outcome = tokio::select! {
-        outcome = publish(app, &claimed) => outcome,
+        outcome = unbroken(publish(app, &claimed)) => outcome,
         () = hold_lease(app, &claimed.task) => {
             tracing::warn!(asset = %claimed.task.asset, %task, "publish: broken off, the lease is over");
             return Ok(true);
@@ -90,6 +91,16 @@ async fn hold_lease(app: &App, task: &TaskRow) {
     }
 }
 
+/// A panic is a failure of this one task: the publisher goes on, and in the end the task is given up.
+async fn unbroken<T>(work: impl Future<Output = Result<T, PublishError>>) -> Result<T, PublishError> {
+    // Nothing that the work changed in memory is looked at again.
+    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| {
+        let detail = format!("publishing panicked: {}", panic_text(&*panic));
+        Err(PublishError::Failed(Failure::new(FailureCode::Internal, detail)))
+    })
+}
+
+#[derive(Debug)]
 enum PublishError {
     /// The outputs do not make a publication.
     Failed(Failure),
@@ -211,4 +222,21 @@ fn summary(plan: &Plan, presentation: &Presentation, has_stills: bool) -> serde_
         "has_stills": has_stills,
         "renditions": renditions,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PublishError, unbroken};
+    use reelyard_model::FailureCode;
+
+    #[tokio::test]
+    async fn a_panic_is_a_failure_of_the_task_with_its_text() {
+        let broken = unbroken(async {
+            assert!(std::hint::black_box(false), "outputs that fit");
+            Ok(())
+        });
+        let Err(PublishError::Failed(failure)) = broken.await else { panic!("not a failure") };
+        assert_eq!(failure.code, FailureCode::Internal);
+        assert!(failure.detail.contains("outputs that fit"), "{}", failure.detail);
+    }
 }

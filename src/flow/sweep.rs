@@ -3,9 +3,9 @@
 //!
 //! Runs at start and from time to time. Everything it removes is named by rows in a state from which they do not come
 //! back, so a sweep that is broken off is simply done again. Sources and publications of living assets are never
-//! touched.
+//! touched. Events are kept for [`EVENTS_KEPT_MS`].
 
-use super::{FlowError, publish, receive};
+use super::{FlowError, dispatch, publish, receive};
 use crate::app::{App, random_u32};
 use reelyard_catalog::{AssetRow, TaskRow};
 use reelyard_model::{AssetState, TaskState, UploadState, work::TaskKind};
@@ -15,14 +15,22 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 const LEASES_EVERY: Duration = Duration::from_secs(2);
 /// Files and expired uploads: rounds of the above.
 const FILES_EVERY_ROUNDS: u32 = 15;
+/// How long events stay readable: for somebody who comes back from a holiday. Rows of assets and tasks stay for good.
+const EVENTS_KEPT_MS: i64 = 30 * 24 * 3600 * 1000;
+/// A round that comes so late means that this process, or the whole machine, stood still. Then so did the workers in
+/// it, and their silence tells nothing.
+const STOOD_STILL_MS: i64 = 10_000;
 /// A child that was cancelled may still hand in files until its next heartbeat: the last sweep of an asset comes so
 /// long after its last change.
 const SETTLED_AFTER_MS: i64 = 60_000;
 
 pub(crate) async fn run(app: Arc<App>) {
     let mut round = 0u32;
+    let mut rounds = Rounds::begin(app.now_ms());
     while !app.shutdown.is_cancelled() {
-        if let Err(error) = leases(&app).await {
+        if rounds.silence_tells(app.now_ms())
+            && let Err(error) = leases(&app).await
+        {
             tracing::error!(%error, "sweep: leases; trying again");
         }
         if round.is_multiple_of(FILES_EVERY_ROUNDS) {
@@ -37,11 +45,41 @@ pub(crate) async fn run(app: Arc<App>) {
     }
 }
 
+/// Whether heartbeats could be sent lately.
+struct Rounds {
+    last_ms: i64,
+    /// Until then every worker gets the chance to be heard.
+    patient_until_ms: i64,
+}
+
+impl Rounds {
+    fn begin(now_ms: i64) -> Self {
+        Self { last_ms: now_ms, patient_until_ms: now_ms }
+    }
+
+    /// Asked once a round. False for the length of a lease after everything stood still (a laptop that slept).
+    fn silence_tells(&mut self, now_ms: i64) -> bool {
+        if now_ms - self.last_ms > STOOD_STILL_MS {
+            tracing::warn!(
+                for_ms = now_ms - self.last_ms,
+                "sweep: this process stood still; leases get time"
+            );
+            self.patient_until_ms = now_ms.saturating_add_unsigned(dispatch::STORED_LEASE_MS);
+        }
+        self.last_ms = now_ms;
+        now_ms >= self.patient_until_ms
+    }
+}
+
 /// Takes up where the last process ended: its in-process workers are gone, and so are their leases.
 pub(crate) async fn at_start(app: &App) -> Result<(), FlowError> {
-    let released = app.catalog.release_in_process_leases(app.now_ms()).await?;
-    if !released.is_empty() {
-        tracing::info!(tasks = released.len(), "sweep: tasks of the last process are up for grabs again");
+    for task in app.catalog.end_in_process_leases(app.now_ms(), random_u32()).await? {
+        let state = task.state.as_str();
+        if task.state == TaskState::Ready {
+            tracing::info!(task = %task.id, asset = %task.asset, "sweep: a task of the last process is up for grabs again");
+        } else {
+            tracing::warn!(task = %task.id, asset = %task.asset, state, restarts = task.restart_count, "sweep: this task was at work each time when the server ended; counted as lost");
+        }
     }
     Ok(())
 }
@@ -64,6 +102,9 @@ pub(crate) async fn files(app: &App) {
     if let Err(error) = uploads(app).await {
         tracing::error!(%error, "sweep: uploads; trying again later");
     }
+    if let Err(error) = events(app).await {
+        tracing::error!(%error, "sweep: events; trying again later");
+    }
     let assets = match app.catalog.assets_to_sweep().await {
         Ok(assets) => assets,
         Err(error) => {
@@ -76,6 +117,20 @@ pub(crate) async fn files(app: &App) {
             tracing::error!(asset = %asset.id, %error, "sweep: files of an asset; trying again later");
         }
     }
+}
+
+async fn events(app: &App) -> Result<(), FlowError> {
+    let mut removed = 0;
+    loop {
+        match app.catalog.prune_events(app.now_ms() - EVENTS_KEPT_MS).await? {
+            0 => break,
+            some => removed += some,
+        }
+    }
+    if removed > 0 {
+        tracing::info!(removed, "sweep: old events removed");
+    }
+    Ok(())
 }
 
 async fn uploads(app: &App) -> Result<(), FlowError> {
@@ -124,8 +179,8 @@ pub(crate) async fn sweep_asset(app: &App, asset: &AssetRow) -> Result<(), FlowE
         AssetState::Waiting | AssetState::Processing => return Ok(()),
     }
     let now_ms = app.now_ms();
-    if asset.state == AssetState::Ready || now_ms - asset.updated_ms > SETTLED_AFTER_MS {
-        app.catalog.asset_swept(asset.id, now_ms).await?;
+    if now_ms - asset.updated_ms > SETTLED_AFTER_MS {
+        app.catalog.asset_swept(asset, now_ms).await?;
     }
     Ok(())
 }
@@ -179,4 +234,23 @@ async fn folders_below(app: &App, prefix: &str, depth: usize) -> Result<BTreeSet
         .filter(|entry| entry.key.split('/').count() > levels)
         .map(|entry| entry.key.split('/').take(levels).collect::<Vec<_>>().join("/"))
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Rounds, STOOD_STILL_MS};
+    use crate::flow::dispatch::STORED_LEASE_MS;
+
+    #[test]
+    fn after_standing_still_every_worker_gets_the_length_of_a_lease() {
+        let mut rounds = Rounds::begin(0);
+        assert!(rounds.silence_tells(2_000));
+        let woken_ms = 2_000 + STOOD_STILL_MS + 1;
+        assert!(!rounds.silence_tells(woken_ms));
+        assert!(!rounds.silence_tells(woken_ms + 2_000));
+        for beat in 2..STORED_LEASE_MS.cast_signed() / 2_000 {
+            assert!(!rounds.silence_tells(woken_ms + beat * 2_000));
+        }
+        assert!(rounds.silence_tells(woken_ms + STORED_LEASE_MS.cast_signed()));
+    }
 }

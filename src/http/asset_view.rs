@@ -386,6 +386,7 @@ mod tests {
             not_before_ms: 0,
             failed_count: 0,
             lost_count: 0,
+            restart_count: 0,
             failure: None,
             done_us,
             total_us,

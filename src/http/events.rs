@@ -3,6 +3,9 @@
 //! Every stored event has its number as `id`, so a client that reconnects with `Last-Event-ID` misses nothing and
 //! sees nothing twice. Progress passes without a number: it is not stored, and a newer one follows. The client's pace
 //! rules: a reader that falls behind the in-memory queue is served from the table, never from a growing buffer.
+//!
+//! Old events are removed in time (`flow/sweep`). A client that asks for such ones is told so first, by an event
+//! `events.removed` without a number, and knows that it has to read the lists anew.
 
 use super::{
     auth::Caller,
@@ -21,7 +24,7 @@ use axum::{
 };
 use futures::{Stream, StreamExt, stream};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use reelyard_catalog::EventRow;
+use reelyard_catalog::{EventKind, EventRow};
 use reelyard_model::{AssetId, TenantId};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -49,8 +52,8 @@ static STREAMS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::
 pub(super) struct EventQuery {
     /// Only events of this asset.
     asset: Option<String>,
-    /// Begin after this event number; 0 is the beginning. The header `Last-Event-ID` comes before it. Without both, the
-    /// stream begins now.
+    /// Begin after this event number; 0 is the oldest that is kept. The header `Last-Event-ID` comes before it. Without
+    /// both, the stream begins now.
     after: Option<i64>,
 }
 
@@ -83,7 +86,9 @@ impl From<&EventRow> for EventView {
     }
 }
 
-/// Follow what happens as server-sent events. Reconnect with `Last-Event-ID` to go on without a gap.
+/// Follow what happens as server-sent events. Reconnect with `Last-Event-ID` to go on without a gap. Events are kept for
+/// 30 days; when some after that number are gone, the first event is `events.removed` (its `data` has `after`, the number
+/// given, and `oldest`, the first that is kept): read the lists anew then.
 #[utoipa::path(get, path = "/v1/events", tag = "events", params(EventQuery,
         ("Last-Event-ID" = Option<i64>, Header, description = "Number of the last event that was seen.")),
     responses((status = 200, description = "A stream that ends when the server stops. Each `data` is an EventView.", body = EventView, content_type = "text/event-stream",
@@ -111,12 +116,15 @@ pub(super) async fn follow_events(
     // Subscribed before the number is read: what is stored in between arrives by the queue.
     let live = app.catalog.subscribe();
     let newest = *app.catalog.last_event().borrow();
+    // A number from the future belongs to another database: begin now.
+    let after = last_seen.unwrap_or(newest).clamp(0, newest);
+    let oldest = app.catalog.oldest_event().await?;
+    let removed = (after + 1 < oldest).then(|| removed_notice(caller.tenant, after, oldest));
     let follower = Follower {
-        // A number from the future belongs to another database: begin now.
-        after: last_seen.unwrap_or(newest).clamp(0, newest),
+        after,
         filter: Filter { tenant: caller.tenant, asset },
         behind: last_seen.is_some(),
-        waiting: VecDeque::new(),
+        waiting: removed.into_iter().collect(),
         live,
         app,
         _permit: permit,
@@ -129,6 +137,19 @@ pub(super) async fn follow_events(
         .headers_mut()
         .insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     Ok(response)
+}
+
+fn removed_notice(tenant: TenantId, after: i64, oldest: i64) -> EventRow {
+    EventRow {
+        seq: 0,
+        at_ms: links::now_ms(),
+        tenant,
+        kind: EventKind::EVENTS_REMOVED.0.to_owned(),
+        upload: None,
+        asset: None,
+        task: None,
+        data: serde_json::json!({ "after": after, "oldest": oldest }),
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -183,6 +204,8 @@ impl Follower {
             match received {
                 // Seen already while catching up.
                 Ok(row) if row.seq > 0 && row.seq <= self.after => {}
+                // One before it was stored and is announced later, or never (by another process): the table has it.
+                Ok(row) if row.seq > self.after + 1 => self.behind = true,
                 Ok(row) => {
                     self.after = self.after.max(row.seq);
                     if self.filter.lets_pass(&row) {

@@ -61,7 +61,7 @@ kinds! {
     WrongHost, 403, "wrong-host", "The request was not addressed to this machine",
         "The server runs without keys (`--insecure-open`), so it answers only requests whose Host is a loopback name such as localhost or 127.0.0.1. This keeps web sites from reaching it through DNS rebinding. Use a loopback address, or run the server with keys.";
     CrossSite, 403, "cross-site", "Another site sent this request",
-        "The server runs without keys (`--insecure-open`), so it refuses requests that a page of another origin sends. Use its own pages, or run the server with keys.";
+        "The server runs without keys (`--insecure-open`), so it refuses requests from pages that were not loaded from a loopback name. Use its own pages, or run the server with keys.";
     LinkNotValid, 403, "link-not-valid", "The playback link is not valid",
         "The signature does not fit this address: the link was cut or changed, is for another video, or was signed with a key that this server no longer uses. Ask for a new link.";
     NotFound, 404, "not-found", "There is nothing here",
@@ -267,12 +267,7 @@ pub(super) async fn unknown_method() -> Problem {
 
 /// For a handler that panicked: the connection survives, the caller gets a problem, the log gets the text.
 pub(super) fn from_panic(panic: Box<dyn Any + Send + 'static>) -> Response {
-    let text = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("a panic without text");
-    Problem::internal(format!("a handler panicked: {text}")).into_response()
+    Problem::internal(format!("a handler panicked: {}", crate::app::panic_text(&*panic))).into_response()
 }
 
 /// `GET /problems/{slug}`: what a `type` means, for people (HTML) and for programs (`Accept: application/json`).

@@ -138,11 +138,15 @@ impl Catalog {
         found.iter().map(AssetRow::read).collect()
     }
 
-    pub async fn asset_swept(&self, id: AssetId, now_ms: i64) -> Result<(), CatalogError> {
+    /// Nothing is left to remove of it. Only as long as it is as the sweep saw it: an asset that was deleted or tried
+    /// again meanwhile has to be swept again.
+    pub async fn asset_swept(&self, seen: &AssetRow, now_ms: i64) -> Result<(), CatalogError> {
         let mut write = self.write().await?;
-        sqlx::query("UPDATE asset SET swept_ms = ? WHERE id = ?")
+        sqlx::query("UPDATE asset SET swept_ms = ? WHERE id = ? AND state = ? AND updated_ms = ?")
             .bind(now_ms)
-            .bind(id.to_string())
+            .bind(seen.id.to_string())
+            .bind(seen.state.as_str())
+            .bind(seen.updated_ms)
             .execute(write.connection())
             .await?;
         self.commit(write).await
@@ -240,7 +244,8 @@ pub(crate) async fn fail_with(write: &mut Write, task: &TaskRow, now_ms: i64) ->
         .bind(asset.id.to_string())
         .execute(write.connection())
         .await?;
-    let data = json!({ "code": failure.code, "message": failure.code.for_creator(), "task_kind": task.kind });
+    let message = failure.code.for_creator_at_last();
+    let data = json!({ "code": failure.code, "message": message, "task_kind": task.kind });
     move_asset(write, &mut asset, AssetEvent::Fail, Some(EventKind::ASSET_FAILED), data, now_ms).await?;
     cancel_open_tasks(write, asset.id, now_ms).await
 }

@@ -12,7 +12,7 @@ use reelyard_model::{
     task_state::{self, TaskEvent},
     work::{Progress, TaskKind},
 };
-use sqlx::{QueryBuilder, Row, Sqlite};
+use sqlx::{QueryBuilder, Row, Sqlite, sqlite::SqliteRow};
 
 #[derive(Clone, Debug)]
 pub struct ClaimRequest {
@@ -135,24 +135,43 @@ impl Catalog {
         Ok(true)
     }
 
-    /// All leases of workers that lived in a server process. Called at the start of a server, when that process is
-    /// known to be gone. Counted as nothing: the server's end says nothing about the task.
-    pub async fn release_in_process_leases(&self, now_ms: i64) -> Result<Vec<TaskRow>, CatalogError> {
+    /// Ends all leases of workers that lived in a server process, and forgets those workers. Called at the start of a
+    /// server, when that process is known to be gone, before it adds its own. The server's end says nothing about the
+    /// task, so it is given back; one that was there too often is counted as lost ([`retry_policy::restart_is_a_loss`]).
+    /// `random` is uniform over u32.
+    pub async fn end_in_process_leases(
+        &self,
+        now_ms: i64,
+        random: u32,
+    ) -> Result<Vec<TaskRow>, CatalogError> {
         let mut write = self.write().await?;
         let found = sqlx::query(
             "SELECT * FROM task WHERE state = 'leased'
-             AND worker IN (SELECT id FROM worker WHERE in_process = 1)",
+             AND worker IN (SELECT id FROM worker WHERE in_process = 1) ORDER BY id",
         )
         .fetch_all(write.connection())
         .await?;
-        let mut released = Vec::with_capacity(found.len());
-        for row in &found {
-            let mut task = TaskRow::read(row)?;
-            tasks::move_task(&mut write, &mut task, TaskEvent::Release, now_ms).await?;
-            released.push(task);
+        let mut ended = Vec::with_capacity(found.len());
+        for (index, row) in (0u32..).zip(&found) {
+            let Some(mut task) = still_leased(&mut write, row).await? else { continue };
+            task.restart_count += 1;
+            sqlx::query("UPDATE task SET restart_count = ? WHERE id = ?")
+                .bind(task.restart_count)
+                .bind(task.id.to_string())
+                .execute(write.connection())
+                .await?;
+            if retry_policy::restart_is_a_loss(task.restart_count) {
+                let why =
+                    format!("the server ended while it was at work, {} times by now", task.restart_count);
+                lose(&mut write, &mut task, &why, now_ms, spread(random, index)).await?;
+            } else {
+                tasks::move_task(&mut write, &mut task, TaskEvent::Release, now_ms).await?;
+            }
+            ended.push(task);
         }
+        sqlx::query("DELETE FROM worker WHERE in_process = 1").execute(write.connection()).await?;
         self.commit(write).await?;
-        Ok(released)
+        Ok(ended)
     }
 
     /// Leases that ran out: tried again after a while, or quarantined. `random` is uniform over u32.
@@ -173,9 +192,10 @@ impl Catalog {
                 .await?;
         let mut lost = Vec::with_capacity(found.len());
         for (index, row) in (0u32..).zip(&found) {
-            let mut task = TaskRow::read(row)?;
-            // Weyl steps of the golden ratio spread one random number over all of them.
-            lose(&mut write, &mut task, now_ms, random.wrapping_add(index.wrapping_mul(0x9E37_79B9))).await?;
+            let Some(mut task) = still_leased(&mut write, row).await? else { continue };
+            let worker = task.worker.map_or_else(|| "unknown".to_owned(), |worker| worker.to_string());
+            let why = format!("worker {worker} sent no heartbeat in time");
+            lose(&mut write, &mut task, &why, now_ms, spread(random, index)).await?;
             lost.push(task);
         }
         self.commit(write).await?;
@@ -211,16 +231,27 @@ async fn end_back_offs(write: &mut Write, now_ms: i64) -> Result<usize, CatalogE
     Ok(found.len())
 }
 
-async fn lose(write: &mut Write, task: &mut TaskRow, now_ms: i64, random: u32) -> Result<(), CatalogError> {
+/// The row as it is now: losing one task for good cancels the others of its asset, which may be in the same list.
+async fn still_leased(write: &mut Write, row: &SqliteRow) -> Result<Option<TaskRow>, CatalogError> {
+    let task = tasks::require(write.connection(), TaskRow::read(row)?.id).await?;
+    Ok((task.state == TaskState::Leased).then_some(task))
+}
+
+/// Weyl steps of the golden ratio spread one random number over a list.
+fn spread(random: u32, index: u32) -> u32 {
+    random.wrapping_add(index.wrapping_mul(0x9E37_79B9))
+}
+
+async fn lose(
+    write: &mut Write,
+    task: &mut TaskRow,
+    why: &str,
+    now_ms: i64,
+    random: u32,
+) -> Result<(), CatalogError> {
     task.lost_count += 1;
-    let worker = task.worker.map_or_else(|| "unknown".to_owned(), |worker| worker.to_string());
-    let failure = Failure::new(
-        FailureCode::LeaseLost,
-        format!(
-            "worker {worker} sent no heartbeat in time (attempt {}, loss {})",
-            task.attempt, task.lost_count
-        ),
-    );
+    let detail = format!("{why} (attempt {}, loss {})", task.attempt, task.lost_count);
+    let failure = Failure::new(FailureCode::LeaseLost, detail);
     let what_next = retry_policy::after_loss(task.lost_count, random);
     sqlx::query("UPDATE task SET lost_count = ? WHERE id = ?")
         .bind(task.lost_count)

@@ -1,4 +1,4 @@
-//! Events: what happened, numbered without gaps being promised, never changed.
+//! Events: what happened, never changed. Numbers rise by one with each stored event; the oldest are removed in time.
 
 use crate::{Catalog, CatalogError, page::MAX_PAGE_ROWS, rows};
 use reelyard_model::{AssetId, TaskId, TenantId, UploadId};
@@ -24,7 +24,12 @@ impl EventKind {
     pub const TASK_CHANGED: Self = Self("task.changed");
     /// Passing: announced to subscribers, not stored.
     pub const TASK_PROGRESS: Self = Self("task.progress");
+    /// Passing, for one reader: events after the number that it gave were removed already.
+    pub const EVENTS_REMOVED: Self = Self("events.removed");
 }
+
+/// Events removed in one transaction: few enough that no other write waits long.
+const PRUNED_AT_ONCE: u32 = 1_000;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct EventRow {
@@ -104,7 +109,39 @@ impl Catalog {
         found.iter().map(EventRow::read).collect()
     }
 
-    /// The story of one asset, oldest first.
+    /// The number of the oldest event that is still there; 0 when there never was one.
+    pub async fn oldest_event(&self) -> Result<i64, CatalogError> {
+        let oldest =
+            sqlx::query_scalar("SELECT COALESCE(MIN(seq), 0) FROM event").fetch_one(&self.reader).await?;
+        Ok(oldest)
+    }
+
+    /// Removes the oldest events, those from before this time, some of them at once. Never the newest: readers and the
+    /// next start go by its number. Returns how many; 0 when all are gone.
+    pub async fn prune_events(&self, before_ms: i64) -> Result<u64, CatalogError> {
+        // Looking costs no write lock.
+        let oldest: Option<i64> = sqlx::query_scalar(
+            "SELECT at_ms FROM event WHERE seq < (SELECT MAX(seq) FROM event) ORDER BY seq LIMIT 1",
+        )
+        .fetch_optional(&self.reader)
+        .await?;
+        if oldest.is_none_or(|at_ms| at_ms >= before_ms) {
+            return Ok(0);
+        }
+        let mut write = self.write().await?;
+        let done = sqlx::query(
+            "DELETE FROM event WHERE seq IN (SELECT seq FROM event ORDER BY seq LIMIT ?)
+             AND at_ms < ? AND seq < (SELECT MAX(seq) FROM event)",
+        )
+        .bind(PRUNED_AT_ONCE)
+        .bind(before_ms)
+        .execute(write.connection())
+        .await?;
+        self.commit(write).await?;
+        Ok(done.rows_affected())
+    }
+
+    /// The story of one asset, oldest first, as far as it was not removed.
     pub async fn events_of_asset(&self, asset: AssetId, limit: u32) -> Result<Vec<EventRow>, CatalogError> {
         let found = sqlx::query("SELECT * FROM event WHERE asset = ? ORDER BY seq LIMIT ?")
             .bind(asset.to_string())

@@ -76,6 +76,8 @@ pub struct TaskRow {
     pub not_before_ms: i64,
     pub failed_count: u32,
     pub lost_count: u32,
+    /// Ends of the server's process with this task at work in it.
+    pub restart_count: u32,
     /// Of the last attempt that failed.
     pub failure: Option<Failure>,
     pub done_us: i64,
@@ -132,8 +134,8 @@ pub struct ApiKeyRow {
 pub(crate) const ASSET_SELECT: &str = "SELECT asset.*, publication.playback_id FROM asset LEFT JOIN publication ON publication.asset = asset.id";
 /// Columns of [`TaskRow`] for lists: without the result, which is as long as the video.
 pub(crate) const TASK_LIST_COLUMNS: &str = "id, asset, tenant, kind, ordinal, required, state, priority, attempt, \
-     worker, lease_until_ms, not_before_ms, failed_count, lost_count, failure, done_us, total_us, NULL AS result, \
-     done_attempt, traceparent, created_ms, updated_ms, started_ms, finished_ms";
+     worker, lease_until_ms, not_before_ms, failed_count, lost_count, restart_count, failure, done_us, total_us, \
+     NULL AS result, done_attempt, traceparent, created_ms, updated_ms, started_ms, finished_ms";
 /// Columns of [`UploadRow`].
 pub(crate) const UPLOAD_SELECT: &str =
     "SELECT upload.*, asset.id AS asset FROM upload LEFT JOIN asset ON asset.upload = upload.id";
@@ -262,6 +264,7 @@ impl TaskRow {
             not_before_ms: row.try_get("not_before_ms")?,
             failed_count: number(row, "failed_count")?,
             lost_count: number(row, "lost_count")?,
+            restart_count: number(row, "restart_count")?,
             failure: optional_json(row, "failure")?,
             done_us: row.try_get("done_us")?,
             total_us: row.try_get("total_us")?,

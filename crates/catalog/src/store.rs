@@ -108,17 +108,26 @@ impl Catalog {
         Ok(Write { transaction, events: Vec::new() })
     }
 
+    /// In a task of its own: a caller that goes away in the middle (a client hung up) must not leave a change that is
+    /// stored and that nobody in this process hears of.
+    ///
+    /// Two commits may be announced in the other order than they were stored in; their numbers tell.
     pub(crate) async fn commit(&self, write: Write) -> Result<(), CatalogError> {
-        write.transaction.commit().await?;
-        for event in write.events {
-            self.last_event.send_if_modified(|last| {
-                let newer = event.seq > *last;
-                *last = event.seq.max(*last);
-                newer
-            });
-            let _ = self.events.send(Arc::new(event));
-        }
-        Ok(())
+        let catalog = self.clone();
+        let committing = tokio::spawn(async move {
+            write.transaction.commit().await?;
+            for event in write.events {
+                catalog.last_event.send_if_modified(|last| {
+                    let newer = event.seq > *last;
+                    *last = event.seq.max(*last);
+                    newer
+                });
+                let _ = catalog.events.send(Arc::new(event));
+            }
+            Ok::<(), CatalogError>(())
+        });
+        // The task does not panic; without it the runtime is going down.
+        committing.await.unwrap_or(Err(CatalogError::Database(sqlx::Error::WorkerCrashed)))
     }
 }
 
@@ -131,5 +140,41 @@ impl Write {
         let row = crate::events::insert(&mut self.transaction, event).await?;
         self.events.push(row);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Catalog, EventKind, events::NewEvent};
+    use reelyard_model::TenantId;
+    use std::{
+        future::Future,
+        task::{Context, Waker},
+        time::Duration,
+    };
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_change_is_announced_although_its_caller_went_away() {
+        let directory = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(&directory.path().join("catalog.sqlite")).await.unwrap();
+        let mut newest = catalog.last_event();
+        let mut write = catalog.write().await.unwrap();
+        let event = NewEvent {
+            at_ms: 1,
+            tenant: TenantId::DEFAULT,
+            kind: EventKind::ASSET_DELETED,
+            upload: None,
+            asset: None,
+            task: None,
+            data: serde_json::json!({}),
+        };
+        write.emit(event).await.unwrap();
+        {
+            let mut commit = std::pin::pin!(catalog.commit(write));
+            // Once: the commit is under way, and nobody waits for it any more.
+            let _ = commit.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        }
+        tokio::time::timeout(Duration::from_secs(10), newest.changed()).await.expect("announced").unwrap();
+        assert_eq!(*newest.borrow(), 1);
     }
 }

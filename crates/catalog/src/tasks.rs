@@ -100,7 +100,8 @@ impl Catalog {
     }
 
     /// Another try for a task that waits for one or was given up. Where the asset was given up with it, the whole
-    /// asset is tried again: what is done stays done.
+    /// asset is tried again: what is done stays done. Refused for a part that publishing has gone on without: by then
+    /// the outputs of the others may be gone.
     pub async fn retry_task(&self, id: TaskId, now_ms: i64) -> Result<TaskRow, CatalogError> {
         let mut write = self.write().await?;
         let mut task = require(write.connection(), id).await?;
@@ -111,6 +112,9 @@ impl Catalog {
                 task = require(write.connection(), id).await?;
             }
             AssetState::Waiting | AssetState::Processing => {
+                if !task.required && publishing_has_begun(write.connection(), task.asset).await? {
+                    return Err(Refused { state: PUBLISHING, event: TaskEvent::Retry.as_str() }.into());
+                }
                 retry_with_counters_reset(&mut write, &mut task, now_ms).await?;
             }
             // Published without it, or gone.
@@ -263,10 +267,12 @@ pub(crate) async fn retry_with_counters_reset(
     task.failure = None;
     task.failed_count = 0;
     task.lost_count = 0;
+    task.restart_count = 0;
     task.not_before_ms = 0;
     move_task(write, task, event, now_ms).await?;
     sqlx::query(
-        "UPDATE task SET failure = NULL, failed_count = 0, lost_count = 0, not_before_ms = 0, done_us = 0 WHERE id = ?",
+        "UPDATE task SET failure = NULL, failed_count = 0, lost_count = 0, restart_count = 0, not_before_ms = 0,
+                         done_us = 0 WHERE id = ?",
     )
     .bind(task.id.to_string())
     .execute(write.connection())
@@ -294,6 +300,22 @@ pub(crate) async fn unblock_dependents(
         }
     }
     Ok(())
+}
+
+/// The state in a refusal: all that publishing waits for has ended, one way or the other.
+const PUBLISHING: &str = "being_published";
+
+async fn publishing_has_begun(
+    connection: &mut SqliteConnection,
+    asset: AssetId,
+) -> Result<bool, CatalogError> {
+    let begun: i64 = sqlx::query_scalar(
+        "SELECT COUNT(*) FROM task WHERE asset = ? AND kind = 'publish' AND state IN ('ready', 'leased', 'retry_wait')",
+    )
+    .bind(asset.to_string())
+    .fetch_one(connection)
+    .await?;
+    Ok(begun > 0)
 }
 
 /// A need is met when it is done, or when it ended otherwise and the asset can do without it.

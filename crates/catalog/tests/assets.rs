@@ -169,7 +169,8 @@ async fn a_deleted_asset_is_off_the_air_and_out_of_the_lists() {
     everything_but_publish(&bench).await;
     bench.claim(&[TaskKind::Publish], 20).await.unwrap();
     bench.catalog.complete_publish(published(&planned, 1, 21)).await.unwrap();
-    bench.catalog.asset_swept(planned.asset, 22).await.unwrap();
+    let as_swept = bench.catalog.asset(planned.asset).await.unwrap().unwrap();
+    bench.catalog.asset_swept(&as_swept, 22).await.unwrap();
     assert!(bench.catalog.assets_to_sweep().await.unwrap().is_empty());
 
     bench.catalog.delete_asset(planned.asset, 23).await.unwrap();
@@ -185,6 +186,9 @@ async fn a_deleted_asset_is_off_the_air_and_out_of_the_lists() {
     };
     assert!(bench.catalog.list_assets(&filter).await.unwrap().rows.is_empty());
     assert_eq!(bench.catalog.assets_to_sweep().await.unwrap().len(), 1, "its files have to go");
+    // A sweep that had begun before the deletion ends after it.
+    bench.catalog.asset_swept(&as_swept, 25).await.unwrap();
+    assert_eq!(bench.catalog.assets_to_sweep().await.unwrap().len(), 1, "they still have to go");
     assert!(matches!(bench.catalog.retry_asset(planned.asset, 25).await, Err(CatalogError::Refused(_))));
 }
 
@@ -276,4 +280,57 @@ async fn events_rise_and_reach_subscribers_after_the_commit() {
         ])
     );
     assert!(stored.iter().any(|event| event.asset == Some(planned.asset)));
+}
+
+#[tokio::test]
+async fn the_event_of_a_failure_promises_no_other_try() {
+    let bench = Bench::new().await;
+    let asset = bench.asset(1).await;
+    for now_ms in [100_000, 200_000, 300_000] {
+        let claimed = bench.claim(&EVERY_KIND, now_ms).await.unwrap();
+        bench.fail(&claimed, FailureCode::Internal, now_ms).await;
+    }
+    let events = bench.catalog.events_of_asset(asset, 100).await.unwrap();
+    let failed = events.iter().find(|event| event.kind == "asset.failed").unwrap();
+    assert_eq!(failed.data["message"], FailureCode::Internal.for_creator_at_last());
+}
+
+#[tokio::test]
+async fn what_is_not_required_can_be_tried_again_until_publishing_begins() {
+    let bench = Bench::new().await;
+    let planned = bench.planned(1).await;
+    let stills = bench.claim(&[TaskKind::Stills], 2).await.unwrap();
+    bench.fail(&stills, FailureCode::NothingDecodes, 3).await;
+    bench.catalog.retry_task(planned.stills, 4).await.unwrap();
+    let stills = bench.claim(&[TaskKind::Stills], 5).await.unwrap();
+    bench.fail(&stills, FailureCode::NothingDecodes, 6).await;
+    for kind in [TaskKind::Encode, TaskKind::Encode, TaskKind::Audio] {
+        bench.do_one(kind, 10).await;
+    }
+    assert_eq!(bench.state_of(planned.publish).await, TaskState::Ready);
+    let Err(CatalogError::Refused(refused)) = bench.catalog.retry_task(planned.stills, 11).await else {
+        panic!("publishing goes on without it")
+    };
+    assert_eq!(refused.state, "being_published");
+    assert_eq!(bench.state_of(planned.stills).await, TaskState::Dead);
+}
+
+#[tokio::test]
+async fn old_events_are_removed_but_never_the_newest() {
+    let bench = Bench::new().await;
+    for now_ms in [1, 2, 3, 1_000, 2_000] {
+        bench.upload(now_ms).await;
+    }
+    assert_eq!(bench.catalog.prune_events(1_000).await.unwrap(), 3);
+    assert_eq!(bench.catalog.prune_events(1_000).await.unwrap(), 0);
+    assert_eq!(bench.catalog.oldest_event().await.unwrap(), 4);
+    let left = bench.catalog.events_after(0, 10).await.unwrap();
+    assert_eq!(left.iter().map(|event| event.seq).collect::<Vec<_>>(), [4, 5]);
+
+    assert_eq!(bench.catalog.prune_events(i64::MAX).await.unwrap(), 1);
+    assert_eq!(bench.catalog.prune_events(i64::MAX).await.unwrap(), 0);
+    let bench = bench.restarted().await;
+    assert_eq!(*bench.catalog.last_event().borrow(), 5, "numbers go on");
+    bench.upload(3_000).await;
+    assert_eq!(*bench.catalog.last_event().borrow(), 6);
 }

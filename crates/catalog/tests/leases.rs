@@ -197,14 +197,66 @@ async fn a_restart_frees_the_leases_of_the_process_that_is_gone_and_no_others() 
     let alive = bench.catalog.claim(&claim(2, &EVERY_KIND, 4)).await.unwrap().unwrap();
 
     let bench = bench.restarted().await;
-    let released = bench.catalog.release_in_process_leases(5).await.unwrap();
+    let released = bench.catalog.end_in_process_leases(5, 0).await.unwrap();
     assert_eq!(released.iter().map(|row| row.id).collect::<Vec<_>>(), [gone.task.id]);
     assert!(
-        bench.catalog.release_in_process_leases(5).await.unwrap().is_empty(),
+        bench.catalog.end_in_process_leases(5, 0).await.unwrap().is_empty(),
         "the second time there are none"
     );
     assert_eq!(bench.state_of(alive.task.id).await, TaskState::Leased);
     let again = bench.claim(&EVERY_KIND, 6).await.unwrap();
     assert_eq!((again.task.id, again.task.attempt), (gone.task.id, 2));
     assert_eq!((again.task.failed_count, again.task.lost_count), (0, 0));
+}
+
+#[tokio::test]
+async fn a_task_that_is_there_each_time_the_server_ends_is_set_aside() {
+    let bench = Bench::new().await;
+    let asset = bench.asset(1).await;
+    let mut seen = Vec::new();
+    let mut now_ms = 10;
+    for _ in 0..8 {
+        bench.catalog.add_worker(worker(1), "in-process", true, now_ms).await.unwrap();
+        let claimed = bench.claim(&EVERY_KIND, now_ms).await.unwrap();
+        let ended = bench.catalog.end_in_process_leases(now_ms + 1, 7).await.unwrap();
+        assert_eq!(ended.len(), 1);
+        assert_eq!(ended[0].id, claimed.task.id);
+        seen.push((ended[0].state, ended[0].lost_count));
+        now_ms += 100_000;
+    }
+    let forgiven = [(TaskState::Ready, 0); 5];
+    assert_eq!(seen[..5], forgiven, "restarts are the operator's doing");
+    assert_eq!(seen[5..], [(TaskState::RetryWait, 1), (TaskState::RetryWait, 2), (TaskState::Dead, 3)]);
+    let row = bench.catalog.asset(asset).await.unwrap().unwrap();
+    let failure = row.failure.unwrap();
+    assert_eq!((row.state, failure.code), (AssetState::Failed, FailureCode::LeaseLost));
+    assert!(failure.detail.contains("8 times"), "{}", failure.detail);
+
+    // Somebody asks for another try: it counts from the beginning.
+    bench.catalog.retry_asset(asset, now_ms).await.unwrap();
+    bench.catalog.add_worker(worker(1), "in-process", true, now_ms).await.unwrap();
+    bench.claim(&EVERY_KIND, now_ms).await.unwrap();
+    let ended = bench.catalog.end_in_process_leases(now_ms + 1, 7).await.unwrap();
+    assert_eq!((ended[0].state, ended[0].restart_count), (TaskState::Ready, 1));
+}
+
+#[tokio::test]
+async fn when_one_loss_is_the_end_of_an_asset_its_other_leases_are_cancelled_and_not_lost() {
+    let bench = Bench::new().await;
+    let planned = bench.planned(1).await;
+    let mut now_ms = 10;
+    for _ in 0..2 {
+        let claimed = bench.claim(&[TaskKind::Encode], now_ms).await.unwrap();
+        assert_eq!(claimed.task.id, planned.encodes[0]);
+        bench.catalog.lose_expired_leases(now_ms + 10_000, 0).await.unwrap();
+        now_ms += 100_000;
+    }
+    for encode in planned.encodes {
+        assert_eq!(bench.claim(&[TaskKind::Encode], now_ms).await.unwrap().task.id, encode);
+    }
+    let lost = bench.catalog.lose_expired_leases(now_ms + 10_000, 0).await.unwrap();
+    assert_eq!(lost.iter().map(|task| task.id).collect::<Vec<_>>(), [planned.encodes[0]]);
+    assert_eq!(bench.state_of(planned.encodes[0]).await, TaskState::Dead);
+    assert_eq!(bench.state_of(planned.encodes[1]).await, TaskState::Cancelled);
+    assert_eq!(bench.asset_state(planned.asset).await, AssetState::Failed);
 }

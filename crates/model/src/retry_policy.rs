@@ -13,6 +13,10 @@ const INFRASTRUCTURE_ATTEMPTS: u32 = 10;
 const INTERNAL_ATTEMPTS: u32 = 3;
 /// Leases that ran out after which a task is suspected of bringing its workers down, and quarantined.
 const LOSSES: u32 = 3;
+/// Ends of the server's own process, with the task at work in it, that are not held against the task: restarts are the
+/// operator's doing. A task that is there every time is more likely what ends the server, and each further end counts
+/// as a loss.
+const RESTARTS_FORGIVEN: u32 = 5;
 
 const CAPACITY_FIRST_WAIT_MS: u64 = 5_000;
 const INFRASTRUCTURE_FIRST_WAIT_MS: u64 = 1_000;
@@ -43,6 +47,11 @@ pub fn after_loss(lost_count: u32, random: u32) -> WhatNext {
     retry_or_give_up(lost_count, LOSSES, LOSS_FIRST_WAIT_MS, random)
 }
 
+/// Whether the end of the server's process counts as a loss; `restart_count` includes this one.
+pub const fn restart_is_a_loss(restart_count: u32) -> bool {
+    restart_count > RESTARTS_FORGIVEN
+}
+
 fn retry_or_give_up(count: u32, limit: u32, first_wait_ms: u64, random: u32) -> WhatNext {
     if count >= limit {
         return WhatNext::GiveUp;
@@ -56,7 +65,7 @@ fn retry_or_give_up(count: u32, limit: u32, first_wait_ms: u64, random: u32) -> 
 
 #[cfg(test)]
 mod tests {
-    use super::{WhatNext, after_failure, after_loss};
+    use super::{WhatNext, after_failure, after_loss, restart_is_a_loss};
     use crate::FailureClass;
 
     #[test]
@@ -84,5 +93,11 @@ mod tests {
     fn the_third_loss_is_the_last() {
         assert_eq!(after_loss(2, 0), WhatNext::RetryAfter { wait_ms: 1_000 });
         assert_eq!(after_loss(3, 0), WhatNext::GiveUp);
+    }
+
+    #[test]
+    fn five_restarts_are_forgiven() {
+        assert!(!restart_is_a_loss(5));
+        assert!(restart_is_a_loss(6));
     }
 }

@@ -41,7 +41,7 @@ state_names! {
         /// The lease ran out.
         LoseForNow = "lose_for_now",
         LoseForGood = "lose_for_good",
-        /// The worker gave it back unharmed, or is known to be gone: at once for another, counted as nothing.
+        /// The worker gave it back unharmed, or ended with the server: at once for another, no failure and no loss.
         Release = "release",
         BackOffOver = "back_off_over",
         Cancel = "cancel",

@@ -1,20 +1,23 @@
 //! What runs beside the HTTP server in this process: the agent, the publisher, the sweeper.
 
 use crate::{
-    app::App,
+    app::{App, panic_text},
     flow::{
         self,
         dispatch::{InProcess, LocalDepot},
     },
 };
+use futures::FutureExt as _;
 use reelyard_agent::{Agent, AgentConfig, Machine, ShutdownHandle, Slots, Watch};
 use reelyard_model::WorkerId;
-use std::{sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use tokio::task::{JoinHandle, JoinSet};
 use uuid::Uuid;
 
 /// What a running child has to finish when the server is to stop; then it is killed and its task given back.
 const AGENT_DRAIN: Duration = Duration::from_secs(2);
+/// Whatever broke a loop may break it again at once.
+const BEGIN_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 pub(super) struct Background {
     agent: Option<(ShutdownHandle, JoinHandle<()>)>,
@@ -23,8 +26,9 @@ pub(super) struct Background {
 
 /// Registers the workers of this process, takes up what the last one left, and starts.
 pub(super) async fn start(app: &Arc<App>, workers: Option<u32>) -> anyhow::Result<Background> {
-    app.catalog.add_worker(app.control_worker, "control", true, app.now_ms()).await?;
+    // First: it forgets the workers of the last process.
     flow::sweep::at_start(app).await?;
+    app.catalog.add_worker(app.control_worker, "control", true, app.now_ms()).await?;
     let agent = match workers {
         Some(0) => {
             tracing::warn!("no media tasks are done in this process (--workers 0)");
@@ -33,9 +37,24 @@ pub(super) async fn start(app: &Arc<App>, workers: Option<u32>) -> anyhow::Resul
         _ => Some(start_agent(app, workers).await?),
     };
     let mut loops = JoinSet::new();
-    loops.spawn(flow::publish::run(app.clone()));
-    loops.spawn(flow::sweep::run(app.clone()));
+    loops.spawn(keep_running(app.clone(), "publisher", flow::publish::run));
+    loops.spawn(keep_running(app.clone(), "sweeper", flow::sweep::run));
     Ok(Background { agent, loops })
+}
+
+/// A loop that panics begins again: without it the server would look alive and never finish anything.
+async fn keep_running<F: Future<Output = ()>>(
+    app: Arc<App>,
+    name: &'static str,
+    run: impl Fn(Arc<App>) -> F,
+) {
+    while let Err(panic) = AssertUnwindSafe(run(app.clone())).catch_unwind().await {
+        tracing::error!(name, panic = panic_text(&*panic), "a background loop broke and begins again");
+        tokio::select! {
+            () = app.shutdown.cancelled() => return,
+            () = tokio::time::sleep(BEGIN_AGAIN_AFTER) => {}
+        }
+    }
 }
 
 async fn start_agent(
@@ -48,7 +67,8 @@ async fn start_agent(
     let config = AgentConfig {
         worker,
         program: app.media_program.clone(),
-        scratch: app.store.scratch(),
+        // Its own: the agent empties it, and the store has files in the making beside it.
+        scratch: app.store.scratch().join("children"),
         slots: slots(&machine, workers),
         memory_bytes: machine.memory_bytes,
         watch: Watch::default(),
@@ -85,5 +105,25 @@ impl Background {
             }
         }
         while self.loops.join_next().await.is_some() {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::keep_running;
+    use crate::flow::tests::bench::Bench;
+    use std::cell::Cell;
+
+    #[tokio::test]
+    async fn a_loop_that_panics_begins_again() {
+        let bench = Bench::new().await;
+        let begun = Cell::new(0);
+        keep_running(bench.app.clone(), "for the test", |_| {
+            begun.set(begun.get() + 1);
+            let number = begun.get();
+            async move { assert!(number > 1, "broken") }
+        })
+        .await;
+        assert_eq!(begun.get(), 2);
     }
 }

@@ -27,8 +27,8 @@ use uuid::Uuid;
 
 pub(super) const SOURCE: &[u8] = b"a video, as far as anybody here looks at it";
 
-pub(super) struct Bench {
-    pub(super) app: Arc<App>,
+pub(crate) struct Bench {
+    pub(crate) app: Arc<App>,
     pub(super) control: InProcess,
     pub(super) depot: LocalDepot,
     pub(super) worker: WorkerId,
@@ -37,7 +37,7 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    pub(super) async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::over(tempfile::tempdir().unwrap()).await
     }
 

@@ -101,6 +101,19 @@ async fn a_cancelled_worker_is_told_and_its_files_go() {
     assert_eq!(bench.app.catalog.asset(asset).await.unwrap().unwrap().state, AssetState::Ready);
 }
 
+/// Its sound was cancelled, so it was published without; the worker hands in one more file before it hears of that.
+#[tokio::test]
+async fn a_file_that_comes_after_the_publication_goes_too() {
+    let bench = Bench::new().await;
+    let asset = bench.asset().await;
+    work(&bench, asset, Some(TaskKind::Audio)).await;
+    sweep::files(&bench.app).await;
+    assert!(bench.files("renditions").is_empty());
+    bench.app.store.put_bytes(&format!("renditions/{asset}/late/a1/audio/00000.m4s"), "late").await.unwrap();
+    sweep::files(&bench.app).await;
+    assert!(bench.files("renditions").is_empty(), "{:?}", bench.files("renditions"));
+}
+
 /// A sweep that read "cancelled" before somebody asked for another try must not touch what the new try makes.
 #[tokio::test]
 async fn a_sweep_leaves_attempts_at_work_alone() {

@@ -4,7 +4,7 @@
 //! really lie in the depot; `story` runs it from upload to publication, once straight, once with every step done
 //! twice, and once for every step with that step failing or its worker vanishing: the end must be the same.
 
-mod bench;
+pub(crate) mod bench;
 mod child;
 
 mod endings;

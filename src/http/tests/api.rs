@@ -6,7 +6,7 @@ use futures::StreamExt;
 use http_body_util::BodyExt;
 use reelyard_model::work::TaskKind;
 use serde_json::Value;
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tower::ServiceExt;
 
 #[tokio::test]
@@ -178,6 +178,66 @@ async fn events_arrive_while_the_client_listens_and_the_stream_ends_with_the_ser
     bench.app.shutdown.cancel();
     let rest = tokio::time::timeout(Duration::from_secs(10), StreamExt::collect::<Vec<_>>(stream)).await;
     assert!(rest.is_ok(), "the stream ends when the server stops");
+}
+
+/// Another process, or a commit that is announced after a later one.
+#[tokio::test]
+async fn a_stored_event_that_was_not_announced_is_read_from_the_table() {
+    let bench = Bench::open().await;
+    let response =
+        bench.router.clone().oneshot(request("GET", "/v1/events", &[], Body::empty())).await.unwrap();
+    let other = reelyard_catalog::Catalog::open(&bench.app.data_dir.join("catalog.sqlite")).await.unwrap();
+    let upload = reelyard_model::UploadId::from_uuid(uuid::Uuid::now_v7());
+    let silent = reelyard_catalog::NewUpload {
+        id: upload,
+        tenant: reelyard_model::TenantId::DEFAULT,
+        byte_len: None,
+        file_name: None,
+        metadata: String::new(),
+        preset: "web-h264".into(),
+        traceparent: String::new(),
+        now_ms: 1,
+        expires_ms: i64::MAX,
+    };
+    other.create_upload(silent).await.unwrap();
+    let asset = bench.upload("loud.mp4").await;
+    let mut body = response.into_body();
+    let mut text = String::new();
+    while !text.contains("asset.created") {
+        let frame =
+            tokio::time::timeout(Duration::from_secs(10), body.frame()).await.expect("an event in time");
+        text.push_str(std::str::from_utf8(frame.unwrap().unwrap().data_ref().unwrap()).unwrap());
+    }
+    let first = text.find(&upload.to_string()).expect("the silent one is told too");
+    assert!(first < text.find(&asset.to_string()).unwrap(), "{text}");
+}
+
+#[tokio::test]
+async fn a_client_that_asks_for_removed_events_is_told() {
+    let bench = Bench::open().await;
+    bench.upload("one.mp4").await;
+    let newest = *bench.app.catalog.last_event().borrow();
+    assert!(bench.app.catalog.prune_events(i64::MAX).await.unwrap() > 0);
+    let told = read_events(&bench, "/v1/events", &[("last-event-id", "1")], 2).await;
+    let (id, kind, data) = &told[0];
+    assert_eq!((id.as_str(), kind.as_str()), ("", "events.removed"), "{told:#?}");
+    assert_eq!((&data["data"]["after"], &data["data"]["oldest"]), (&1.into(), &newest.into()));
+    assert_eq!(told[1].0, newest.to_string());
+
+    let last_seen = (newest - 1).to_string();
+    let rest = read_events(&bench, "/v1/events", &[("last-event-id", &last_seen)], 1).await;
+    assert_eq!(rest[0].0, newest.to_string(), "nothing after that number is missing");
+}
+
+#[tokio::test]
+async fn many_may_ask_at_a_time_whether_it_is_ready() {
+    let bench = Arc::new(Bench::open().await);
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..64 {
+        let bench = bench.clone();
+        asking.spawn(async move { bench.get("/readyz").await.status.as_u16() });
+    }
+    assert!(asking.join_all().await.iter().all(|status| *status == 200));
 }
 
 #[tokio::test]
