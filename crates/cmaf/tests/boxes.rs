@@ -221,14 +221,25 @@ moof 120
 mdat 13 6964723f 70
 ";
     assert_eq!(dump(&segment.bytes), golden);
-    let places = [
-        FragmentPlace { offset: 24, first_sample_byte_len: 136, byte_len: 139 },
-        FragmentPlace { offset: 163, first_sample_byte_len: 132, byte_len: 133 },
-    ];
+    let places = [FragmentPlace { offset: 24, byte_len: 139 }, FragmentPlace { offset: 163, byte_len: 133 }];
     assert_eq!(segment.fragments, places);
-    let first = &segment.bytes[24..24 + 136];
-    assert!(first.ends_with(b"idr!"));
     assert_eq!(&segment.bytes[163 + 4..163 + 8], b"moof");
+}
+
+#[test]
+fn a_keyframe_stands_alone_without_a_gap_behind_it() {
+    let gop = Fragment {
+        decode_time: 100,
+        samples: vec![sample(b"idr", 10, 20, true), sample(b"p", 15, 5, false), sample(b"b", 10, 0, false)],
+    };
+    let (keyframe, rest) = gop.first_sample_apart();
+    let rest = rest.unwrap();
+    assert_eq!((keyframe.decode_time, keyframe.samples.len()), (100, 1));
+    assert_eq!((rest.decode_time, rest.samples.len()), (110, 2));
+    let segment = media_segment(1, &[keyframe.clone(), rest]).unwrap();
+    let place = segment.fragments[0];
+    assert!(segment.bytes[..(place.offset + place.byte_len) as usize].ends_with(b"mdatidr"));
+    assert!(keyframe.first_sample_apart().1.is_none(), "nothing is left of a single picture");
 }
 
 #[test]
@@ -356,8 +367,7 @@ proptest::proptest! {
         for (place, run) in segment.fragments.iter().zip(&runs) {
             let alone = &segment.bytes[place.offset as usize..][..place.byte_len as usize];
             assert_eq!(children(alone).len(), 2);
-            let head = &alone[..place.first_sample_byte_len as usize];
-            assert!(head.ends_with(&run[0].data));
+            assert!(alone.ends_with(&run.last().unwrap().data));
         }
     }
 

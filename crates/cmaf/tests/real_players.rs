@@ -109,7 +109,7 @@ fn pictures_with_reordering_play_from_zero_without_a_warning() {
         })
         .collect();
     let fragments: Vec<Fragment<'_>> = (0..3)
-        .map(|gop| {
+        .flat_map(|gop| {
             let range = gop * 24..gop * 24 + 24;
             let start = times[range.start];
             let times = sample_times(&times[range.clone()], start + 24 * TICKS_PER_FRAME, DELAY).unwrap();
@@ -122,11 +122,12 @@ fn pictures_with_reordering_play_from_zero_without_a_warning() {
                     sync: index == 0,
                 })
                 .collect();
-            Fragment { decode_time: start as u64, samples }
+            let (keyframe, rest) = Fragment { decode_time: start as u64, samples }.first_sample_apart();
+            [keyframe, rest.unwrap()]
         })
         .collect();
-    let first = media_segment(1, &fragments[..2]).unwrap();
-    let second = media_segment(3, &fragments[2..]).unwrap();
+    let first = media_segment(1, &fragments[..4]).unwrap();
+    let second = media_segment(5, &fragments[4..]).unwrap();
     std::fs::write(folder.path().join("all.cmfv"), [&init[..], &first.bytes, &second.bytes].concat())
         .unwrap();
     std::fs::write(folder.path().join("second.cmfv"), [&init[..], &second.bytes].concat()).unwrap();
@@ -144,10 +145,11 @@ fn pictures_with_reordering_play_from_zero_without_a_warning() {
     assert_eq!(keyframes, [0, 24, 48]);
 
     // An I-frame playlist's byte range is a picture that decodes alone.
-    let place = first.fragments[1];
-    let bytes = &first.bytes[place.offset as usize..][..place.first_sample_byte_len as usize];
+    let place = first.fragments[2];
+    let bytes = &first.bytes[place.offset as usize..][..place.byte_len as usize];
     std::fs::write(folder.path().join("one.cmfv"), [&init[..], bytes].concat()).unwrap();
-    let picture = ["-v", "quiet", "-i", "one.cmfv", "-frames:v", "1", "-f", "framemd5", "-"];
+    decodes_without_a_word(folder.path(), "one.cmfv");
+    let picture = ["-v", "error", "-i", "one.cmfv", "-frames:v", "1", "-f", "framemd5", "-"];
     let alone = run("ffmpeg", &picture, folder.path()).stdout;
     let from_whole =
         ["-v", "error", "-i", "all.mp4", "-vf", "select=eq(n\\,24)", "-frames:v", "1", "-f", "framemd5", "-"];

@@ -44,8 +44,8 @@ pub struct SegmentOutput {
     pub sync_points: Vec<SyncPoint>,
 }
 
-/// One keyframe with the `moof` that carries it: bytes `offset .. offset + byte_len` of the segment are what an
-/// I-frame playlist asks for (RFC 8216 section 4.3.3.6): movie fragment, box header, and the first sample.
+/// One keyframe, in a movie fragment of its own: bytes `offset .. offset + byte_len` of the segment are a whole `moof`
+/// and `mdat`, which is what an I-frame playlist asks for (RFC 8216 section 4.3.3.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SyncPoint {
     pub offset: u64,

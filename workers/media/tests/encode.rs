@@ -8,7 +8,7 @@ use reelyard_model::{
     FailureCode,
     child::{EncoderChoice, Job},
     media_info::{FrameRate, Hdr},
-    output::TrackFormat,
+    output::{TrackFormat, TrackOutput},
 };
 use std::{fs, path::Path};
 
@@ -118,7 +118,7 @@ fn rungs_share_their_keyframes_and_i_frames_lie_where_they_are_said_to() {
     assert!(video.rungs.len() > 1);
     let chunks = film::encode_and_join(&source, folder, &video);
     let tracks = &chunks[0].tracks;
-    let starts = |track: &reelyard_model::output::TrackOutput| -> Vec<u64> {
+    let starts = |track: &TrackOutput| -> Vec<u64> {
         track.segments.iter().flat_map(|s| s.sync_points.iter().map(|p| p.start_ticks)).collect()
     };
     for (track, rung) in tracks.iter().zip(&video.rungs) {
@@ -130,9 +130,8 @@ fn rungs_share_their_keyframes_and_i_frames_lie_where_they_are_said_to() {
             let bytes = fs::read(folder.join("chunk0").join(&segment.file.file)).unwrap();
             assert_eq!(bytes.len() as u64, segment.file.byte_len);
             for point in &segment.sync_points {
-                let offset = point.offset as usize;
-                assert_eq!(&bytes[offset + 4..offset + 8], b"moof");
-                assert!(point.offset + point.byte_len <= segment.file.byte_len);
+                let range = &bytes[point.offset as usize..][..point.byte_len as usize];
+                assert_eq!(boxes(range), ["moof", "mdat"], "whole, and nothing more");
             }
         }
     }
@@ -145,6 +144,75 @@ fn rungs_share_their_keyframes_and_i_frames_lie_where_they_are_said_to() {
         starts(&tracks[0]).len(),
         "no keyframe but where a fragment starts"
     );
+    write_i_frame_playlist(folder, &tracks[0]);
+    assert_eq!(child::complaints(folder, "i-frames.m3u8"), "");
+    assert_eq!(film::brightness(folder, "i-frames.m3u8").len(), starts(&tracks[0]).len());
+}
+
+/// The types of the boxes that fill `bytes` exactly.
+fn boxes(mut bytes: &[u8]) -> Vec<&str> {
+    let mut found = Vec::new();
+    while !bytes.is_empty() {
+        let byte_len = u32::from_be_bytes(bytes[..4].try_into().unwrap()) as usize;
+        found.push(std::str::from_utf8(&bytes[4..8]).unwrap());
+        bytes = bytes.get(byte_len..).expect("a box ends where the range ends");
+    }
+    found
+}
+
+/// As `reelyard-manifest` writes it.
+fn write_i_frame_playlist(folder: &Path, track: &TrackOutput) {
+    let mut text = format!(
+        "#EXTM3U\n#EXT-X-VERSION:6\n#EXT-X-TARGETDURATION:3\n#EXT-X-PLAYLIST-TYPE:VOD\n#EXT-X-I-FRAMES-ONLY\n\
+         #EXT-X-MAP:URI=\"chunk0/{}\"\n",
+        track.init.file
+    );
+    for segment in &track.segments {
+        for point in &segment.sync_points {
+            let seconds = point.duration_ticks as f64 / f64::from(track.timescale);
+            text += &format!("#EXTINF:{seconds:.6},\n#EXT-X-BYTERANGE:{}@{}\n", point.byte_len, point.offset);
+            text += &format!("chunk0/{}\n", segment.file.file);
+        }
+    }
+    fs::write(folder.join("i-frames.m3u8"), text + "#EXT-X-ENDLIST\n").unwrap();
+}
+
+/// The playlists say that there are none; pictures that pass unscaled would carry them along.
+#[test]
+fn captions_inside_the_pictures_are_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    child::ffmpeg(
+        folder,
+        "-f lavfi -i testsrc2=s=320x240:r=25:d=1 -c:v libx264 -preset ultrafast -x264-params aud=1 -pix_fmt yuv420p \
+         bare.h264",
+    );
+    // ATSC A/53 part 4 section 6.2.3.1: one pair of bytes ("resume caption loading") as user data.
+    let captions = [
+        0, 0, 0, 1, 6, 4, 14, 0xB5, 0, 0x31, b'G', b'A', b'9', b'4', 3, 0x41, 0xFF, 0xFC, 0x94, 0x20, 0xFF,
+        0x80,
+    ];
+    let bare = fs::read(folder.join("bare.h264")).unwrap();
+    let delimiters = bare.windows(5).enumerate().filter(|(_, five)| *five == [0, 0, 0, 1, 9]);
+    let mut with_captions = Vec::new();
+    let mut copied = 0;
+    for (at, _) in delimiters {
+        with_captions.extend_from_slice(&bare[copied..at + 6]);
+        with_captions.extend_from_slice(&captions);
+        copied = at + 6;
+    }
+    with_captions.extend_from_slice(&bare[copied..]);
+    fs::write(folder.join("source.h264"), with_captions).unwrap();
+    child::ffmpeg(folder, "-v error -f h264 -framerate 25 -i source.h264 -c copy source.mp4");
+
+    let side_data = |file: &str| child::probe(folder, file, "frame=pict_type:frame_side_data=side_data_type");
+    assert!(side_data("source.mp4").contains("Captions"), "{}", side_data("source.mp4"));
+    let source = folder.join("source.mp4");
+    let video = film::plan(&film::info(&source, folder), "web-h264-small").video.unwrap();
+    assert_eq!((video.rungs[0].width, video.rungs[0].height), (320, 240), "not scaled");
+    film::encode_and_join(&source, folder, &video);
+    let ours = side_data(&format!("{}.mp4", video.rungs[0].name));
+    assert!(!ours.contains("Captions"), "{ours}");
 }
 
 #[test]

@@ -41,7 +41,9 @@ pub(crate) fn open(
     let rate_part = |value: i64| i32::try_from(value.max(1)).unwrap_or(i32::MAX);
     let option = |key: &str, value: &str| (key.to_owned(), value.to_owned());
     let settings = &plan.encoder;
-    let mut options = vec![option("profile", &settings.profile), option("forced-idr", "1")];
+    // Captions hidden in the source's pictures would reach the rungs that are not scaled, and only those.
+    let mut options =
+        vec![option("profile", &settings.profile), option("forced-idr", "1"), option("a53cc", "0")];
     if name == NVENC {
         options.extend([
             option("preset", &settings.nvenc_preset),

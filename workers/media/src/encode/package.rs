@@ -1,4 +1,5 @@
-//! Encoded pictures become CMAF segments: one fragment for each closed GOP, files written as they are complete.
+//! Encoded pictures become CMAF segments, files written as they are complete. Each closed GOP is two fragments: the
+//! keyframe, whose bytes an I-frame playlist points at, and the rest.
 //!
 //! Decode times are made here, not taken from the encoder: within a GOP they are its presentation times in rising
 //! order, so that every sample's duration is exact and chunks join without a seam (see `reelyard_cmaf::sample_times`).
@@ -15,10 +16,11 @@ use reelyard_model::{
     plan::{Chunk, Rung, VideoPlan},
 };
 
-/// A last segment shorter than its nominal length by more than this factor joins the one before it.
-const SHORTEST_LAST_SEGMENT_DIVISOR: i64 = 4;
-/// Sequence numbers must only rise; so many fragments are reserved for each chunk.
-const FRAGMENTS_PER_CHUNK: u32 = 1 << 12;
+/// A segment shall last at least its nominal length divided by this: what is shorter than half the target duration is
+/// left out of the bit rates that HLS declares (RFC 8216 section 4.1).
+const SHORTEST_SEGMENT_DIVISOR: i64 = 2;
+/// Sequence numbers must only rise; so many fragments are reserved for each chunk: nine hours of GOPs of a second.
+const FRAGMENTS_PER_CHUNK: u32 = 1 << 16;
 
 /// One encoded picture; ticks count from the start of the chunk.
 struct Coded {
@@ -113,13 +115,10 @@ impl<'a> Packager<'a> {
     /// `end_ticks`: where the last picture stops being shown.
     pub(crate) fn finish(mut self, end_ticks: i64) -> Result<TrackOutput, Failure> {
         self.close_gop(end_ticks)?;
-        let remainder_ticks = span(&self.current);
-        let mut last = std::mem::take(&mut self.previous);
-        if !last.is_empty() && remainder_ticks >= self.segment_ticks / SHORTEST_LAST_SEGMENT_DIVISOR {
-            self.write_segment(&last)?;
-            last.clear();
-        }
-        last.append(&mut self.current);
+        let (mut previous, mut last) =
+            (std::mem::take(&mut self.previous), std::mem::take(&mut self.current));
+        even_out(&mut previous, &mut last, self.segment_ticks / SHORTEST_SEGMENT_DIVISOR);
+        self.write_segment(&previous)?;
         self.write_segment(&last)?;
         Ok(TrackOutput {
             rendition: self.rung.name.clone(),
@@ -142,7 +141,7 @@ impl<'a> Packager<'a> {
             self.write_segment(&ready)?;
         }
         self.current.push(gop);
-        if span(&self.current) >= self.segment_ticks / SHORTEST_LAST_SEGMENT_DIVISOR {
+        if span(&self.current) >= self.segment_ticks / SHORTEST_SEGMENT_DIVISOR {
             let ready = std::mem::take(&mut self.previous);
             self.write_segment(&ready)?;
         }
@@ -156,18 +155,22 @@ impl<'a> Packager<'a> {
 
     fn write_segment(&mut self, gops: &[Gop]) -> Result<(), Failure> {
         let (Some(first), Some(last)) = (gops.first(), gops.last()) else { return Ok(()) };
-        let mut fragments = Vec::with_capacity(gops.len());
+        let mut fragments = Vec::with_capacity(2 * gops.len());
+        let mut keyframes = Vec::with_capacity(gops.len());
         for gop in gops {
-            fragments.push(self.fragment(gop)?);
+            let (keyframe, rest) = self.fragment(gop)?.first_sample_apart();
+            keyframes.push(fragments.len());
+            fragments.push(keyframe);
+            fragments.extend(rest);
         }
         let segment = media_segment(self.next_sequence_number, &fragments).map_err(packaging)?;
-        self.next_sequence_number = self.next_sequence_number.wrapping_add(gops.len() as u32);
+        self.next_sequence_number = self.next_sequence_number.wrapping_add(fragments.len() as u32);
         let sync_points = gops
             .iter()
-            .zip(&segment.fragments)
+            .zip(keyframes.iter().filter_map(|index| segment.fragments.get(*index)))
             .map(|(gop, place)| SyncPoint {
                 offset: place.offset,
-                byte_len: place.first_sample_byte_len,
+                byte_len: place.byte_len,
                 start_ticks: self.asset_ticks(gop.start_ticks),
                 duration_ticks: (gop.end_ticks - gop.start_ticks) as u64,
             })
@@ -208,6 +211,18 @@ fn presentation_delay(plan: &VideoPlan, encoder: &Encoder) -> u32 {
     if delay.is_finite() { delay.round().clamp(0.0, f64::from(plan.timescale)) as u32 } else { 0 }
 }
 
+/// Lengthens a last segment that is too short: by GOPs of the one before, which keeps both below the nominal length (and
+/// so EXT-X-TARGETDURATION where it is), or else by all of it.
+fn even_out(previous: &mut Vec<Gop>, last: &mut Vec<Gop>, shortest_ticks: i64) {
+    while span(last) < shortest_ticks {
+        let Some(gop) = previous.pop() else { return };
+        last.insert(0, gop);
+    }
+    if span(previous) < shortest_ticks {
+        last.splice(..0, previous.drain(..));
+    }
+}
+
 fn span(gops: &[Gop]) -> i64 {
     match (gops.first(), gops.last()) {
         (Some(first), Some(last)) => last.end_ticks - first.start_ticks,
@@ -223,4 +238,38 @@ fn packaging(error: CmafError) -> Failure {
 pub(crate) fn encoding(rung: &Rung, error: reelyard_ffmpeg::Error) -> Failure {
     let failure = internal(error);
     Failure { detail: format!("{}: {}", rung.name, failure.detail), ..failure }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Gop, even_out, span};
+
+    fn gops(start_ticks: i64, lengths: &[i64]) -> Vec<Gop> {
+        let mut end_ticks = start_ticks;
+        let mut gop = |length: &i64| {
+            end_ticks += length;
+            Gop { pictures: Vec::new(), start_ticks: end_ticks - length, end_ticks }
+        };
+        lengths.iter().map(&mut gop).collect()
+    }
+
+    #[test]
+    fn no_last_segment_is_shorter_than_half() {
+        // Nominal length 40, so at least 20.
+        for (before, remainder, expected) in [
+            (&[20, 20][..], &[20][..], (40, 20)),
+            (&[20, 20], &[15], (20, 35)),
+            (&[10, 10, 10, 10], &[1], (20, 21)),
+            (&[40], &[19], (0, 59)),
+            (&[19, 21], &[5], (0, 45)),
+            (&[], &[5], (0, 5)),
+        ] {
+            let mut previous = gops(0, before);
+            let mut last = gops(span(&previous), remainder);
+            even_out(&mut previous, &mut last, 20);
+            assert_eq!((span(&previous), span(&last)), expected, "{before:?} {remainder:?}");
+            let all: Vec<&Gop> = previous.iter().chain(&last).collect();
+            assert!(all.windows(2).all(|pair| pair[0].end_ticks == pair[1].start_ticks), "in order");
+        }
+    }
 }
