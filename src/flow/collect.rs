@@ -41,11 +41,15 @@ pub(crate) async fn collect(
         // Whatever became ready; also what was cancelled with a failed asset is news to waiting workers.
         app.ring();
     }
-    Ok(match settled {
+    Ok(verdict(settled))
+}
+
+pub(crate) fn verdict(settled: Settled) -> Verdict {
+    match settled {
         Settled::Now | Settled::Before => Verdict::Continue,
         Settled::Cancelled => Verdict::Cancelled,
         Settled::Lost => Verdict::Lost,
-    })
+    }
 }
 
 async fn completed(

@@ -4,12 +4,12 @@
 //! conversion: a claimed row with its plan becomes a grant, a verdict comes from the row's state. Failing to reach the
 //! catalogue is told to the agent, which asks again.
 
-use super::collect;
+use super::{FlowError, collect};
 use crate::app::App;
 use reelyard_agent::control::{ControlPlane, ControlUnavailable, Depot};
-use reelyard_catalog::{ClaimRequest, Claimed, EventKind, EventRow, HeartbeatAnswer};
+use reelyard_catalog::{CatalogError, ClaimRequest, Claimed, EventKind, EventRow, HeartbeatAnswer};
 use reelyard_model::{
-    AssetId, Plan, TaskId,
+    AssetId, Failure, FailureCode, Plan, TaskId,
     child::{EncoderChoice, Job, Limits},
     work::{Grant, Offer, Progress, Report, TaskKind, Verdict},
 };
@@ -61,20 +61,15 @@ impl ControlPlane for InProcess {
         progress: Progress,
     ) -> Result<Verdict, ControlUnavailable> {
         let now_ms = self.app.now_ms();
-        let answer = self
-            .app
-            .catalog
-            .heartbeat(task, attempt, progress, STORED_LEASE_MS, now_ms)
-            .await
-            .map_err(unavailable)?;
-        Ok(match answer {
-            HeartbeatAnswer::Continue => {
+        match self.app.catalog.heartbeat(task, attempt, progress, STORED_LEASE_MS, now_ms).await {
+            Ok(HeartbeatAnswer::Continue) => {
                 announce_progress(&self.app, task, attempt, progress, now_ms).await;
-                Verdict::Continue
+                Ok(Verdict::Continue)
             }
-            HeartbeatAnswer::Cancelled => Verdict::Cancelled,
-            HeartbeatAnswer::Lost => Verdict::Lost,
-        })
+            Ok(HeartbeatAnswer::Cancelled) => Ok(Verdict::Cancelled),
+            Ok(HeartbeatAnswer::Lost) => Ok(Verdict::Lost),
+            Err(error) => lost_unless_it_passes(task, error.into()),
+        }
     }
 
     async fn report(
@@ -83,12 +78,38 @@ impl ControlPlane for InProcess {
         attempt: u32,
         report: Report,
     ) -> Result<Verdict, ControlUnavailable> {
-        collect::collect(&self.app, task, attempt, report).await.map_err(unavailable)
+        match collect::collect(&self.app, task, attempt, report).await {
+            Ok(verdict) => Ok(verdict),
+            Err(error) if may_pass(&error) => Err(unavailable(error)),
+            Err(error) => {
+                let detail = format!("its report could not be stored: {error}");
+                let failure = Failure::new(FailureCode::Internal, detail);
+                match collect::failed(&self.app, task, attempt, failure).await {
+                    Ok(settled) => Ok(collect::verdict(settled)),
+                    Err(error) => lost_unless_it_passes(task, error),
+                }
+            }
+        }
     }
 
     async fn wait_for_ticket(&self) {
         let _ = tokio::time::timeout(POLL, self.app.ticket.notified()).await;
     }
+}
+
+/// Whether the same call may work in a moment.
+fn may_pass(error: &FlowError) -> bool {
+    matches!(error, FlowError::Store(_) | FlowError::Catalog(CatalogError::Database(_)))
+}
+
+/// What never passes must not be asked for again for ever: that would hold the worker's slot, and its heartbeats the
+/// lease. The worker lets go, the lease runs out, and the loss is counted.
+fn lost_unless_it_passes(task: TaskId, error: FlowError) -> Result<Verdict, ControlUnavailable> {
+    if may_pass(&error) {
+        return Err(unavailable(error));
+    }
+    tracing::error!(%task, %error, "dispatch: a task is in disorder; its worker lets it go");
+    Ok(Verdict::Lost)
 }
 
 fn unavailable(error: impl std::fmt::Display) -> ControlUnavailable {
@@ -115,7 +136,7 @@ async fn announce_progress(app: &App, task: TaskId, attempt: u32, progress: Prog
     });
 }
 
-async fn grant(app: &App, claimed: Claimed) -> Result<Grant, reelyard_model::Failure> {
+async fn grant(app: &App, claimed: Claimed) -> Result<Grant, Failure> {
     let Claimed { task, asset, plan } = claimed;
     let job = job(app, asset.id, task.kind, task.ordinal, plan).await?;
     Ok(Grant {
@@ -143,10 +164,10 @@ async fn job(
     kind: TaskKind,
     ordinal: u32,
     plan: Option<Plan>,
-) -> Result<Job, reelyard_model::Failure> {
+) -> Result<Job, Failure> {
     let missing = |what: &str| {
-        reelyard_model::Failure::new(
-            reelyard_model::FailureCode::Internal,
+        Failure::new(
+            FailureCode::Internal,
             format!("asset {asset} has a task of kind {} but {what}", kind.as_str()),
         )
     };

@@ -64,6 +64,8 @@ pub(super) struct Job {
     /// Attempts that ended with a failure, and attempts whose worker went silent.
     failed_count: u32,
     lost_count: u32,
+    /// Ends of the server's process while it was at work; from the sixth on each is counted as lost too.
+    restart_count: u32,
     worker: Option<String>,
     /// Of the last attempt that failed.
     failure: Option<FailureView>,
@@ -91,6 +93,7 @@ impl From<TaskRow> for Job {
             attempt: row.attempt,
             failed_count: row.failed_count,
             lost_count: row.lost_count,
+            restart_count: row.restart_count,
             worker: row.worker.map(|worker| worker.to_string()),
             failure: row.failure.as_ref().map(asset_view::failure),
             waiting_for: None,

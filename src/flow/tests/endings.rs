@@ -4,7 +4,7 @@ use super::bench::Bench;
 use crate::flow::{publish, sweep};
 use reelyard_agent::control::ControlPlane;
 use reelyard_model::{
-    AssetId, AssetState, Failure, FailureCode, TaskState,
+    AssetId, AssetState, Failure, FailureCode, TaskId, TaskState,
     work::{Progress, Report, TaskKind, TaskResult, Verdict},
 };
 
@@ -166,4 +166,15 @@ async fn a_task_that_was_stopped_with_the_server_is_given_back_uncounted() {
         bench.control.claim(&bench.offer()).await.unwrap().is_none(),
         "a server that stops grants nothing"
     );
+}
+
+#[tokio::test]
+async fn a_task_that_is_not_there_is_let_go_and_not_asked_for_again() {
+    let bench = Bench::new().await;
+    let nobody = TaskId::from_uuid(uuid::Uuid::now_v7());
+    let verdict = bench.control.heartbeat(nobody, 1, Progress::default()).await.unwrap();
+    assert_eq!(verdict, Verdict::Lost);
+    let failure = Failure::new(FailureCode::Internal, "for the test");
+    let verdict = bench.control.report(nobody, 1, Report::Failed { failure }).await.unwrap();
+    assert_eq!(verdict, Verdict::Lost);
 }
