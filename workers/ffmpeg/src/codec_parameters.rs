@@ -140,17 +140,7 @@ impl CodecParameters {
                 ptr::addr_of!((*raw).color_range).cast::<i32>().read(),
             )
         };
-        let code_point = |value: i32| u8::try_from(value).unwrap_or(2);
-        FrameColour {
-            primaries: code_point(primaries),
-            transfer: code_point(transfer),
-            matrix: code_point(matrix),
-            full_range: match range {
-                1 => Some(false),
-                2 => Some(true),
-                _ => None,
-            },
-        }
+        FrameColour::from_numbers(primaries, transfer, matrix, range)
     }
 }
 

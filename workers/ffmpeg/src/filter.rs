@@ -1,8 +1,8 @@
-//! A chain of libavfilter's filters for pictures or sound, described in its own language by our own code only.
+//! A chain of libavfilter's filters for pictures, described in its own language by our own code only.
 
 use crate::{Error, Frame, Result, error::check, sys};
 use std::{
-    ffi::CString,
+    ffi::{CStr, CString},
     ptr::{self, NonNull},
 };
 
@@ -34,61 +34,34 @@ impl FilterGraph {
             aspect.0,
             aspect.1
         );
-        Self::build(("buffer", "buffersink"), &arguments, time_base, description, threads)
+        Self::build(&arguments, time_base, description, threads)
     }
 
-    /// A chain for sound of exactly the form of `like`.
-    pub fn audio(like: &Frame, description: &str) -> Result<Self> {
-        let format = like
-            .sample_format()
-            .name()
-            .ok_or_else(|| Error::custom("set up the filters", "unknown sample format"))?;
-        let arguments = format!(
-            "time_base=1/{rate}:sample_rate={rate}:sample_fmt={format}:channel_layout={}c",
-            like.channels(),
-            rate = like.sample_rate()
-        );
-        let time_base = (1, like.sample_rate().clamp(1, i32::MAX as u32) as i32);
-        Self::build(("abuffer", "abuffersink"), &arguments, time_base, description, 1)
-    }
-
-    fn build(
-        (source_name, sink_name): (&str, &str),
-        arguments: &str,
-        time_base: (i32, i32),
-        description: &str,
-        threads: u32,
-    ) -> Result<Self> {
+    fn build(arguments: &str, time_base: (i32, i32), description: &str, threads: u32) -> Result<Self> {
         let text =
             |s: &str| CString::new(s).map_err(|_| Error::custom("set up the filters", "holds a NUL byte"));
         // SAFETY: plain allocation; null is checked.
         let graph = NonNull::new(unsafe { sys::avfilter_graph_alloc() })
             .ok_or_else(|| Error::new("allocate the filters", -libc::ENOMEM))?;
         let mut this = Self { graph, source: ptr::null_mut(), sink: ptr::null_mut(), time_base };
-        let (source_name, sink_name, arguments, description) =
-            (text(source_name)?, text(sink_name)?, text(arguments)?, text(description)?);
+        let (arguments, description) = (text(arguments)?, text(description)?);
         // SAFETY: owned graph; all strings live through the calls; the in/out lists are freed on every path.
         unsafe {
             (*graph.as_ptr()).nb_threads = threads.clamp(1, 64) as i32;
-            let create = |target: *mut *mut sys::AVFilterContext,
-                          filter: &CString,
-                          name: &CString,
-                          arguments: *const _| {
-                let filter = sys::avfilter_get_by_name(filter.as_ptr());
-                sys::avfilter_graph_create_filter(
-                    target,
-                    filter,
-                    name.as_ptr(),
-                    arguments,
-                    ptr::null_mut(),
-                    graph.as_ptr(),
-                )
-            };
-            check(
-                "set up the filters",
-                create(&mut this.source, &source_name, &text("in")?, arguments.as_ptr()),
-            )?;
-            check("set up the filters", create(&mut this.sink, &sink_name, &text("out")?, ptr::null()))?;
+            let create =
+                |target: *mut *mut sys::AVFilterContext, filter: &CStr, name: &CStr, arguments: *const _| {
+                    let filter = sys::avfilter_get_by_name(filter.as_ptr());
+                    sys::avfilter_graph_create_filter(
+                        target,
+                        filter,
+                        name.as_ptr(),
+                        arguments,
+                        ptr::null_mut(),
+                        graph.as_ptr(),
+                    )
+                };
+            check("set up the filters", create(&mut this.source, c"buffer", c"in", arguments.as_ptr()))?;
+            check("set up the filters", create(&mut this.sink, c"buffersink", c"out", ptr::null()))?;
             let mut outputs = sys::avfilter_inout_alloc();
             let mut inputs = sys::avfilter_inout_alloc();
             let code = if outputs.is_null() || inputs.is_null() {

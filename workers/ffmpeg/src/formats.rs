@@ -1,25 +1,17 @@
-//! Pixel and sample formats by number and by name.
+//! Pixel and sample formats by number.
 //!
 //! The numbers come out of files; they are kept as integers and turned into FFmpeg's enums only when FFmpeg itself
 //! knows a name for them, because a Rust enum must never hold a value that it does not list.
 
 use crate::sys;
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PixelFormat(pub(crate) i32);
 
 impl PixelFormat {
-    pub const NONE: Self = Self(-1);
     pub const YUV420P: Self = Self(sys::AVPixelFormat::AV_PIX_FMT_YUV420P as i32);
     pub const RGB24: Self = Self(sys::AVPixelFormat::AV_PIX_FMT_RGB24 as i32);
-
-    pub fn by_name(name: &str) -> Option<Self> {
-        let name = CString::new(name).ok()?;
-        // SAFETY: a NUL-terminated string that lives through the call.
-        let format = Self(unsafe { sys::av_get_pix_fmt(name.as_ptr()) } as i32);
-        (format != Self::NONE).then_some(format)
-    }
 
     pub fn name(self) -> Option<&'static str> {
         // SAFETY: the descriptor and its name are static tables of libavutil.
@@ -37,23 +29,9 @@ impl PixelFormat {
             .max()
     }
 
-    /// Red, green and blue (or a palette of them) instead of luma and chroma.
-    pub fn is_rgb(self) -> bool {
-        // SAFETY: static table of libavutil.
-        let flags = self.descriptor().map_or(0, |d| unsafe { (*d).flags });
-        flags & (sys::AV_PIX_FMT_FLAG_RGB | sys::AV_PIX_FMT_FLAG_PAL) as u64 != 0
-    }
-
     /// `yuvj420p` and friends: old names that mean full range.
     pub fn is_full_range_by_name(self) -> bool {
         self.name().is_some_and(|name| name.starts_with("yuvj"))
-    }
-
-    /// Lives in a GPU's memory.
-    pub fn is_hardware(self) -> bool {
-        // SAFETY: static table of libavutil.
-        let flags = self.descriptor().map_or(0, |d| unsafe { (*d).flags });
-        flags & sys::AV_PIX_FMT_FLAG_HWACCEL as u64 != 0
     }
 
     fn descriptor(self) -> Option<*const sys::AVPixFmtDescriptor> {
@@ -87,19 +65,8 @@ impl PixelFormat {
 pub struct SampleFormat(pub(crate) i32);
 
 impl SampleFormat {
-    pub const NONE: Self = Self(-1);
     /// 32-bit float, one plane a channel: what FFmpeg's AAC encoder takes.
     pub const F32_PLANAR: Self = Self(sys::AVSampleFormat::AV_SAMPLE_FMT_FLTP as i32);
-    /// 16-bit, interleaved.
-    pub const I16: Self = Self(sys::AVSampleFormat::AV_SAMPLE_FMT_S16 as i32);
-
-    pub fn name(self) -> Option<&'static str> {
-        let raw = self.checked_raw()?;
-        // SAFETY: static table of libavutil; null for NONE only.
-        let name = unsafe { sys::av_get_sample_fmt_name(raw) };
-        // SAFETY: checked for null, static and NUL-terminated.
-        if name.is_null() { None } else { unsafe { CStr::from_ptr(name) }.to_str().ok() }
-    }
 
     pub(crate) fn checked_raw(self) -> Option<sys::AVSampleFormat> {
         let known = -1..sys::AVSampleFormat::AV_SAMPLE_FMT_NB as i32;

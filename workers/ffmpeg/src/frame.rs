@@ -22,6 +22,24 @@ pub struct FrameColour {
     pub full_range: Option<bool>,
 }
 
+impl FrameColour {
+    /// FFmpeg's enums as numbers: those of colour follow H.273; the range is 1 for limited, 2 for full.
+    pub(crate) fn from_numbers(primaries: i32, transfer: i32, matrix: i32, range: i32) -> Self {
+        const UNSPECIFIED: u8 = 2;
+        let code_point = |value: i32| u8::try_from(value).unwrap_or(UNSPECIFIED);
+        Self {
+            primaries: code_point(primaries),
+            transfer: code_point(transfer),
+            matrix: code_point(matrix),
+            full_range: match range {
+                1 => Some(false),
+                2 => Some(true),
+                _ => None,
+            },
+        }
+    }
+}
+
 impl Frame {
     pub fn empty() -> Result<Self> {
         // SAFETY: plain allocation; null is checked.
@@ -174,17 +192,7 @@ impl Frame {
                 ptr::addr_of!((*raw).color_range).cast::<i32>().read(),
             )
         };
-        let code_point = |value: i32| u8::try_from(value).unwrap_or(2);
-        FrameColour {
-            primaries: code_point(primaries),
-            transfer: code_point(transfer),
-            matrix: code_point(matrix),
-            full_range: match range {
-                1 => Some(false),
-                2 => Some(true),
-                _ => None,
-            },
-        }
+        FrameColour::from_numbers(primaries, transfer, matrix, range)
     }
 
     /// Overwrites what the decoder reported, e.g. where the container knows better.

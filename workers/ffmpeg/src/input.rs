@@ -52,13 +52,14 @@ impl Input {
             (*context).io_open = Some(refuse_to_open);
             sys::avformat_open_input(&mut context, c"".as_ptr(), ptr::null(), options.as_mut_ptr())
         };
-        check("recognise the container", code)?;
+        check("recognise the container", blame(io.has_failed(), code))?;
         let Some(context) = NonNull::new(context) else {
             return Err(Error::custom("recognise the container", "no container"));
         };
         let input = Self { context, io };
         // SAFETY: owned container. An error here is no end: some streams may still be known.
         let _ = unsafe { sys::avformat_find_stream_info(input.context.as_ptr(), ptr::null_mut()) };
+        check("look at the streams", blame(input.io.has_failed(), 0))?;
         Ok(input)
     }
 
@@ -97,11 +98,6 @@ impl Input {
         (0..self.stream_count()).filter_map(|index| self.stream(index))
     }
 
-    /// A tag of the whole file.
-    pub fn metadata(&self, key: &str) -> Option<String> {
-        metadata(self.raw().metadata, key)
-    }
-
     /// Read packets of these streams only: the others are skipped, not returned.
     pub fn select(&mut self, wanted: &[u32]) {
         for index in 0..self.stream_count() {
@@ -115,11 +111,13 @@ impl Input {
         }
     }
 
-    /// The next packet, in the order of the file. `false` at the end.
+    /// The next packet, in the order of the file. `false` at the end. Once the descriptor has failed, an error
+    /// ([`Error::is_input_output`]), even where the demuxer takes it for the end.
     pub fn read(&mut self, packet: &mut Packet) -> Result<bool> {
         packet.unref();
         // SAFETY: owned container and packet.
-        match unsafe { sys::av_read_frame(self.context.as_ptr(), packet.as_mut_ptr()) } {
+        let code = unsafe { sys::av_read_frame(self.context.as_ptr(), packet.as_mut_ptr()) };
+        match if code < 0 { blame(self.io.has_failed(), code) } else { code } {
             sys::AVERROR_EOF => Ok(false),
             code => check("read a packet", code).map(|_| true),
         }
@@ -139,6 +137,16 @@ impl Input {
         // SAFETY: owned container.
         let code = unsafe { sys::av_seek_frame(self.context.as_ptr(), -1, 0, sys::AVSEEK_FLAG_BYTE) };
         check("seek to the start", code).map(drop)
+    }
+}
+
+/// FFmpeg's answer, with "input/output error" kept for what it says: many demuxers answer so to a file that ends early.
+fn blame(has_failed: bool, code: c_int) -> c_int {
+    match code {
+        code if code == -libc::ENOMEM => code,
+        _ if has_failed => -libc::EIO,
+        code if code == -libc::EIO => sys::AVERROR_INVALIDDATA,
+        code => code,
     }
 }
 
@@ -179,9 +187,6 @@ impl Stream<'_> {
     }
     pub fn declared_start(&self) -> Option<i64> {
         (self.raw.start_time != sys::AV_NOPTS_VALUE).then_some(self.raw.start_time)
-    }
-    pub fn declared_duration(&self) -> Option<i64> {
-        (self.raw.duration != sys::AV_NOPTS_VALUE && self.raw.duration > 0).then_some(self.raw.duration)
     }
     pub fn average_frame_rate(&self) -> (i32, i32) {
         (self.raw.avg_frame_rate.num, self.raw.avg_frame_rate.den)
@@ -239,4 +244,55 @@ fn metadata(dictionary: *const sys::AVDictionary, key: &str) -> Option<String> {
     let entry = unsafe { sys::av_dict_get(dictionary, key.as_ptr(), ptr::null(), 0).as_ref()? };
     // SAFETY: a live entry has a NUL-terminated value.
     Some(unsafe { CStr::from_ptr(entry.value) }.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Input, blame};
+    use crate::{Packet, sys};
+    use std::{fs::File, os::fd::AsRawFd};
+
+    fn fixture() -> File {
+        File::open(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/bbb-720p-20s.mp4")).unwrap()
+    }
+
+    #[test]
+    fn a_disk_that_fails_is_not_the_end_of_the_film() {
+        let mut input = Input::open(fixture().as_raw_fd()).unwrap();
+        let mut packet = Packet::new().unwrap();
+        assert!(input.read(&mut packet).unwrap());
+        let folder = tempfile::tempdir().unwrap();
+        // Cannot be read: every read fails, as those of a dying disk do.
+        input.io.read_from_now_on(File::create(folder.path().join("write only")).unwrap());
+        let error = loop {
+            match input.read(&mut packet) {
+                Ok(true) => {}
+                Ok(false) => panic!("half a film was taken for a whole one"),
+                Err(error) => break error,
+            }
+        };
+        assert!(error.is_input_output(), "{error}");
+    }
+
+    #[test]
+    fn a_descriptor_that_cannot_be_read_is_not_a_damaged_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let write_only = File::create(folder.path().join("write only")).unwrap();
+        let error = Input::open(write_only.as_raw_fd()).err().unwrap();
+        assert!(error.is_input_output(), "{error}");
+    }
+
+    #[test]
+    fn a_demuxer_that_runs_out_of_bytes_blames_the_file() {
+        for (has_failed, code, expected) in [
+            (false, -libc::EIO, sys::AVERROR_INVALIDDATA),
+            (true, -libc::EIO, -libc::EIO),
+            (true, sys::AVERROR_EOF, -libc::EIO),
+            (false, sys::AVERROR_EOF, sys::AVERROR_EOF),
+            (true, -libc::ENOMEM, -libc::ENOMEM),
+            (false, 0, 0),
+        ] {
+            assert_eq!(blame(has_failed, code), expected);
+        }
+    }
 }

@@ -16,6 +16,8 @@ struct Reader {
     file: File,
     position: u64,
     byte_len: u64,
+    /// The descriptor could not be read, once.
+    has_failed: bool,
 }
 
 /// Owns the AVIOContext, its buffer and the reader behind it.
@@ -37,7 +39,8 @@ impl SourceIo {
         if buffer.is_null() {
             return Err(Error::new("allocate the read buffer", -libc::ENOMEM));
         }
-        let reader = NonNull::from(Box::leak(Box::new(Reader { file, position: 0, byte_len })));
+        let reader =
+            NonNull::from(Box::leak(Box::new(Reader { file, position: 0, byte_len, has_failed: false })));
         // SAFETY: buffer and reader live until Drop; the callbacks take exactly this opaque pointer.
         let context = unsafe {
             sys::avio_alloc_context(
@@ -70,6 +73,18 @@ impl SourceIo {
     pub(crate) fn byte_len(&self) -> u64 {
         // SAFETY: the reader lives until Drop.
         unsafe { self.reader.as_ref() }.byte_len
+    }
+
+    /// Some read failed: what FFmpeg says from then on, an orderly end included, is about the descriptor, not the file.
+    pub(crate) fn has_failed(&self) -> bool {
+        // SAFETY: the reader lives until Drop.
+        unsafe { self.reader.as_ref() }.has_failed
+    }
+
+    #[cfg(test)]
+    pub(crate) fn read_from_now_on(&mut self, file: File) {
+        // SAFETY: the reader lives until Drop; nobody reads meanwhile.
+        unsafe { self.reader.as_mut() }.file = file;
     }
 }
 
@@ -113,7 +128,10 @@ unsafe extern "C" fn read_callback(opaque: *mut c_void, buffer: *mut u8, wanted:
                     return count as c_int;
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(_) => return -libc::EIO,
+                Err(_) => {
+                    reader.has_failed = true;
+                    return -libc::EIO;
+                }
             }
         }
     };
