@@ -9,7 +9,10 @@
 mod timeline;
 mod track;
 
-use crate::context::{Context, internal};
+use crate::{
+    context::{Context, internal},
+    packets::{Next, Packets},
+};
 use reelyard_ffmpeg::{
     Decoder, DecoderOptions, Error, Frame, Input, MediaKind, Packet, Resampler, SampleFormat,
 };
@@ -17,8 +20,6 @@ use reelyard_model::{Failure, FailureCode, Rational, output::TrackOutput, plan::
 use timeline::{Clock, Jump, Timeline};
 use track::TrackWriter;
 
-/// A reader that fails so often in a row, without a packet between, will not recover.
-const MAX_READ_ERRORS_IN_A_ROW: u32 = 32;
 /// A decoder gives a handful of frames for a packet; this stops one that fails without end.
 const MAX_ERRORS_PER_PACKET: u32 = 16;
 /// Silence written between two reports of progress: some tens of seconds, a fraction of a second of work.
@@ -108,22 +109,15 @@ impl AudioJob<'_> {
     fn decode_all(&mut self, input: &mut Input) -> Result<(), Failure> {
         let mut packet = Packet::new().map_err(internal)?;
         let mut frame = Frame::empty().map_err(internal)?;
-        let mut errors_in_a_row = 0;
+        let mut packets = Packets::default();
         while !self.is_past_end() {
-            match input.read(&mut packet) {
-                Ok(false) => break,
-                Ok(true) => errors_in_a_row = 0,
-                Err(error) if error.is_input_output() => {
-                    return Err(Failure::new(FailureCode::SourceMissing, error.to_string()));
-                }
-                Err(_) => {
+            match packets.next(input, &mut packet)? {
+                Next::Packet => {}
+                Next::Damage => {
                     self.damaged += 1;
-                    errors_in_a_row += 1;
-                    if errors_in_a_row > MAX_READ_ERRORS_IN_A_ROW {
-                        break;
-                    }
                     continue;
                 }
+                Next::End => break,
             }
             if packet.stream_index() != self.plan.source_track {
                 continue;

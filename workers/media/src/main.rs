@@ -13,6 +13,8 @@ mod context;
 mod encode;
 mod messages;
 mod normalise;
+mod packets;
+mod picture_times;
 mod pictures;
 mod probe;
 mod recognise;

@@ -11,17 +11,15 @@ use reelyard_model::{
     media_info::{Colour, Hdr, Orientation},
 };
 
-/// Lines from which up an unlabelled picture is taken for high definition, as players do.
-const HIGH_DEFINITION_LINES: u32 = 720;
 const BT709: u8 = 1;
 const UNSPECIFIED: u8 = 2;
 const BT601_625: u8 = 5;
 const BT601_525: u8 = 6;
 const BT2020: u8 = 9;
 
-/// What the result is labelled with, decided once for all rungs and chunks: never left to a player's guess, which
-/// would differ between the rungs.
-pub(crate) fn output_colour(colour: &Colour, width: u32, height: u32) -> FrameColour {
+/// What the result is labelled with, the same for all rungs, chunks and stills: never left to a player's guess, which
+/// would differ between sizes. The planner has settled what the source left open.
+pub(crate) fn output_colour(colour: &Colour) -> FrameColour {
     if colour.hdr != Hdr::None {
         return FrameColour { primaries: BT709, transfer: BT709, matrix: BT709, full_range: Some(false) };
     }
@@ -30,7 +28,6 @@ pub(crate) fn output_colour(colour: &Colour, width: u32, height: u32) -> FrameCo
         4 | 7 => colour.matrix,
         // Constant luminance is not something a player undoes; the plain matrix is closest.
         10 => BT2020,
-        _ if width.min(height) >= HIGH_DEFINITION_LINES => BT709,
         _ => BT601_525,
     };
     let known_or_unspecified =
@@ -100,7 +97,7 @@ impl Normaliser {
             if turned { (options.height, options.width) } else { (options.width, options.height) };
         let scaler = Scaler::new(lying_width, lying_height, PixelFormat::YUV420P, &options.scaler)
             .map_err(internal)?;
-        let output_colour = output_colour(&options.colour, options.width, options.height);
+        let output_colour = output_colour(&options.colour);
         Ok(Self {
             options,
             output_colour,
@@ -203,7 +200,8 @@ fn tone_map_description(width: u32, height: u32) -> String {
     )
 }
 
-/// Mirror first, then turn clockwise, as `Orientation` defines it.
+/// Mirror first, then turn clockwise, as `Orientation` defines it. `vflip` at the head of a chain moves nothing but has rows
+/// counted upwards, which our own readers of planes do not follow; hence the copy.
 fn turn_description(orientation: Orientation) -> Option<&'static str> {
     match (orientation.mirrored, orientation.quarter_turns_clockwise % 4) {
         (false, 0) => None,
@@ -212,7 +210,7 @@ fn turn_description(orientation: Orientation) -> Option<&'static str> {
         (false, _) => Some("transpose=cclock"),
         (true, 0) => Some("hflip"),
         (true, 1) => Some("hflip,transpose=clock"),
-        (true, 2) => Some("vflip"),
+        (true, 2) => Some("vflip,copy"),
         (true, _) => Some("hflip,transpose=cclock"),
     }
 }
@@ -266,25 +264,25 @@ mod tests {
     use reelyard_model::media_info::{Colour, Hdr, Orientation};
 
     #[test]
-    fn an_unlabelled_source_is_labelled_by_its_size_for_all_rungs() {
-        let unlabelled = Colour {
+    fn the_label_says_what_the_numbers_are() {
+        let settled = Colour {
             primaries: 2,
             transfer: 2,
-            matrix: 2,
-            full_range: false,
+            matrix: 1,
+            full_range: true,
             hdr: Hdr::None,
             dolby_vision: false,
         };
-        assert_eq!(output_colour(&unlabelled, 1280, 720).matrix, 1);
-        assert_eq!(output_colour(&unlabelled, 640, 480).matrix, 6);
-        let hlg = Colour { transfer: 18, matrix: 9, hdr: Hdr::Hlg, ..unlabelled };
-        assert_eq!(output_colour(&hlg, 1280, 720).transfer, 1);
+        let label = output_colour(&settled);
+        assert_eq!((label.matrix, label.full_range), (1, Some(false)));
+        let hlg = Colour { transfer: 18, matrix: 9, hdr: Hdr::Hlg, ..settled };
+        assert_eq!((output_colour(&hlg).transfer, output_colour(&hlg).matrix), (1, 1));
     }
 
     #[test]
     fn upright_pictures_are_left_alone() {
         assert_eq!(turn_description(Orientation::default()), None);
         let upside_down_mirror = Orientation { mirrored: true, quarter_turns_clockwise: 2 };
-        assert_eq!(turn_description(upside_down_mirror), Some("vflip"));
+        assert_eq!(turn_description(upside_down_mirror), Some("vflip,copy"));
     }
 }

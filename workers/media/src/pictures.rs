@@ -3,7 +3,11 @@
 //! Used by encode, stills and probe. Damage inside the track is counted and passed over; only a source that cannot be
 //! opened or read ends it. Every picture has a time; times never fall back.
 
-use crate::context::{Context, internal};
+use crate::{
+    context::{Context, internal},
+    packets::{Next, Packets},
+    picture_times::PictureTimes,
+};
 use reelyard_ffmpeg::{Decoder, DecoderOptions, Frame, Input, Packet};
 use reelyard_model::{Failure, FailureCode};
 
@@ -23,11 +27,11 @@ pub(crate) struct PictureReader {
     decoder: Decoder,
     track: u32,
     packet: Packet,
+    packets: Packets,
     /// The packet holds what a seek found and the decoder has not seen.
     packet_is_pending: bool,
     end_of_source: bool,
-    last_pts: Option<i64>,
-    last_gap: i64,
+    times: PictureTimes,
     damage_in_a_row: u32,
     /// Packets that did not decode, and pictures that were filled in by the decoder.
     pub(crate) damaged: u64,
@@ -70,10 +74,10 @@ impl PictureReader {
             decoder,
             track,
             packet: Packet::new().map_err(internal)?,
+            packets: Packets::default(),
             packet_is_pending: false,
             end_of_source: false,
-            last_pts: None,
-            last_gap: 0,
+            times: PictureTimes::default(),
             damage_in_a_row: 0,
             damaged: 0,
             time_base,
@@ -131,7 +135,7 @@ impl PictureReader {
         self.decoder.flush();
         self.packet_is_pending = false;
         self.end_of_source = false;
-        self.last_pts = None;
+        self.times = PictureTimes::default();
         self.damage_in_a_row = 0;
     }
 
@@ -149,18 +153,14 @@ impl PictureReader {
         Ok(false)
     }
 
-    /// The next packet of the track. Errors of the container end the source: what came before is kept.
+    /// The next packet of the track.
     fn read_packet(&mut self) -> Result<bool, Failure> {
         loop {
-            match self.input.read(&mut self.packet) {
-                Ok(true) if self.packet.stream_index() == self.track => return Ok(true),
-                Ok(true) => {}
-                Ok(false) => return Ok(false),
-                Err(error) if error.is_out_of_memory() => return Err(internal(error)),
-                Err(_) => {
-                    self.damaged += 1;
-                    return Ok(false);
-                }
+            match self.packets.next(&mut self.input, &mut self.packet)? {
+                Next::Packet if self.packet.stream_index() == self.track => return Ok(true),
+                Next::Packet => {}
+                Next::Damage => self.damaged += 1,
+                Next::End => return Ok(false),
             }
         }
     }
@@ -175,7 +175,8 @@ impl PictureReader {
                     if frame.is_damaged() {
                         self.damaged += 1;
                     }
-                    self.give_time(&mut frame);
+                    let pts = self.times.next(frame.best_effort_pts(), frame.duration());
+                    frame.set_pts(pts);
                     return Ok(Some(frame));
                 }
                 Ok(false) if self.end_of_source => return Ok(None),
@@ -215,22 +216,5 @@ impl PictureReader {
     fn note_damage(&mut self) {
         self.damaged += 1;
         self.damage_in_a_row += 1;
-    }
-
-    /// Sets the picture's time. Decoders give pictures in the order in which they are shown; a time that does not rise
-    /// is the container's mistake (MPEG program streams make them), and the picture follows at the usual distance.
-    fn give_time(&mut self, frame: &mut Frame) {
-        let usual_gap = self.last_gap.max(frame.duration()).max(1);
-        let pts = match (frame.best_effort_pts(), self.last_pts) {
-            (Some(pts), None) => pts,
-            (Some(pts), Some(last)) if pts > last => {
-                self.last_gap = pts - last;
-                pts
-            }
-            (_, Some(last)) => last.saturating_add(usual_gap),
-            (None, None) => 0,
-        };
-        self.last_pts = Some(pts);
-        frame.set_pts(pts);
     }
 }

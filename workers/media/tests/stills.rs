@@ -9,6 +9,7 @@ use image::RgbImage;
 use reelyard_model::{
     FailureCode, MediaInfo,
     child::{Job, Message},
+    media_info::Orientation,
     output::StillsOutput,
     plan::StillsPlan,
 };
@@ -217,6 +218,26 @@ fn pictures_are_turned_upright() {
         let (top, bottom) = (mean(picture, (0.0, 1.0), (0.0, 0.4)), mean(picture, (0.0, 1.0), (0.6, 1.0)));
         // As FFmpeg's own player shows it.
         assert!(is_near(top, [0, 0, 255]) && is_near(bottom, [255, 0, 0]), "{top:?} over {bottom:?}");
+    }
+}
+
+#[test]
+fn a_film_held_upside_down_gets_its_best_poster_too() {
+    let sources = tempfile::tempdir().unwrap();
+    // Grey but for one second, which has bars above and below, as films have.
+    let one_second = "t=fill:enable='between(t\\,3\\,4)'";
+    let film = format!(
+        "-f lavfi -i color=gray:size=320x180:rate=5:duration=6 -vf drawbox=w=160:c=red:{one_second},\
+         drawbox=x=160:w=160:c=yellow:{one_second},drawbox=h=40:c=black:{one_second},\
+         drawbox=y=140:h=40:c=black:{one_second} -g 5 -pix_fmt yuv420p lying.mp4"
+    );
+    ffmpeg(sources.path(), &film);
+    let source = sources.path().join("lying.mp4");
+    for (mirrored, left, right) in [(false, [255, 255, 0], [255, 0, 0]), (true, [255, 0, 0], [255, 255, 0])] {
+        let orientation = Orientation { mirrored, quarter_turns_clockwise: 2 };
+        let poster = make(&source, &StillsPlan { orientation, ..plan(&source) }).poster();
+        let seen = [mean(&poster, (0.1, 0.4), (0.4, 0.6)), mean(&poster, (0.6, 0.9), (0.4, 0.6))];
+        assert!(is_near(seen[0], left) && is_near(seen[1], right), "mirrored {mirrored}: {seen:?}");
     }
 }
 

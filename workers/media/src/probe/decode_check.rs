@@ -2,6 +2,7 @@
 
 use crate::{
     context::{Context, internal},
+    packets::{Next, Packets},
     pictures::PictureReader,
 };
 use reelyard_ffmpeg::{Decoder, DecoderOptions, Frame, FrameColour, Packet, PixelFormat};
@@ -119,12 +120,14 @@ pub(crate) fn sound(context: &Context, track: u32) -> Result<Option<Sound>, Fail
     let (mut packet, mut frame) = (Packet::new().map_err(internal)?, Frame::empty().map_err(internal)?);
     let mut heard: Option<Sound> = None;
     let mut blocks = 0;
+    let mut packets = Packets::default();
     for _ in 0..SOUND_PACKETS {
         context.progress(0, 0);
-        let more = input.read(&mut packet).unwrap_or(false);
-        if more && packet.stream_index() != track {
-            continue;
-        }
+        let more = match packets.next(&mut input, &mut packet)? {
+            Next::Packet if packet.stream_index() == track => true,
+            Next::Packet | Next::Damage => continue,
+            Next::End => false,
+        };
         // A damaged packet is passed over: the question is whether any sound decodes at all.
         let _ = if more { decoder.send(&packet) } else { decoder.drain() };
         while let Ok(true) = decoder.receive(&mut frame) {

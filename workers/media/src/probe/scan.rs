@@ -2,14 +2,16 @@
 //!
 //! The truth about durations, frame rates and keyframes; containers lie about all three.
 
-use crate::context::{Context, internal};
+use crate::{
+    context::{Context, internal},
+    packets::{Next, Packets},
+    picture_times::believable,
+};
 use reelyard_ffmpeg::{Input, Packet};
 use reelyard_model::{Failure, FailureCode, media_info::Keyframe};
 
 /// 12 hours at 120 pictures a second, and then some: bounds the memory for times at 64 MiB.
 const MAX_PACKETS_PER_TRACK: usize = 8 << 20;
-/// Errors in a row after which the container is given up.
-const MAX_READ_ERRORS: u32 = 100;
 
 #[derive(Default)]
 pub(crate) struct TrackScan {
@@ -36,26 +38,21 @@ pub(crate) struct Scan {
     pub(crate) cut_short: bool,
 }
 
-/// Reads the whole file. Errors inside it end the scan, not the probe.
+/// Reads the whole file.
 pub(crate) fn scan(context: &Context, input: &mut Input) -> Result<Scan, Failure> {
     let mut tracks: Vec<TrackScan> = (0..input.stream_count()).map(|_| TrackScan::default()).collect();
     let mut packet = Packet::new().map_err(internal)?;
     let total = input.byte_len() as i64;
     let mut cut_short = false;
-    let mut read_errors = 0;
+    let mut packets = Packets::default();
     loop {
-        match input.read(&mut packet) {
-            Ok(true) => read_errors = 0,
-            Ok(false) => break,
-            Err(error) if error.is_out_of_memory() => return Err(internal(error)),
-            Err(error) => {
+        match packets.next(input, &mut packet)? {
+            Next::Packet => {}
+            Next::Damage => {
                 cut_short = true;
-                read_errors += 1;
-                if !error.is_invalid_data() || read_errors >= MAX_READ_ERRORS {
-                    break;
-                }
                 continue;
             }
+            Next::End => break,
         }
         let position = packet.byte_offset().unwrap_or(0) as i64;
         context.progress(position.min(total), total);
@@ -85,16 +82,18 @@ impl TrackScan {
         if packet.is_discard() {
             return Ok(());
         }
-        self.some_without_time |= packet.pts().is_none();
-        let next = || self.last_time.map_or(0, |last| last.saturating_add(packet.duration().max(1)));
-        let time = packet.pts().or(packet.dts()).unwrap_or_else(next);
+        let (shown, decoded) = (believable(packet.pts()), believable(packet.dts()));
+        let duration = believable(Some(packet.duration())).unwrap_or(0);
+        self.some_without_time |= shown.is_none();
+        let next = || self.last_time.map_or(0, |last| last.saturating_add(duration.max(1)));
+        let time = shown.or(decoded).unwrap_or_else(next);
         self.last_time = Some(time);
         self.times.push(time);
-        self.decode_times.extend(packet.dts());
-        let end = time.saturating_add(packet.duration());
+        self.decode_times.extend(decoded);
+        let end = time.saturating_add(duration);
         self.end = Some(self.end.map_or(end, |known| known.max(end)));
         if packet.is_key() {
-            self.keyframes_without_time |= packet.pts().is_none();
+            self.keyframes_without_time |= shown.is_none();
             self.keyframes.push(Keyframe { pts: time, byte_offset: packet.byte_offset() });
         }
         Ok(())

@@ -9,6 +9,9 @@ use reelyard_model::{
     rational::rescale_ticks,
 };
 
+/// More places to cut are of no use: twelve hours have one every half second. Each is some 45 bytes of the answer, which
+/// is one line of at most 16 MiB, and films in which every picture is a keyframe have millions.
+const MAX_KEYFRAMES: usize = 100_000;
 /// Sample aspect ratios beyond this (either way) are damage, not anamorphic film.
 const MAX_SAMPLE_ASPECT: f64 = 20.0;
 /// H.273: SMPTE ST 2084 and ARIB STD-B67.
@@ -182,7 +185,13 @@ fn keyframes(
     if suspicious && pictures.intra < pictures.count {
         keyframes.truncate(1);
     }
-    keyframes
+    thinned(keyframes, MAX_KEYFRAMES)
+}
+
+/// The first, and every n-th after it.
+fn thinned(keyframes: Vec<Keyframe>, most: usize) -> Vec<Keyframe> {
+    let step = keyframes.len().div_ceil(most).max(1);
+    keyframes.into_iter().step_by(step).collect()
 }
 
 fn sample_aspect_ratio(
@@ -247,4 +256,19 @@ fn bit_rate(bytes: u64, seconds: f64) -> Option<u64> {
 
 fn language(stream: &Stream<'_>) -> Option<String> {
     stream.metadata("language").filter(|language| !language.is_empty() && language != "und")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::thinned;
+    use reelyard_model::media_info::Keyframe;
+
+    #[test]
+    fn keyframes_are_thinned_evenly_from_the_first_on() {
+        let every: Vec<Keyframe> = (7..1007).map(|pts| Keyframe { pts, byte_offset: None }).collect();
+        let thinned_to = |most| thinned(every.clone(), most).iter().map(|k| k.pts).collect::<Vec<_>>();
+        assert_eq!(thinned_to(1000).len(), 1000);
+        assert_eq!(thinned_to(300), (7..1007).step_by(4).collect::<Vec<_>>());
+        assert!(thinned(Vec::new(), 10).is_empty());
+    }
 }
