@@ -9,6 +9,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod chunks;
+mod colour;
 mod explain;
 mod geometry;
 mod ladder;

@@ -2,6 +2,7 @@
 
 use crate::{
     chunks::{ChunkPolicy, chunks},
+    colour::settled_colour,
     geometry::{Size, believable_pixel_aspect, upright_size},
     ladder::ladder,
     preset::Preset,
@@ -12,7 +13,7 @@ use crate::{
 use reelyard_model::{
     Failure, FailureCode, MediaInfo, Plan,
     child::Limits,
-    media_info::{AudioTrack, Hdr, VideoTrack},
+    media_info::{AudioTrack, Colour, Hdr, VideoTrack},
     plan::{Decision, PLAN_VERSION, VideoEncoderSettings, VideoPlan},
     rational::rescale_ticks,
 };
@@ -87,7 +88,8 @@ pub fn plan(info: &MediaInfo, preset: &Preset, policy: &Policy) -> Result<Plan, 
     };
     check_picture(track, policy)?;
     let size = picture_size(track, &mut reasons);
-    let pictures = Pictures { track, size, timing: timing(track, &preset.video, &mut reasons) };
+    let colour = settled_colour(track, &mut reasons);
+    let pictures = Pictures { track, size, colour, timing: timing(track, &preset.video, &mut reasons) };
     match audio_track {
         Some(sound_track) if is_cover(sound_track, &pictures.timing) => {
             Ok(sound_with_cover(sound_track, &pictures, preset, reasons))
@@ -103,6 +105,7 @@ pub fn plan(info: &MediaInfo, preset: &Preset, policy: &Policy) -> Result<Plan, 
 pub(crate) struct Pictures<'info> {
     pub(crate) track: &'info VideoTrack,
     pub(crate) size: Size,
+    pub(crate) colour: Colour,
     pub(crate) timing: Timing,
 }
 
@@ -263,7 +266,7 @@ fn video_plan(
     policy: &Policy,
     reasons: &mut Reasons,
 ) -> VideoPlan {
-    let Pictures { track, size, timing } = pictures;
+    let Pictures { track, size, colour, timing } = pictures;
     let recipe = &preset.video;
     let chunk_policy =
         ChunkPolicy { chunk_us: i64::from(recipe.chunk_ms) * 1000, max_chunks: policy.max_chunks };
@@ -275,7 +278,7 @@ fn video_plan(
         frame_rate: timing.frame_rate,
         orientation: track.orientation,
         deinterlace: track.interlaced,
-        colour: track.colour,
+        colour: *colour,
         gop_ticks: timing.gop_ticks,
         segment_ticks: timing.segment_ticks,
         rungs: ladder(*size, timing.frame_rate.nominal().as_f64(), recipe, reasons),

@@ -10,7 +10,7 @@ use reelyard_model::plan::StillsPlan;
 const SHORTEST_INTERVAL_US: i64 = 40_000;
 
 pub(crate) fn stills(pictures: &Pictures<'_>, preset: &StillsPreset, reasons: &mut Reasons) -> StillsPlan {
-    let Pictures { track, size: source, timing } = pictures;
+    let Pictures { track, size: source, colour, timing } = pictures;
     let poster = source.fitted(preset.poster_lines);
     let tile = source.fitted(preset.tile_lines);
     let interval_us = interval(timing.duration_us, preset);
@@ -33,7 +33,7 @@ pub(crate) fn stills(pictures: &Pictures<'_>, preset: &StillsPreset, reasons: &m
         origin_pts: track.start_pts,
         orientation: track.orientation,
         deinterlace: track.interlaced,
-        colour: track.colour,
+        colour: *colour,
         duration_us: timing.duration_us,
         poster_width: poster.width,
         poster_height: poster.height,
