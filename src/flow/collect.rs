@@ -48,7 +48,7 @@ pub(crate) fn verdict(settled: Settled) -> Verdict {
     match settled {
         Settled::Now | Settled::Before => Verdict::Continue,
         Settled::Cancelled => Verdict::Cancelled,
-        Settled::Lost => Verdict::Lost,
+        Settled::Lost | Settled::OtherEncoder => Verdict::Lost,
     }
 }
 
@@ -72,6 +72,14 @@ async fn completed(
     };
     let done = CompletedTask { task: task.id, attempt, result, warnings, now_ms: app.now_ms() };
     let settled = app.catalog.complete_task(done).await?;
+    if settled == Settled::OtherEncoder {
+        // Two chunks were begun before either was done, and one found the graphics card busy. The next attempt is told
+        // which encoder to use.
+        let detail = "this chunk was made with another encoder than the first that was done, and they would not play \
+                      one after the other; it is made again";
+        let failure = Failure::new(FailureCode::EncoderUnavailable, detail);
+        return failed(app, task.id, attempt, failure).await;
+    }
     if settled == Settled::Now {
         tracing::info!(asset = %task.asset, task = %task.id, trace_id = receive::trace_id(&task.traceparent), kind = task.kind.as_str(), ordinal = task.ordinal, "collect: task done");
     }

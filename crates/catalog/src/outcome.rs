@@ -29,6 +29,8 @@ pub enum Settled {
     Cancelled,
     /// The lease is another's, or over: nothing was written.
     Lost,
+    /// Chunks of one asset have to come from one encoder, and others were made with another: nothing was written.
+    OtherEncoder,
 }
 
 #[derive(Clone, Debug)]
@@ -159,6 +161,13 @@ impl Catalog {
             Ok(task) => task,
             Err(settled) => return Ok(settled),
         };
+        if let (TaskKind::Encode, TaskResult::Encoded { encoder, .. }) = (task.kind, &done.result)
+            && tasks::encoder_in_use(write.connection(), task.asset)
+                .await?
+                .is_some_and(|used| used != *encoder)
+        {
+            return Ok(Settled::OtherEncoder);
+        }
         store_done(&mut write, &mut task, Some(&done.result), done.now_ms).await?;
         let mut asset = assets::require(write.connection(), task.asset).await?;
         assets::add_warnings(&mut write, &mut asset, &done.warnings).await?;

@@ -71,13 +71,8 @@ impl Catalog {
 
     /// The encoder of the chunks of this asset that are done, if any is.
     pub async fn encoder_in_use(&self, asset: AssetId) -> Result<Option<String>, CatalogError> {
-        let found: Option<Option<String>> = sqlx::query_scalar(
-            "SELECT result ->> '$.encoder' FROM task WHERE asset = ? AND kind = 'encode' AND state = 'done' LIMIT 1",
-        )
-        .bind(asset.to_string())
-        .fetch_optional(&self.reader)
-        .await?;
-        Ok(found.flatten())
+        let mut connection = self.reader.acquire().await?;
+        encoder_in_use(&mut connection, asset).await
     }
 
     /// Stops one task. When the asset cannot do without it, the whole asset is cancelled; else the asset goes on.
@@ -125,6 +120,19 @@ impl Catalog {
         self.commit(write).await?;
         Ok(task)
     }
+}
+
+pub(crate) async fn encoder_in_use(
+    connection: &mut SqliteConnection,
+    asset: AssetId,
+) -> Result<Option<String>, CatalogError> {
+    let found: Option<Option<String>> = sqlx::query_scalar(
+        "SELECT result ->> '$.encoder' FROM task WHERE asset = ? AND kind = 'encode' AND state = 'done' LIMIT 1",
+    )
+    .bind(asset.to_string())
+    .fetch_optional(connection)
+    .await?;
+    Ok(found.flatten())
 }
 
 pub(crate) fn push_any_of<'a>(

@@ -7,7 +7,7 @@ mod support;
 use reelyard_catalog::{CompletedTask, HeartbeatAnswer, Settled};
 use reelyard_model::{
     AssetState, FailureCode, TaskId, TaskState,
-    work::{Progress, TaskKind},
+    work::{Progress, TaskKind, TaskResult},
 };
 use std::collections::BTreeSet;
 use support::{Bench, EVERY_KIND, LEASE_MS, claim, encoded, worker};
@@ -259,4 +259,25 @@ async fn when_one_loss_is_the_end_of_an_asset_its_other_leases_are_cancelled_and
     assert_eq!(bench.state_of(planned.encodes[0]).await, TaskState::Dead);
     assert_eq!(bench.state_of(planned.encodes[1]).await, TaskState::Cancelled);
     assert_eq!(bench.asset_state(planned.asset).await, AssetState::Failed);
+}
+
+#[tokio::test]
+async fn chunks_of_one_asset_come_from_one_encoder() {
+    let bench = Bench::new().await;
+    bench.planned(1).await;
+    let first = bench.claim(&[TaskKind::Encode], 2).await.unwrap();
+    let second = bench.claim(&[TaskKind::Encode], 3).await.unwrap();
+    let done = |claimed: &reelyard_catalog::Claimed, encoder: &str| CompletedTask {
+        task: claimed.task.id,
+        attempt: 1,
+        result: TaskResult::Encoded { encoder: encoder.into(), tracks: Vec::new(), warnings: Vec::new() },
+        warnings: Vec::new(),
+        now_ms: 4,
+    };
+    assert_eq!(bench.catalog.complete_task(done(&first, "h264_nvenc")).await.unwrap(), Settled::Now);
+    assert_eq!(bench.catalog.complete_task(done(&second, "libx264")).await.unwrap(), Settled::OtherEncoder);
+    assert_eq!(bench.state_of(second.task.id).await, TaskState::Leased);
+    // Sound has an encoder of its own.
+    let sound = bench.claim(&[TaskKind::Audio], 5).await.unwrap();
+    assert_eq!(bench.catalog.complete_task(done(&sound, "aac")).await.unwrap(), Settled::Now);
 }

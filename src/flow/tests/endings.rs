@@ -5,6 +5,7 @@ use crate::flow::{publish, sweep};
 use reelyard_agent::control::ControlPlane;
 use reelyard_model::{
     AssetId, AssetState, Failure, FailureCode, TaskId, TaskState,
+    child::{EncoderChoice, Job},
     work::{Progress, Report, TaskKind, TaskResult, Verdict},
 };
 
@@ -177,4 +178,41 @@ async fn a_task_that_is_not_there_is_let_go_and_not_asked_for_again() {
     let failure = Failure::new(FailureCode::Internal, "for the test");
     let verdict = bench.control.report(nobody, 1, Report::Failed { failure }).await.unwrap();
     assert_eq!(verdict, Verdict::Lost);
+}
+
+/// Both were begun before either was done, and the graphics card was busy for one of them.
+#[tokio::test]
+async fn a_chunk_from_another_encoder_is_made_again_with_the_first_ones() {
+    let bench = Bench::new().await;
+    let asset = bench.asset().await;
+    let mut chunks = Vec::new();
+    while let Some(grant) = bench.control.claim(&bench.offer()).await.unwrap() {
+        if grant.kind == TaskKind::Encode {
+            chunks.push(grant);
+            continue;
+        }
+        let result = bench.child.answer(&bench, &grant).await;
+        bench.control.report(grant.task, grant.attempt, Report::Completed { result }).await.unwrap();
+    }
+    assert!(chunks.len() > 1);
+    for (number, grant) in chunks.iter().enumerate() {
+        let mut result = bench.child.answer(&bench, grant).await;
+        if let TaskResult::Encoded { encoder, .. } = &mut result
+            && number == 1
+        {
+            *encoder = "h264_nvenc".to_owned();
+        }
+        bench.control.report(grant.task, grant.attempt, Report::Completed { result }).await.unwrap();
+    }
+    let task = bench.app.catalog.task(chunks[1].task).await.unwrap().unwrap();
+    assert_eq!(
+        (task.state, task.failure.unwrap().code),
+        (TaskState::RetryWait, FailureCode::EncoderUnavailable)
+    );
+    let again = bench.grant(asset).await.unwrap();
+    assert!(matches!(again.job, Job::Encode { encoder: EncoderChoice::X264, .. }), "{:?}", again.job);
+    let result = bench.child.answer(&bench, &again).await;
+    bench.control.report(again.task, again.attempt, Report::Completed { result }).await.unwrap();
+    work(&bench, asset, None).await;
+    assert_eq!(bench.app.catalog.asset(asset).await.unwrap().unwrap().state, AssetState::Ready);
 }
