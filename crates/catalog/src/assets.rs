@@ -139,16 +139,32 @@ impl Catalog {
     }
 
     /// Nothing is left to remove of it. Only as long as it is as the sweep saw it: an asset that was deleted or tried
-    /// again meanwhile has to be swept again.
+    /// again meanwhile has to be swept again. What only publishing needed goes too: the lists of segments of a two-hour
+    /// film are megabytes; and of a deleted asset what was found in it.
     pub async fn asset_swept(&self, seen: &AssetRow, now_ms: i64) -> Result<(), CatalogError> {
         let mut write = self.write().await?;
-        sqlx::query("UPDATE asset SET swept_ms = ? WHERE id = ? AND state = ? AND updated_ms = ?")
+        let done = sqlx::query("UPDATE asset SET swept_ms = ? WHERE id = ? AND state = ? AND updated_ms = ?")
             .bind(now_ms)
             .bind(seen.id.to_string())
             .bind(seen.state.as_str())
             .bind(seen.updated_ms)
             .execute(write.connection())
             .await?;
+        if done.rows_affected() == 0 {
+            return Ok(());
+        }
+        let no_longer_needed: &[&str] = match seen.state {
+            AssetState::Ready => &["UPDATE task SET result = NULL WHERE asset = ?"],
+            AssetState::Deleted => &[
+                "UPDATE task SET result = NULL WHERE asset = ?",
+                "DELETE FROM media_info WHERE asset = ?",
+                "DELETE FROM plan WHERE asset = ?",
+            ],
+            AssetState::Waiting | AssetState::Processing | AssetState::Failed | AssetState::Cancelled => &[],
+        };
+        for statement in no_longer_needed {
+            sqlx::query(*statement).bind(seen.id.to_string()).execute(write.connection()).await?;
+        }
         self.commit(write).await
     }
 }

@@ -82,7 +82,8 @@ pub struct TaskRow {
     pub failure: Option<Failure>,
     pub done_us: i64,
     pub total_us: i64,
-    /// Of an encode, audio or stills task that is done; not in lists. A probe's is the asset's media info.
+    /// Of an encode, audio or stills task that is done, until its asset is published and swept; not in lists. A probe's
+    /// is the asset's media info.
     pub result: Option<TaskResult>,
     /// The attempt whose outputs count.
     pub done_attempt: Option<u32>,

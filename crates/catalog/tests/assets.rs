@@ -170,7 +170,10 @@ async fn a_deleted_asset_is_off_the_air_and_out_of_the_lists() {
     bench.claim(&[TaskKind::Publish], 20).await.unwrap();
     bench.catalog.complete_publish(published(&planned, 1, 21)).await.unwrap();
     let as_swept = bench.catalog.asset(planned.asset).await.unwrap().unwrap();
+    assert!(bench.catalog.task(planned.encodes[0]).await.unwrap().unwrap().result.is_some());
     bench.catalog.asset_swept(&as_swept, 22).await.unwrap();
+    assert_eq!(bench.catalog.task(planned.encodes[0]).await.unwrap().unwrap().result, None, "megabytes");
+    assert!(bench.catalog.media_info(planned.asset).await.unwrap().is_some(), "people ask for that");
     assert!(bench.catalog.assets_to_sweep().await.unwrap().is_empty());
 
     bench.catalog.delete_asset(planned.asset, 23).await.unwrap();
@@ -188,7 +191,10 @@ async fn a_deleted_asset_is_off_the_air_and_out_of_the_lists() {
     assert_eq!(bench.catalog.assets_to_sweep().await.unwrap().len(), 1, "its files have to go");
     // A sweep that had begun before the deletion ends after it.
     bench.catalog.asset_swept(&as_swept, 25).await.unwrap();
-    assert_eq!(bench.catalog.assets_to_sweep().await.unwrap().len(), 1, "they still have to go");
+    let [gone] = &bench.catalog.assets_to_sweep().await.unwrap()[..] else { panic!("they still have to go") };
+    bench.catalog.asset_swept(gone, 26).await.unwrap();
+    assert_eq!(bench.catalog.media_info(planned.asset).await.unwrap(), None);
+    assert!(bench.catalog.assets_to_sweep().await.unwrap().is_empty());
     assert!(matches!(bench.catalog.retry_asset(planned.asset, 25).await, Err(CatalogError::Refused(_))));
 }
 
