@@ -16,6 +16,7 @@ COPY --from=build /src/target/release/reelyard /src/target/release/reelyard-medi
 USER 10001
 VOLUME /data
 EXPOSE 8080
+# On another port: -e REELYARD_SERVER=http://127.0.0.1:PORT
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s CMD ["reelyard", "healthcheck"]
 ENTRYPOINT ["reelyard"]
 CMD ["serve", "--data-dir", "/data", "--listen", "0.0.0.0:8080"]

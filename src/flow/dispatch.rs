@@ -116,7 +116,7 @@ fn unavailable(error: impl std::fmt::Display) -> ControlUnavailable {
     ControlUnavailable(error.to_string())
 }
 
-/// Passing news for the event stream: sums over the asset, so that a display needs no arithmetic.
+/// Passing news for the event stream. Failing is no matter: the next heartbeat brings newer.
 async fn announce_progress(app: &App, task: TaskId, attempt: u32, progress: Progress, now_ms: i64) {
     let Ok(Some(row)) = app.catalog.task(task).await else {
         return;

@@ -267,7 +267,7 @@ pub(crate) async fn fail_with(write: &mut Write, task: &TaskRow, now_ms: i64) ->
 }
 
 /// A task that the asset can do without is dead: say so and go on.
-pub(crate) async fn warn_without(write: &mut Write, task: &TaskRow, now_ms: i64) -> Result<(), CatalogError> {
+pub(crate) async fn warn_without(write: &mut Write, task: &TaskRow) -> Result<(), CatalogError> {
     let mut asset = require(write.connection(), task.asset).await?;
     let sentence = match task.kind {
         TaskKind::Audio => "The sound of this video could not be processed, so it plays without sound.",
@@ -276,7 +276,6 @@ pub(crate) async fn warn_without(write: &mut Write, task: &TaskRow, now_ms: i64)
             "A part of this video could not be processed."
         }
     };
-    asset.updated_ms = now_ms;
     add_warnings(write, &mut asset, &[sentence.to_owned()]).await
 }
 

@@ -292,7 +292,7 @@ pub(crate) async fn settle_failure(
     if task.required {
         assets::fail_with(write, task, now_ms).await
     } else {
-        assets::warn_without(write, task, now_ms).await?;
+        assets::warn_without(write, task).await?;
         tasks::unblock_dependents(write, task, now_ms).await
     }
 }
