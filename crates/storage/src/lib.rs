@@ -12,11 +12,15 @@ mod error;
 mod journal;
 mod key;
 mod object;
+mod receiving;
+#[cfg(test)]
+mod testing;
 mod upload;
 
 pub use error::StoreError;
 pub use object::{ObjectEntry, OpenObject};
-pub use upload::{MAX_BATCH_PIECES, ReceiveError, Receiving, UploadFile};
+pub use receiving::{MAX_BATCH_PIECES, ReceiveError, Receiving};
+pub use upload::UploadFile;
 
 use directory::{blocking, empty_directory, ensure_directory};
 use std::{

@@ -1,0 +1,304 @@
+//! Bytes on their way into an upload: the one write path.
+//!
+//! Pieces from the socket are gathered by the caller; [`Receiving::write`] hashes and writes them on a blocking thread
+//! while the caller gathers the next ones, checkpoints are made durable on the way, and [`Receiving::end`] makes the
+//! last one durable before anybody is told. At most two batches of one upload are in memory.
+
+use crate::{
+    StoreError, UploadFile,
+    directory::{blocking, lost_thread},
+    journal::Journal,
+};
+use bytes::Bytes;
+use reelyard_upload::{BodyEnd, Checkpoint, Chunk, ChunkRequest, Refusal, Settled, Transfer};
+use rustix::io::pwritev;
+use std::{
+    fs::File,
+    io::{self, IoSlice},
+    mem,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::task::{JoinHandle, spawn_blocking};
+
+/// Pieces in one batch: below the kernel's limit for one vectored write (IOV_MAX, 1024).
+pub const MAX_BATCH_PIECES: usize = 512;
+/// A checkpoint on the way after so many bytes: what a kill in the middle of a long request can cost.
+const CHECKPOINT_BYTES: u64 = 32 << 20;
+/// And after so long, for slow senders, as soon as there is something to count.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Why receiving stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiveError {
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A chunk that is being received.
+pub struct Receiving {
+    transfer: Transfer,
+    data: Arc<File>,
+    data_path: PathBuf,
+    writing: Writing,
+    /// Elsewhere while a checkpoint is being made durable.
+    syncing: Syncing,
+    checkpoint_offset: u64,
+    checkpoint_at: Instant,
+    /// Where the next byte goes.
+    position: u64,
+    /// No byte counts before the whole chunk is verified.
+    checked: bool,
+}
+
+type Written = (Chunk, Result<(), ReceiveError>);
+type Synced = (Journal, Result<Checkpoint, StoreError>);
+
+enum Writing {
+    Idle(Box<Chunk>),
+    Running(JoinHandle<Written>),
+    /// A thread was lost, or a write failed: nothing more is written.
+    Broken,
+}
+
+enum Syncing {
+    Idle(Journal),
+    Running(JoinHandle<Synced>),
+    Broken,
+}
+
+impl Receiving {
+    /// Begins a chunk, or says why not; the upload is as it was then.
+    pub fn begin(upload: UploadFile, request: &ChunkRequest) -> Result<Self, ReceiveError> {
+        let UploadFile { transfer, data, data_path, journal } = upload;
+        let chunk = transfer.begin_chunk(request)?;
+        let data = data.ok_or_else(|| StoreError::NotFound { what: data_path.display().to_string() })?;
+        Ok(Self {
+            checkpoint_offset: transfer.offset(),
+            checkpoint_at: Instant::now(),
+            position: transfer.offset(),
+            checked: request.checksum.is_some(),
+            transfer,
+            data,
+            data_path,
+            writing: Writing::Idle(Box::new(chunk)),
+            syncing: Syncing::Idle(journal),
+        })
+    }
+
+    /// Takes the next bytes. Returns when the batch before this one is written: so two batches at most are in memory.
+    /// After an error the chunk is over; what was made durable before still counts.
+    pub async fn write(&mut self, batch: Vec<Bytes>) -> Result<(), ReceiveError> {
+        let mut chunk = self.written().await?;
+        self.make_checkpoint(&chunk).await?;
+        if batch.is_empty() {
+            self.writing = Writing::Idle(Box::new(chunk));
+            return Ok(());
+        }
+        self.position += batch.iter().map(|piece| piece.len() as u64).sum::<u64>();
+        let (data, path) = (self.data.clone(), self.data_path.clone());
+        self.writing = Writing::Running(spawn_blocking(move || {
+            let outcome = write_batch(&mut chunk, &data, &path, &batch);
+            (chunk, outcome)
+        }));
+        Ok(())
+    }
+
+    /// The body ended: the checkpoint that results is durable on return. On a refusal nothing since the last
+    /// checkpoint counts. The offset that is durable now comes back either way.
+    pub async fn end(mut self, end: BodyEnd) -> (u64, Result<Transfer, ReceiveError>) {
+        let outcome = self.finish(end).await;
+        if self.transfer.offset() < self.position {
+            self.give_back_room().await;
+        }
+        (self.transfer.offset(), outcome.map(|()| self.transfer))
+    }
+
+    /// What is known to be durable so far.
+    pub fn durable_offset(&self) -> u64 {
+        self.transfer.offset()
+    }
+
+    /// Bytes were taken that no checkpoint counts yet and that one could count: call [`Self::write`] again soon, with
+    /// or without more bytes.
+    pub fn wants_checkpoint(&self) -> bool {
+        !self.checked && self.transfer.offset() < self.position && self.position < self.transfer.length()
+    }
+
+    /// Bytes that do not count are cut off at the next opening anyway; on a full disk their room is wanted now.
+    async fn give_back_room(&self) {
+        let (data, path, offset) = (self.data.clone(), self.data_path.clone(), self.transfer.offset());
+        let cut =
+            blocking(move || data.set_len(offset).map_err(|e| StoreError::io("cutting", &path, e))).await;
+        if let Err(error) = cut {
+            tracing::debug!(%error, "bytes that do not count stay on the disk for now");
+        }
+    }
+
+    async fn finish(&mut self, end: BodyEnd) -> Result<(), ReceiveError> {
+        let written = self.written().await;
+        let journal = self.synced().await?;
+        let Settled::Advance(checkpoint) = written?.settle(end)? else { return Ok(()) };
+        if checkpoint.offset == self.transfer.offset() {
+            return Ok(());
+        }
+        let syncing = sync_in_background(self.data.clone(), self.data_path.clone(), journal, checkpoint);
+        self.syncing = Syncing::Running(syncing);
+        self.synced().await?;
+        Ok(())
+    }
+
+    /// Waits for the batch that is being written.
+    async fn written(&mut self) -> Result<Chunk, ReceiveError> {
+        match mem::replace(&mut self.writing, Writing::Broken) {
+            Writing::Idle(chunk) => Ok(*chunk),
+            Writing::Running(thread) => {
+                let (chunk, outcome) = thread.await.map_err(lost_thread)?;
+                outcome.map(|()| chunk)
+            }
+            Writing::Broken => Err(broken().into()),
+        }
+    }
+
+    /// Waits for the checkpoint that is being made durable, and counts it.
+    async fn synced(&mut self) -> Result<Journal, StoreError> {
+        match mem::replace(&mut self.syncing, Syncing::Broken) {
+            Syncing::Idle(journal) => Ok(journal),
+            Syncing::Running(thread) => {
+                let (journal, outcome) = thread.await.map_err(lost_thread)?;
+                self.transfer.advance(outcome?);
+                Ok(journal)
+            }
+            Syncing::Broken => Err(broken()),
+        }
+    }
+
+    /// Starts a checkpoint of all that is written, when one is due and none is under way.
+    async fn make_checkpoint(&mut self, chunk: &Chunk) -> Result<(), StoreError> {
+        if matches!(&self.syncing, Syncing::Running(thread) if !thread.is_finished()) {
+            return Ok(());
+        }
+        let journal = self.synced().await?;
+        let behind = chunk.position() - self.checkpoint_offset;
+        let due =
+            behind >= CHECKPOINT_BYTES || (behind > 0 && self.checkpoint_at.elapsed() >= CHECKPOINT_INTERVAL);
+        self.syncing = match chunk.checkpoint().filter(|_| due) {
+            None => Syncing::Idle(journal),
+            Some(checkpoint) => {
+                self.checkpoint_offset = checkpoint.offset;
+                self.checkpoint_at = Instant::now();
+                let (data, path) = (self.data.clone(), self.data_path.clone());
+                Syncing::Running(sync_in_background(data, path, journal, checkpoint))
+            }
+        };
+        Ok(())
+    }
+}
+
+fn broken() -> StoreError {
+    StoreError::Io {
+        doing: "writing an upload after a failed write".to_owned(),
+        source: io::Error::from(io::ErrorKind::BrokenPipe),
+    }
+}
+
+/// Bytes first, then the record that counts them.
+fn sync_in_background(
+    data: Arc<File>,
+    path: PathBuf,
+    mut journal: Journal,
+    checkpoint: Checkpoint,
+) -> JoinHandle<Synced> {
+    spawn_blocking(move || {
+        let synced = data.sync_data().map_err(|e| StoreError::io("syncing", &path, e));
+        let outcome = synced.and_then(|()| journal.append(&checkpoint)).map(|()| checkpoint);
+        (journal, outcome)
+    })
+}
+
+fn write_batch(chunk: &mut Chunk, data: &File, path: &Path, batch: &[Bytes]) -> Result<(), ReceiveError> {
+    for pieces in batch.chunks(MAX_BATCH_PIECES) {
+        let position = chunk.position();
+        for piece in pieces {
+            chunk.take(piece)?;
+        }
+        let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+        write_all_at(data, &mut slices, position).map_err(|e| StoreError::io("writing", path, e))?;
+    }
+    Ok(())
+}
+
+fn write_all_at(file: &File, mut slices: &mut [IoSlice<'_>], mut position: u64) -> io::Result<()> {
+    IoSlice::advance_slices(&mut slices, 0);
+    while !slices.is_empty() {
+        match pwritev(file, slices, position) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(byte_len) => {
+                IoSlice::advance_slices(&mut slices, byte_len);
+                position += byte_len as u64;
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ReceiveError, Receiving};
+    use crate::testing::{at, id, send, store};
+    use bytes::Bytes;
+    use reelyard_upload::{Algorithm, BodyEnd, Checksum, ChunkRequest, Refusal};
+    use std::fs;
+
+    #[tokio::test]
+    async fn a_chunk_with_a_wrong_checksum_leaves_nothing() {
+        let (_directory, store) = store().await;
+        let upload = id();
+        store.create_upload(upload, 10).await.unwrap();
+        let checksum = Some(Checksum::of(Algorithm::Sha1, b"abc"));
+        let request = ChunkRequest { checksum, ..at(0) };
+        let (offset, outcome) = send(&store, upload, &request, &[b"abX"], BodyEnd::Complete).await;
+        assert_eq!(offset, 0);
+        assert!(matches!(outcome, Err(ReceiveError::Refused(Refusal::ChecksumMismatch { .. }))));
+        let file = store.root().join("uploads").join(upload.to_string());
+        assert_eq!(fs::metadata(file).unwrap().len(), 0, "its room is given back at once");
+        send(&store, upload, &request, &[b"ab"], BodyEnd::Cut).await.1.unwrap();
+        assert_eq!(store.open_upload(upload).await.unwrap().transfer().offset(), 0, "cut before verified");
+        send(&store, upload, &request, &[b"a", b"bc"], BodyEnd::Complete).await.1.unwrap();
+        assert_eq!(store.open_upload(upload).await.unwrap().transfer().offset(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_overruns_is_refused_and_the_upload_is_not_whole() {
+        let (_directory, store) = store().await;
+        let upload = id();
+        store.create_upload(upload, 4).await.unwrap();
+        let (offset, outcome) = send(&store, upload, &at(0), &[b"abcd", b"e"], BodyEnd::Complete).await;
+        assert!(matches!(outcome, Err(ReceiveError::Refused(Refusal::BeyondLength { .. }))), "{outcome:?}");
+        assert_eq!(offset, 0);
+        assert!(!store.open_upload(upload).await.unwrap().transfer().is_whole());
+    }
+
+    #[tokio::test]
+    async fn a_long_chunk_makes_checkpoints_on_the_way() {
+        let (_directory, store) = store().await;
+        let upload = id();
+        store.create_upload(upload, 200 << 20).await.unwrap();
+        let file = store.open_upload(upload).await.unwrap();
+        let mut receiving = Receiving::begin(file, &at(0)).unwrap();
+        let batch = Bytes::from(vec![3; 1 << 20]);
+        let mut sent = 0;
+        while receiving.durable_offset() == 0 {
+            receiving.write(vec![batch.clone()]).await.unwrap();
+            sent += 1;
+            assert!(sent < 150, "no checkpoint in 150 MiB");
+        }
+        drop(receiving);
+        assert!(store.open_upload(upload).await.unwrap().transfer().offset() >= 32 << 20);
+    }
+}
