@@ -5,10 +5,10 @@
 //! publication must be live, the file must be there. Only then is a file opened, below the publication's prefix.
 //! Answers carry CORS for everybody: the link itself is the right to read. Nothing is cached beyond its expiry.
 
-mod conditions;
 mod lookup;
 
 use super::{
+    file::{self, FileFacts, text_value},
     links,
     openapi::ProblemBody,
     problem::{Kind, Problem},
@@ -16,21 +16,17 @@ use super::{
 use crate::app::App;
 use axum::{
     Router,
-    body::Body,
     extract::{Path, Request, State},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
 };
-use conditions::{FileFacts, Selection, select};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 pub(super) use lookup::Publications;
 use reelyard_model::PlaybackId;
 use reelyard_sign::{TokenError, VerifiedToken, safe_relative_path};
 use reelyard_storage::{OpenObject, StoreError};
-use std::{io::SeekFrom, sync::Arc, time::UNIX_EPOCH};
-use tokio::io::{AsyncReadExt, AsyncSeekExt};
-use tokio_util::io::ReaderStream;
+use std::{sync::Arc, time::UNIX_EPOCH};
 
 /// One read and one write to the socket; a viewer holds two of these in memory at most.
 const STREAM_BUFFER_BYTES: usize = 64 << 10;
@@ -73,6 +69,7 @@ pub(super) struct Origin {
               (status = 416, description = "The range lies outside the file.", body = ProblemBody, content_type = "application/problem+json")))]
 pub(super) async fn serve(
     State(origin): State<Arc<Origin>>,
+    method: Method,
     path: Result<Path<(String, String, String)>, axum::extract::rejection::PathRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -97,7 +94,7 @@ pub(super) async fn serve(
                 other => Problem::internal(format!("a published file cannot be opened: {other}")),
             },
         )?;
-    answer(opened, kind, &verified, &headers).await
+    answer(opened, kind, &verified, &method, &headers).await
 }
 
 fn no_such_file() -> Problem {
@@ -166,60 +163,35 @@ async fn answer(
     opened: OpenObject,
     kind: FileKind,
     verified: &VerifiedToken,
+    method: &Method,
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
-    let cannot_read =
-        |error: std::io::Error| Problem::internal(format!("a published file cannot be read: {error}"));
-    let facts = FileFacts {
-        byte_len: opened.byte_len,
-        modified_ns: opened
-            .modified
-            .and_then(|modified| modified.duration_since(UNIX_EPOCH).ok())
-            .map_or(0, |since| since.as_nanos()),
-    };
-    let selection = select(headers, &facts);
-    let (status, start, end) = match selection {
-        Selection::Whole => (StatusCode::OK, 0, facts.byte_len),
-        Selection::Part { start, end } => (StatusCode::PARTIAL_CONTENT, start, end),
-        Selection::NotModified => (StatusCode::NOT_MODIFIED, 0, 0),
-        Selection::Unsatisfiable => {
-            return Err(Problem::new(
-                Kind::RangeNotSatisfiable,
-                format!("The file has {} bytes; the range begins past its end.", facts.byte_len),
-            )
-            .with_header(header::CONTENT_RANGE, text_value(format!("bytes */{}", facts.byte_len))?));
-        }
-    };
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = status;
+    let facts = facts(&opened);
+    let selection = file::select(method, headers, &facts);
+    metrics::counter!("reelyard_playback_requested_bytes_total")
+        .increment(selection.byte_len(facts.byte_len));
+    let mut response = file::answer(opened, selection, STREAM_BUFFER_BYTES).await?;
     let answer_headers = response.headers_mut();
+    answer_headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind.media_type));
     answer_headers.insert(header::CACHE_CONTROL, text_value(kind.cache_control(verified.seconds_left))?);
-    answer_headers.insert(header::ETAG, text_value(facts.etag())?);
-    answer_headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     if let Some(modified) = facts.last_modified() {
         answer_headers.insert(header::LAST_MODIFIED, text_value(modified)?);
     }
-    if status == StatusCode::NOT_MODIFIED {
-        return Ok(response);
+    if let Some(etag) = facts.etag {
+        answer_headers.insert(header::ETAG, text_value(etag)?);
     }
-    answer_headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind.media_type));
-    answer_headers.insert(header::CONTENT_LENGTH, HeaderValue::from(end - start));
-    if status == StatusCode::PARTIAL_CONTENT {
-        let range = format!("bytes {start}-{}/{}", end - 1, facts.byte_len);
-        answer_headers.insert(header::CONTENT_RANGE, text_value(range)?);
-    }
-    let mut file = tokio::fs::File::from_std(opened.file);
-    if start > 0 {
-        file.seek(SeekFrom::Start(start)).await.map_err(cannot_read)?;
-    }
-    metrics::counter!("reelyard_playback_requested_bytes_total").increment(end - start);
-    *response.body_mut() =
-        Body::from_stream(ReaderStream::with_capacity(file.take(end - start), STREAM_BUFFER_BYTES));
     Ok(response)
 }
 
-fn text_value(text: String) -> Result<HeaderValue, Problem> {
-    HeaderValue::try_from(text).map_err(Problem::internal)
+/// The tag is strong: files of a publication are written once and never changed; a hard link keeps length and time.
+fn facts(opened: &OpenObject) -> FileFacts {
+    let modified = opened.modified.and_then(|modified| modified.duration_since(UNIX_EPOCH).ok());
+    let modified = modified.unwrap_or_default();
+    FileFacts {
+        byte_len: opened.byte_len,
+        etag: Some(format!("\"{:x}-{:x}\"", opened.byte_len, modified.as_nanos())),
+        modified_seconds: i64::try_from(modified.as_secs()).ok(),
+    }
 }
 
 /// For the preflight that browsers send before a range request from another origin.

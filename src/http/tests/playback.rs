@@ -154,6 +154,12 @@ async fn ranges_and_conditions() {
     let beyond = bench.call("GET", &path, &[("range", "bytes=36-")]).await;
     assert_eq!((beyond.status.as_u16(), beyond.header("content-range")), (416, "bytes */36"));
     assert_eq!(beyond.problem(), "range-not-satisfiable");
+    // RFC 9110 section 14.2: a range means something to GET alone.
+    for range in ["bytes=0-9", "bytes=36-"] {
+        let head = bench.call("HEAD", &path, &[("range", range)]).await;
+        assert_eq!((head.status.as_u16(), head.header("content-length")), (200, "36"), "{range}");
+        assert_eq!((head.header("content-range"), head.body.len()), ("", 0), "{range}");
+    }
     let several = bench.call("GET", &path, &[("range", "bytes=0-1,3-4")]).await;
     assert_eq!((several.status.as_u16(), several.body.as_slice()), (200, SEGMENT));
 

@@ -1,33 +1,32 @@
-//! Which bytes of a file to answer with: conditions and ranges of RFC 9110, decided without touching the file.
+//! A file as an answer: conditions and ranges of RFC 9110, and the bytes that they select.
 //!
-//! Called by `playback` with the request's headers and the facts of an open file. Ranges that are not understood are
-//! ignored, as the RFC allows; several ranges at once are answered with the whole file.
+//! Called by `playback` and by the download of uploads. Ranges that are not understood are ignored, as the RFC allows;
+//! several ranges at once are answered with the whole file. What is decided does not touch the file.
 
-use http::{HeaderMap, HeaderName, header};
+use super::problem::{Kind, Problem};
+use axum::{body::Body, response::Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use jiff::{Timestamp, fmt::rfc2822};
+use reelyard_storage::OpenObject;
+use std::io::SeekFrom;
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
+use tokio_util::io::ReaderStream;
 
 /// Facts about the file that is there.
 #[derive(Clone, Debug)]
 pub(super) struct FileFacts {
     pub(super) byte_len: u64,
-    /// Nanoseconds since 1970, as the file system keeps it.
-    pub(super) modified_ns: u128,
+    /// Strong, with its quotes; `None` where nothing tells two versions apart.
+    pub(super) etag: Option<String>,
+    /// Seconds since 1970; `None` where the time says nothing.
+    pub(super) modified_seconds: Option<i64>,
 }
 
 impl FileFacts {
-    /// Strong: files of a publication are written once and never changed; a hard link keeps length and time.
-    pub(super) fn etag(&self) -> String {
-        format!("\"{:x}-{:x}\"", self.byte_len, self.modified_ns)
-    }
     /// RFC 9110 section 5.6.7; whole seconds.
     pub(super) fn last_modified(&self) -> Option<String> {
-        let seconds = i64::try_from(self.modified_ns / 1_000_000_000).ok()?;
-        rfc2822::DateTimePrinter::new()
-            .timestamp_to_rfc9110_string(&Timestamp::from_second(seconds).ok()?)
-            .ok()
-    }
-    fn modified_seconds(&self) -> i64 {
-        i64::try_from(self.modified_ns / 1_000_000_000).unwrap_or(i64::MAX)
+        let modified = Timestamp::from_second(self.modified_seconds?).ok()?;
+        rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&modified).ok()
     }
 }
 
@@ -44,40 +43,101 @@ pub(super) enum Selection {
     Unsatisfiable,
 }
 
-/// RFC 9110 section 13.2.2, for GET and HEAD of files that are only ever read.
-pub(super) fn select(headers: &HeaderMap, facts: &FileFacts) -> Selection {
-    let etag = facts.etag();
+impl Selection {
+    /// Bytes that the answer is going to carry.
+    pub(super) fn byte_len(self, file_byte_len: u64) -> u64 {
+        match self {
+            Self::Whole => file_byte_len,
+            Self::Part { start, end } => end - start,
+            Self::NotModified | Self::Unsatisfiable => 0,
+        }
+    }
+}
+
+/// RFC 9110 section 13.2.2, for files that are only ever read.
+pub(super) fn select(method: &Method, headers: &HeaderMap, facts: &FileFacts) -> Selection {
     if headers.contains_key(header::IF_NONE_MATCH) {
-        if lists_etag(headers, &header::IF_NONE_MATCH, &etag) {
+        if lists_etag(headers, &header::IF_NONE_MATCH, facts.etag.as_deref()) {
             return Selection::NotModified;
         }
     } else if let Some(since) = date_of(headers, &header::IF_MODIFIED_SINCE)
-        && facts.modified_seconds() <= since
+        && facts.modified_seconds.is_some_and(|modified| modified <= since)
     {
         return Selection::NotModified;
+    }
+    // Section 14.2: ranges are defined for GET alone.
+    if method != Method::GET {
+        return Selection::Whole;
     }
     let Some(range) = headers.get(header::RANGE).and_then(|value| value.to_str().ok()) else {
         return Selection::Whole;
     };
-    if headers.contains_key(header::IF_RANGE) && !if_range_holds(headers, facts, &etag) {
+    if headers.contains_key(header::IF_RANGE) && !if_range_holds(headers, facts) {
         return Selection::Whole;
     }
     parse_range(range, facts.byte_len)
 }
 
+/// Status, body, and the headers that follow from the selection; the caller adds what the file is. HEAD gets the same,
+/// and its body is dropped unread.
+pub(super) async fn answer(
+    opened: OpenObject,
+    selection: Selection,
+    buffer_bytes: usize,
+) -> Result<Response, Problem> {
+    let byte_len = opened.byte_len;
+    let (status, start) = match selection {
+        Selection::Whole => (StatusCode::OK, 0),
+        Selection::Part { start, .. } => (StatusCode::PARTIAL_CONTENT, start),
+        Selection::NotModified => (StatusCode::NOT_MODIFIED, 0),
+        Selection::Unsatisfiable => {
+            let detail = format!("The file has {byte_len} bytes; the range begins past its end.");
+            return Err(Problem::new(Kind::RangeNotSatisfiable, detail)
+                .with_header(header::CONTENT_RANGE, text_value(format!("bytes */{byte_len}"))?));
+        }
+    };
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    if selection == Selection::NotModified {
+        return Ok(response);
+    }
+    let selected = selection.byte_len(byte_len);
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(selected));
+    if let Selection::Part { start, end } = selection {
+        let range = format!("bytes {start}-{}/{byte_len}", end - 1);
+        headers.insert(header::CONTENT_RANGE, text_value(range)?);
+    }
+    let mut file = tokio::fs::File::from_std(opened.file);
+    if start > 0 {
+        file.seek(SeekFrom::Start(start)).await.map_err(Problem::internal)?;
+    }
+    *response.body_mut() = Body::from_stream(ReaderStream::with_capacity(file.take(selected), buffer_bytes));
+    Ok(response)
+}
+
+pub(super) fn text_value(text: String) -> Result<HeaderValue, Problem> {
+    HeaderValue::try_from(text).map_err(Problem::internal)
+}
+
 /// Weak comparison (section 8.8.3.2): `W/` does not matter.
-fn lists_etag(headers: &HeaderMap, name: &HeaderName, etag: &str) -> bool {
-    headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(|list| {
-        list.split(',').map(str::trim).any(|one| one == "*" || one.strip_prefix("W/").unwrap_or(one) == etag)
-    })
+fn lists_etag(headers: &HeaderMap, name: &HeaderName, etag: Option<&str>) -> bool {
+    let names_it = |one: &str| one == "*" || Some(one.strip_prefix("W/").unwrap_or(one)) == etag;
+    let mut lists = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    lists.any(|list| list.split(',').map(str::trim).any(names_it))
 }
 
 /// Strong comparison, or the exact date (section 13.1.5).
-fn if_range_holds(headers: &HeaderMap, facts: &FileFacts, etag: &str) -> bool {
+fn if_range_holds(headers: &HeaderMap, facts: &FileFacts) -> bool {
     let Some(value) = headers.get(header::IF_RANGE).and_then(|value| value.to_str().ok()) else {
         return false;
     };
-    value.trim() == etag || date_of(headers, &header::IF_RANGE) == Some(facts.modified_seconds())
+    if facts.etag.as_deref() == Some(value.trim()) {
+        return true;
+    }
+    let date = date_of(headers, &header::IF_RANGE);
+    date.is_some() && date == facts.modified_seconds
 }
 
 fn date_of(headers: &HeaderMap, name: &HeaderName) -> Option<i64> {
@@ -127,7 +187,7 @@ fn position(text: &str) -> Option<Position> {
 #[cfg(test)]
 mod tests {
     use super::{FileFacts, Selection, parse_range, select};
-    use http::{HeaderMap, HeaderName, HeaderValue, header};
+    use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
     use proptest::prelude::{any, prop_assert, proptest};
 
     proptest! {
@@ -148,14 +208,22 @@ mod tests {
         }
     }
 
-    const FACTS: FileFacts = FileFacts { byte_len: 1000, modified_ns: 1_720_878_599_500_000_000 };
+    const ETAG: &str = "\"3e8-17e1\"";
+
+    fn facts() -> FileFacts {
+        FileFacts { byte_len: 1000, etag: Some(ETAG.to_owned()), modified_seconds: Some(1_720_878_599) }
+    }
 
     fn selected(pairs: &[(HeaderName, &str)]) -> Selection {
+        selected_by(&Method::GET, &facts(), pairs)
+    }
+
+    fn selected_by(method: &Method, facts: &FileFacts, pairs: &[(HeaderName, &str)]) -> Selection {
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
             headers.append(name, HeaderValue::from_str(value).unwrap());
         }
-        select(&headers, &FACTS)
+        select(method, &headers, facts)
     }
 
     #[test]
@@ -190,11 +258,11 @@ mod tests {
 
     #[test]
     fn conditions_as_in_the_rfc() {
-        let etag = FACTS.etag();
+        let etag = ETAG;
         let weak = format!("\"other\", W/{etag}");
-        let modified = FACTS.last_modified().unwrap();
+        let modified = facts().last_modified().unwrap();
         assert_eq!(modified, "Sat, 13 Jul 2024 13:49:59 GMT");
-        assert_eq!(selected(&[(header::IF_NONE_MATCH, &etag)]), Selection::NotModified);
+        assert_eq!(selected(&[(header::IF_NONE_MATCH, etag)]), Selection::NotModified);
         assert_eq!(selected(&[(header::IF_NONE_MATCH, &weak)]), Selection::NotModified);
         assert_eq!(selected(&[(header::IF_NONE_MATCH, "*")]), Selection::NotModified);
         assert_eq!(selected(&[(header::IF_NONE_MATCH, "\"other\"")]), Selection::Whole);
@@ -207,10 +275,35 @@ mod tests {
 
         let range = (header::RANGE, "bytes=0-9");
         let part = Selection::Part { start: 0, end: 10 };
-        assert_eq!(selected(&[range.clone(), (header::IF_RANGE, &etag)]), part);
+        assert_eq!(selected(&[range.clone(), (header::IF_RANGE, etag)]), part);
         assert_eq!(selected(&[range.clone(), (header::IF_RANGE, &modified)]), part);
         assert_eq!(selected(&[range.clone(), (header::IF_RANGE, &format!("W/{etag}"))]), Selection::Whole);
         assert_eq!(selected(&[range.clone(), (header::IF_RANGE, "\"other\"")]), Selection::Whole);
         assert_eq!(selected(&[range, (header::IF_RANGE, old)]), Selection::Whole);
+    }
+    #[test]
+    fn head_has_no_ranges_but_conditions() {
+        let head = |pairs: &[(HeaderName, &str)]| selected_by(&Method::HEAD, &facts(), pairs);
+        assert_eq!(head(&[(header::RANGE, "bytes=0-9")]), Selection::Whole);
+        assert_eq!(head(&[(header::RANGE, "bytes=5000-")]), Selection::Whole);
+        assert_eq!(head(&[(header::IF_NONE_MATCH, ETAG)]), Selection::NotModified);
+    }
+
+    #[test]
+    fn what_is_not_known_of_a_file_holds_for_nobody() {
+        let bare = FileFacts { byte_len: 1000, etag: None, modified_seconds: None };
+        let range = (header::RANGE, "bytes=0-9");
+        for (condition, expected) in [
+            ((header::IF_NONE_MATCH, ETAG), Selection::Part { start: 0, end: 10 }),
+            (
+                (header::IF_MODIFIED_SINCE, "Fri, 12 Jul 2024 00:00:00 GMT"),
+                Selection::Part { start: 0, end: 10 },
+            ),
+            ((header::IF_RANGE, ETAG), Selection::Whole),
+            ((header::IF_RANGE, "Fri, 12 Jul 2024 00:00:00 GMT"), Selection::Whole),
+            ((header::IF_RANGE, "none"), Selection::Whole),
+        ] {
+            assert_eq!(selected_by(&Method::GET, &bare, &[range.clone(), condition]), expected);
+        }
     }
 }
