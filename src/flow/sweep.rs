@@ -17,8 +17,8 @@ const LEASES_EVERY: Duration = Duration::from_secs(2);
 const FILES_EVERY_ROUNDS: u32 = 15;
 /// How long events stay readable: for somebody who comes back from a holiday. Rows of assets and tasks stay for good.
 const EVENTS_KEPT_MS: i64 = 30 * 24 * 3600 * 1000;
-/// A round that comes so late means that this process, or the whole machine, stood still. Then so did the workers in
-/// it, and their silence tells nothing.
+/// A pause of [`LEASES_EVERY`] that takes so long means that this process, or the whole machine, stood still (a laptop
+/// that slept). Then so did the workers in it, and their silence tells nothing.
 const STOOD_STILL_MS: i64 = 10_000;
 /// A child that was cancelled may still hand in files until its next heartbeat: the last sweep of an asset comes so
 /// long after its last change.
@@ -26,9 +26,9 @@ const SETTLED_AFTER_MS: i64 = 60_000;
 
 pub(crate) async fn run(app: Arc<App>) {
     let mut round = 0u32;
-    let mut rounds = Rounds::begin(app.now_ms());
+    let mut pauses = Pauses::default();
     while !app.shutdown.is_cancelled() {
-        if rounds.silence_tells(app.now_ms())
+        if pauses.silence_tells(app.now_ms())
             && let Err(error) = leases(&app).await
         {
             tracing::error!(%error, "sweep: leases; trying again");
@@ -37,36 +37,37 @@ pub(crate) async fn run(app: Arc<App>) {
             files(&app).await;
         }
         round = round.wrapping_add(1);
-        tokio::select! {
+        let pause_began_ms = app.now_ms();
+        let files_asked_for = tokio::select! {
             () = app.shutdown.cancelled() => return,
-            () = app.swept_ticket.notified() => files(&app).await,
-            () = tokio::time::sleep(LEASES_EVERY) => {}
+            () = app.swept_ticket.notified() => true,
+            () = tokio::time::sleep(LEASES_EVERY) => false,
+        };
+        pauses.took(pause_began_ms, app.now_ms());
+        if files_asked_for {
+            files(&app).await;
         }
     }
 }
 
 /// Whether heartbeats could be sent lately.
-struct Rounds {
-    last_ms: i64,
+#[derive(Default)]
+struct Pauses {
     /// Until then every worker gets the chance to be heard.
     patient_until_ms: i64,
 }
 
-impl Rounds {
-    fn begin(now_ms: i64) -> Self {
-        Self { last_ms: now_ms, patient_until_ms: now_ms }
+impl Pauses {
+    /// A pause between two rounds took from here to there by the clock on the wall.
+    fn took(&mut self, from_ms: i64, to_ms: i64) {
+        if to_ms - from_ms > STOOD_STILL_MS {
+            tracing::warn!(for_ms = to_ms - from_ms, "sweep: this process stood still; leases get time");
+            self.patient_until_ms = to_ms.saturating_add_unsigned(dispatch::STORED_LEASE_MS);
+        }
     }
 
-    /// Asked once a round. False for the length of a lease after everything stood still (a laptop that slept).
-    fn silence_tells(&mut self, now_ms: i64) -> bool {
-        if now_ms - self.last_ms > STOOD_STILL_MS {
-            tracing::warn!(
-                for_ms = now_ms - self.last_ms,
-                "sweep: this process stood still; leases get time"
-            );
-            self.patient_until_ms = now_ms.saturating_add_unsigned(dispatch::STORED_LEASE_MS);
-        }
-        self.last_ms = now_ms;
+    /// False for the length of a lease after everything stood still.
+    fn silence_tells(&self, now_ms: i64) -> bool {
         now_ms >= self.patient_until_ms
     }
 }
@@ -238,19 +239,20 @@ async fn folders_below(app: &App, prefix: &str, depth: usize) -> Result<BTreeSet
 
 #[cfg(test)]
 mod tests {
-    use super::{Rounds, STOOD_STILL_MS};
+    use super::{Pauses, STOOD_STILL_MS};
     use crate::flow::dispatch::STORED_LEASE_MS;
 
     #[test]
     fn after_standing_still_every_worker_gets_the_length_of_a_lease() {
-        let mut rounds = Rounds::begin(0);
-        assert!(rounds.silence_tells(2_000));
-        let woken_ms = 2_000 + STOOD_STILL_MS + 1;
-        assert!(!rounds.silence_tells(woken_ms));
-        assert!(!rounds.silence_tells(woken_ms + 2_000));
-        for beat in 2..STORED_LEASE_MS.cast_signed() / 2_000 {
-            assert!(!rounds.silence_tells(woken_ms + beat * 2_000));
-        }
-        assert!(rounds.silence_tells(woken_ms + STORED_LEASE_MS.cast_signed()));
+        let mut pauses = Pauses::default();
+        pauses.took(10_000, 12_000);
+        assert!(pauses.silence_tells(12_000));
+        let woken_ms = 12_000 + STOOD_STILL_MS + 1;
+        pauses.took(12_000, woken_ms);
+        let lease_ms = STORED_LEASE_MS.cast_signed();
+        assert!(!pauses.silence_tells(woken_ms));
+        pauses.took(woken_ms, woken_ms + 2_000);
+        assert!(!pauses.silence_tells(woken_ms + lease_ms - 1));
+        assert!(pauses.silence_tells(woken_ms + lease_ms));
     }
 }
