@@ -82,6 +82,26 @@ impl Encoder {
         encoder.open(codec, &options.options)
     }
 
+    /// Sets one option as opening would, with FFmpeg's own check of name, words and range.
+    fn set_option(&mut self, key: &str, value: &str) -> Result<()> {
+        let doing = "set an encoder's option";
+        let text = |s: &str| CString::new(s).map_err(|_| Error::custom(doing, "holds a NUL byte"));
+        let (name, words) = (text(key)?, text(value)?);
+        // SAFETY: an owned context is an object with options, the encoder's own among them; both strings live
+        // through the call, which copies them.
+        let code = unsafe {
+            sys::av_opt_set(
+                self.context.as_ptr().cast(),
+                name.as_ptr(),
+                words.as_ptr(),
+                sys::AV_OPT_SEARCH_CHILDREN,
+            )
+        };
+        check(doing, code)
+            .map(drop)
+            .map_err(|error| Error { words: format!("{key}={value}: {}", error.words), ..error })
+    }
+
     pub fn audio(options: &AudioEncoderOptions) -> Result<Self> {
         let (encoder, codec) = Self::allocate(&options.encoder)?;
         let format = options
@@ -186,6 +206,19 @@ impl Drop for Encoder {
         // SAFETY: owned; freed once.
         unsafe { sys::avcodec_free_context(&mut raw) };
     }
+}
+
+/// Whether the linked FFmpeg's encoder knows an option and takes this value, without opening it: so that what is said
+/// to a GPU's encoder is held against FFmpeg on machines without a GPU. Numbers, booleans and named constants are
+/// checked; what an encoder reads from a text only when it opens (x264's presets) is not.
+pub fn check_encoder_option(encoder: &str, key: &str, value: &str) -> Result<()> {
+    let (mut encoder, _) = Encoder::allocate(encoder)?;
+    encoder.set_option(key, value)
+}
+
+/// Whether the linked FFmpeg was built with this encoder. Says nothing about whether it opens.
+pub fn has_encoder(name: &str) -> bool {
+    Encoder::allocate(name).is_ok()
 }
 
 /// Really opens a video encoder and gives it one small picture: a name in a list, or a driver that is there, proves

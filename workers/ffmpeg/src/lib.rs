@@ -27,7 +27,9 @@ mod source;
 
 pub use codec_parameters::{CodecParameters, MediaKind};
 pub use decoder::{Decoder, DecoderOptions};
-pub use encoder::{AudioEncoderOptions, Encoder, VideoEncoderOptions, check_encoder_opens};
+pub use encoder::{
+    AudioEncoderOptions, Encoder, VideoEncoderOptions, check_encoder_opens, check_encoder_option, has_encoder,
+};
 pub use error::{Error, Result};
 pub use filter::FilterGraph;
 pub use formats::{PixelFormat, SampleFormat};
