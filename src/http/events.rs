@@ -148,7 +148,10 @@ fn removed_notice(tenant: TenantId, after: i64, oldest: i64) -> EventRow {
         upload: None,
         asset: None,
         task: None,
-        data: serde_json::json!({ "after": after, "oldest": oldest }),
+        data: serde_json::json!({
+            "after": after, "oldest": oldest,
+            "message": "Events after that number were removed, because they were old. Read the lists anew.",
+        }),
     }
 }
 
