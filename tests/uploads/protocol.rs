@@ -330,6 +330,21 @@ fn creation_with_upload_with_a_wrong_checksum_is_460() {
     assert_eq!(request.with("Upload-Checksum", &sha1(b"abc")).send(b"abc").status, 201);
 }
 
+/// Nobody was told its address, so nobody could go on with it; its sender makes another one.
+#[test]
+fn a_beginning_whose_sender_goes_away_leaves_nothing_behind() {
+    let server = Server::start();
+    let whole = vec![7; 1 << 20];
+    let mut connection = with_body_type(server.tus("POST", "/uploads"))
+        .with("Upload-Length", &whole.len().to_string())
+        .begin(Some(whole.len()));
+    std::io::Write::write_all(&mut connection, &whole[..whole.len() / 2]).unwrap();
+    let left = || std::fs::read_dir(server.data.join("uploads")).unwrap().count();
+    wait_until("it is begun", || left() == 2);
+    drop(connection);
+    wait_until("it is removed", || left() == 0);
+}
+
 // Checksum
 
 #[test]
@@ -474,5 +489,13 @@ fn a_page_of_another_origin_may_do_all_of_it() {
         .send(b"");
     for name in ["location", "upload-offset", "upload-length", "tus-resumable", "reelyard-asset"] {
         assert!(created.header("access-control-expose-headers").unwrap().contains(name), "{name}");
+    }
+}
+
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !holds() {
+        assert!(std::time::Instant::now() < deadline, "waited in vain until {what}");
+        std::thread::yield_now();
     }
 }

@@ -3,6 +3,7 @@
 mod api;
 mod playback;
 mod rules;
+mod uploads;
 
 use crate::app::App;
 use axum::{Router, body::Body};

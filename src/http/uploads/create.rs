@@ -4,18 +4,21 @@ use super::{
     Asked,
     answer::{self, HeaderFields},
     body, empty,
+    holders::Holders,
     receive::{self, Progress},
 };
 use crate::{
-    flow::{self, receive::Announcement},
-    http::{
-        problem::{Kind, Problem},
-        trace,
-    },
+    app::App,
+    flow::{self, FlowError, receive::Announcement},
+    http::{problem::Problem, trace},
 };
-use axum::response::Response;
+use axum::{body::Body, response::Response};
 use http::{HeaderMap, StatusCode};
-use reelyard_upload::{Transfer, tus};
+use reelyard_catalog::CatalogError;
+use reelyard_model::UploadId;
+use reelyard_upload::{ChunkRequest, Transfer, tus};
+use std::sync::Arc;
+use tracing::Instrument as _;
 
 pub(super) async fn create(asked: Asked) -> Result<Response, Problem> {
     let Asked { app, caller, holders, headers, body } = asked;
@@ -32,30 +35,54 @@ pub(super) async fn create(asked: Asked) -> Result<Response, Problem> {
         preset: creation.metadata.text("preset").map(str::to_owned),
         traceparent: Some(trace::current_traceparent()),
     };
-    let row = match flow::receive::create(&app, announcement).await {
-        Ok(row) => row,
-        Err(error) => return Err(body::refuse(body, receive::flow_problem(error)).await),
-    };
-    let mut progress = Progress { offset: 0, asset: None };
-    if let Some(chunk) = creation.first_chunk {
-        let received = receive::receive(app.clone(), holders, row.id, chunk, body).await;
-        progress = match received {
-            Ok(progress) => progress,
-            Err(problem) => {
-                // Its sender was not told the address, so a refused beginning is taken back whole.
-                if matches!(problem.kind(), Kind::ChecksumMismatch | Kind::TooLarge)
-                    && let Err(error) = flow::receive::terminate(&app, row.id).await
-                {
-                    tracing::warn!(upload = %row.id, %error, "receive: a refused upload was not removed; it will expire");
-                }
-                return Err(problem);
-            }
-        };
-    } else if creation.length == 0 {
-        progress.asset = Some(receive::finish(&app, row.id, &Transfer::new(0)).await?);
-    }
+    // In a task of its own: when the client goes away this handler is dropped, and nobody would tidy up.
+    let making = make(app, holders, announcement, creation.first_chunk, body).in_current_span();
+    let (id, progress) = tokio::spawn(making).await.map_err(Problem::internal)??;
     let mut answer_headers = HeaderMap::new();
-    answer::put_text(&mut answer_headers, "location", &format!("/uploads/{}", row.id));
+    answer::put_text(&mut answer_headers, "location", &format!("/uploads/{id}"));
     progress.put(&mut answer_headers);
     Ok(empty(StatusCode::CREATED, answer_headers))
+}
+
+async fn make(
+    app: Arc<App>,
+    holders: Holders,
+    announcement: Announcement,
+    first_chunk: Option<ChunkRequest>,
+    body: Body,
+) -> Result<(UploadId, Progress), Problem> {
+    let is_empty = announcement.byte_len == 0;
+    let id = match flow::receive::create(&app, announcement).await {
+        Ok(row) => row.id,
+        Err(error) => return Err(body::refuse(body, receive::flow_problem(error)).await),
+    };
+    let progress = match first_chunk {
+        Some(chunk) => begin_with(app, holders, id, chunk, body).await?,
+        None if is_empty => {
+            Progress { offset: 0, asset: Some(receive::finish(&app, id, &Transfer::new(0)).await?) }
+        }
+        None => Progress { offset: 0, asset: None },
+    };
+    Ok((id, progress))
+}
+
+/// The first chunk of an upload whose address its sender does not know yet. Without a good answer the sender will never
+/// learn it and makes another upload, so what came is removed, unless it is the whole and becomes an asset later.
+async fn begin_with(
+    app: Arc<App>,
+    holders: Holders,
+    id: UploadId,
+    chunk: ChunkRequest,
+    body: Body,
+) -> Result<Progress, Problem> {
+    let received = receive::receive(app.clone(), holders, id, chunk, body).await;
+    if received.is_err() {
+        match flow::receive::terminate(&app, id).await {
+            Ok(()) | Err(FlowError::Catalog(CatalogError::Refused(_))) => {}
+            Err(error) => {
+                tracing::warn!(upload = %id, %error, "receive: a beginning that nobody knows of was not removed; it will expire");
+            }
+        }
+    }
+    received
 }

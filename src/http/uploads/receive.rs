@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     app::App,
-    flow::{self, FlowError},
+    flow::{self, FlowError, receive::UPLOAD_EXPIRES_AFTER_MS},
     http::problem::{Kind, Problem},
 };
 use axum::{body::Body, response::Response};
@@ -94,6 +94,10 @@ async fn begin(app: &App, id: UploadId, chunk: &ChunkRequest) -> Result<Begun, P
     let row = resource::live(app, id).await?;
     if let Some(asset) = row.asset {
         return repeat_of_last(&row, asset, chunk).map(Begun::Repeat);
+    }
+    // The row is told of the bytes when they have come; until then the upload must not expire under them.
+    if row.expires_ms - app.now_ms() < UPLOAD_EXPIRES_AFTER_MS / 2 {
+        flow::receive::received(app, id, row.byte_offset).await.map_err(flow_problem)?;
     }
     let file = resource::open(app, &row).await?;
     if file.transfer().is_whole() {
