@@ -18,4 +18,6 @@ pub(crate) const ADMIN_KEY_FILE: &str = "admin.key";
 pub(crate) const SIGNING_KEYS_FILE: &str = "signing-keys.json";
 pub(crate) const CATALOG_FILE: &str = "catalog.sqlite";
 pub(crate) const LOCK_FILE: &str = "lock";
+/// Where the server that holds the lock is reached.
+pub(crate) const SERVER_URL_FILE: &str = "server.url";
 pub(crate) const DEFAULT_PORT: u16 = 8080;

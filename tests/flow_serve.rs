@@ -134,6 +134,20 @@ fn a_healthcheck_says_whether_it_is_ready_and_why_not() {
 }
 
 #[test]
+fn its_address_stands_in_the_directory_while_it_runs() {
+    let place = tempfile::tempdir().unwrap();
+    let data = place.path().join("data");
+    fs::create_dir(&data).unwrap();
+    fs::write(data.join("server.url"), "http://127.0.0.1:1\n").unwrap();
+    let running = Running::start(&data, &["--insecure-open", "--listen", "127.0.0.1:0"]);
+    let written = fs::read_to_string(data.join("server.url")).unwrap();
+    assert_eq!(written.trim(), running.url);
+    running.signal("-TERM");
+    assert_eq!(running.ended().0, Some(0));
+    assert!(!data.join("server.url").exists());
+}
+
+#[test]
 fn two_servers_do_not_share_a_directory() {
     let place = tempfile::tempdir().unwrap();
     let data = place.path().join("data");

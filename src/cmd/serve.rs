@@ -9,15 +9,12 @@ mod data_dir;
 mod listen;
 mod logging;
 
-use crate::{app::App, config, flow, presets::PresetFiles};
+use crate::{app::App, config, flow, http::connections, presets::PresetFiles};
 use anyhow::Context;
 use reelyard_catalog::Catalog;
 use reelyard_model::WorkerId;
 use reelyard_storage::LocalStore;
-use std::{
-    future::IntoFuture, io::Write, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc,
-    time::Duration,
-};
+use std::{io::Write, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::Notify,
@@ -86,21 +83,29 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
     };
     let listener = listen::bind(args.listen).await?;
     let url = listen::url(&listener)?;
+    // Before anybody is told, so that a command that is run at once finds it.
+    directory.announce(&url)?;
     say(&greeting(&app, &url, new_admin_key.as_deref()));
+    if !listener.local_addr()?.ip().is_loopback() && app.public_url.is_none() {
+        tracing::warn!(
+            "this address is open to the network without TLS: put a proxy with TLS before it, and say its address with --public-url"
+        );
+    }
 
     let background = background::start(&app, args.workers).await?;
-    let stopping = app.shutdown.clone();
-    let server = tokio::spawn(
-        axum::serve(listener, crate::http::router(app.clone()))
-            .with_graceful_shutdown(async move { stopping.cancelled().await })
-            .into_future(),
-    );
+    let server = tokio::spawn(connections::serve(
+        listener,
+        crate::http::router(app.clone()),
+        connections::Limits::of_this_process(),
+        app.shutdown.clone(),
+    ));
     if let Some(path) = &args.ready_file {
         data_dir::write_whole(path, format!("{url}\n").as_bytes(), 0o644)
             .with_context(|| format!("writing {}", path.display()))?;
     }
     signals.next().await;
     let code = stop(&app, server, background, &mut signals).await?;
+    directory.retract();
     // The lock goes last: the next server may start when nothing of this one writes any more.
     drop(directory);
     Ok(code)
@@ -153,7 +158,7 @@ async fn prepare(args: &Args) -> anyhow::Result<Prepared> {
 /// by the next start.
 async fn stop(
     app: &App,
-    server: JoinHandle<std::io::Result<()>>,
+    server: JoinHandle<()>,
     background: background::Background,
     signals: &mut Signals,
 ) -> anyhow::Result<ExitCode> {
@@ -162,7 +167,7 @@ async fn stop(
     let drained = async { tokio::join!(server, background.stop()).0 };
     tokio::select! {
         drained = tokio::time::timeout(DRAIN, drained) => match drained {
-            Ok(server) => server??,
+            Ok(server) => server?,
             Err(_) => {
                 tracing::warn!(limit_s = DRAIN.as_secs(), "some requests or tasks did not end in time and are cut off");
             }

@@ -109,7 +109,7 @@ fn check_loopback(headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
     if foreign {
         return Err(Problem::new(
             Kind::CrossSite,
-            "This server runs without keys and refuses requests from pages of other origins.",
+            "This server runs without keys and refuses requests from pages that are not of this machine.",
         ));
     }
     Ok(())

@@ -70,6 +70,7 @@ fn describe_the_rest() {
         metrics::Unit::Seconds,
         "From the last byte of an upload to the first moment it plays."
     );
+    metrics::describe_gauge!("reelyard_http_connections", "Open connections.");
     metrics::describe_gauge!("reelyard_uploads", "Uploads by state.");
     metrics::describe_gauge!("reelyard_assets", "Assets by state.");
     metrics::describe_gauge!("reelyard_jobs", "Jobs by kind and state; `dead` ones were given up.");
@@ -206,7 +207,8 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<Json<serde_jso
 
 /// Can a file be made where the data lies? A full or read-only disk must show before an upload does.
 async fn write_probe(data_dir: &std::path::Path) -> std::io::Result<()> {
-    let path = data_dir.join("scratch").join(".ready");
+    // A name of its own: two who ask at once must not remove each other's file.
+    let path = data_dir.join("scratch").join(format!(".ready-{}", uuid::Uuid::now_v7()));
     tokio::fs::write(&path, b"ok").await?;
     match tokio::fs::remove_file(&path).await {
         // Two probes at a time: the other one was faster.

@@ -8,9 +8,11 @@
 mod asset_view;
 mod assets;
 pub(crate) mod auth;
+pub(crate) mod connections;
 mod console;
 mod events;
 mod extract;
+mod file;
 pub(crate) mod health;
 mod jobs;
 mod links;

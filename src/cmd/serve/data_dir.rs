@@ -1,7 +1,7 @@
 //! The data directory at start: made, locked, and given its keys. Files with secrets have mode 0600 from their first
 //! byte on; files are written whole or not at all.
 
-use crate::config::{ADMIN_KEY_FILE, LOCK_FILE, SIGNING_KEYS_FILE};
+use crate::config::{ADMIN_KEY_FILE, LOCK_FILE, SERVER_URL_FILE, SIGNING_KEYS_FILE};
 use anyhow::Context;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use reelyard_agent::locate_media_program;
@@ -18,6 +18,8 @@ use std::{
     io::{ErrorKind, Read, Seek, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 use uuid::Uuid;
 
@@ -25,6 +27,9 @@ use uuid::Uuid;
 const ADMIN_KEY_BYTES: usize = 32;
 /// Marks our keys for people and for secret scanners.
 const ADMIN_KEY_PREFIX: &str = "reelyard_";
+/// Commands look whether somebody holds the lock by taking it for a moment: that must not keep a server from starting.
+const LOCK_TRIES: u32 = 5;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// The directory, for as long as this lives ours alone.
 pub(super) struct DataDir {
@@ -48,7 +53,13 @@ pub(super) fn open(path: PathBuf) -> anyhow::Result<DataDir> {
         .mode(0o600)
         .open(&lock_path)
         .with_context(|| format!("cannot write in the data directory {}", path.display()))?;
-    let locked = flock(&lock, FlockOperation::NonBlockingLockExclusive);
+    let mut locked = flock(&lock, FlockOperation::NonBlockingLockExclusive);
+    for _ in 1..LOCK_TRIES {
+        if matches!(locked, Err(Errno::WOULDBLOCK)) {
+            thread::sleep(LOCK_PAUSE);
+            locked = flock(&lock, FlockOperation::NonBlockingLockExclusive);
+        }
+    }
     if matches!(locked, Err(Errno::WOULDBLOCK)) {
         let mut holder = String::new();
         let _ = lock.read_to_string(&mut holder);
@@ -68,7 +79,22 @@ pub(super) fn open(path: PathBuf) -> anyhow::Result<DataDir> {
     lock.set_len(0)?;
     lock.rewind()?;
     writeln!(lock, "{}", std::process::id())?;
-    Ok(DataDir { path, _lock: lock })
+    let directory = DataDir { path, _lock: lock };
+    // Of a server that was killed.
+    directory.retract();
+    Ok(directory)
+}
+
+impl DataDir {
+    /// Writes down where the server is reached, for the commands on this machine. Counts while the lock is held.
+    pub(super) fn announce(&self, url: &str) -> anyhow::Result<()> {
+        write_whole(&self.path.join(SERVER_URL_FILE), format!("{url}\n").as_bytes(), 0o600)
+    }
+
+    /// Without it nobody is misled: an address counts only beside a lock that is held.
+    pub(super) fn retract(&self) {
+        let _ = fs::remove_file(self.path.join(SERVER_URL_FILE));
+    }
 }
 
 /// The playback signing keys; made at the first start.
