@@ -122,3 +122,16 @@ fn doctor_finds_this_machine_usable_and_says_what_is_missing_where_it_is_not() {
     let shown = text(&broken.stdout);
     assert!(shown.contains("MISSING") && shown.contains("/nowhere/reelyard-media"), "{shown}");
 }
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_reelyard"))
+        .args(["completions", "bash"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{:?}: {}", output.status, text(&output.stderr));
+}

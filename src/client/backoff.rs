@@ -1,4 +1,4 @@
-//! When to try again, and when to give up.
+//! When to try again, what to say meanwhile, and when to give up. Pure: the time and chance come in.
 
 use std::time::{Duration, Instant};
 
@@ -7,8 +7,13 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 /// A server may ask for more patience, up to this.
 const LONGEST_ASKED_PAUSE: Duration = Duration::from_secs(60);
-/// Without any progress for so long the command ends; the same command goes on from there later.
-const GIVE_UP_AFTER: Duration = Duration::from_secs(15 * 60);
+/// Nothing has answered yet: it may be starting, but more likely the address is wrong or nobody started it.
+const FIRST_ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// It answered before, so it restarts or the network is away. Without any progress for so long the command ends; the
+/// same command goes on from there later.
+const NO_PROGRESS_LIMIT: Duration = Duration::from_secs(5 * 60);
+/// Between two lines that say that it is still trying.
+const NOTICE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Pauses grow from [`FIRST_PAUSE`] to [`LONGEST_PAUSE`], each shortened by chance so that many clients of one server
 /// do not come back at once.
@@ -16,41 +21,107 @@ const GIVE_UP_AFTER: Duration = Duration::from_secs(15 * 60);
 pub(crate) struct Backoff {
     failures: u32,
     in_trouble_since: Option<Instant>,
+    noticed_at: Option<Instant>,
+    has_answered: bool,
+}
+
+/// What to do about a failure that may pass.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Wait so long and try again; `notice`: what to tell people first, now and then.
+    Wait { pause: Duration, notice: Option<String> },
+    GiveUp {
+        /// "within 10 s", "for 5 min".
+        after: String,
+    },
 }
 
 impl Backoff {
     /// Something worked.
     pub(crate) fn progress(&mut self) {
-        *self = Self::default();
+        *self = Self { has_answered: true, ..Self::default() };
     }
 
-    /// How long to wait now; `None`: give up. `chance` is random.
-    pub(crate) fn pause(&mut self, now: Instant, asked: Option<Duration>, chance: u32) -> Option<Duration> {
+    /// The server said something: it is there.
+    pub(crate) fn answered(&mut self) {
+        self.has_answered = true;
+    }
+
+    /// After a failure. `asked`: the pause that the server asked for. `chance` is random.
+    pub(crate) fn next(&mut self, now: Instant, asked: Option<Duration>, chance: u32) -> Next {
         let since = *self.in_trouble_since.get_or_insert(now);
-        if now.duration_since(since) >= GIVE_UP_AFTER {
-            return None;
+        let limit = if self.has_answered { NO_PROGRESS_LIMIT } else { FIRST_ANSWER_LIMIT };
+        let left = limit.saturating_sub(now.duration_since(since));
+        if left.is_zero() {
+            return Next::GiveUp { after: in_words(limit) };
         }
         let full = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10)).min(LONGEST_PAUSE);
         self.failures += 1;
         let pause = full.mul_f64(0.5 + 0.5 * f64::from(chance) / f64::from(u32::MAX));
-        Some(pause.max(asked.unwrap_or_default().min(LONGEST_ASKED_PAUSE)))
+        let pause = pause.max(asked.unwrap_or_default().min(LONGEST_ASKED_PAUSE));
+        let due = self.noticed_at.is_none_or(|at| now.duration_since(at) >= NOTICE_INTERVAL);
+        let notice = due.then(|| {
+            let again = if self.noticed_at.is_none() { "trying again" } else { "still trying" };
+            format!("{again}, for {} at most", in_words(left))
+        });
+        if due {
+            self.noticed_at = Some(now);
+        }
+        Next::Wait { pause: pause.min(left), notice }
+    }
+}
+
+fn in_words(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..=90 => format!("{} s", seconds.max(1)),
+        seconds => format!("{} min", (seconds + 30) / 60),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Backoff, GIVE_UP_AFTER, LONGEST_PAUSE};
+    use super::{Backoff, FIRST_ANSWER_LIMIT, LONGEST_PAUSE, NO_PROGRESS_LIMIT, NOTICE_INTERVAL, Next};
     use std::time::{Duration, Instant};
+
+    fn pause(next: Next) -> Duration {
+        match next {
+            Next::Wait { pause, .. } => pause,
+            Next::GiveUp { .. } => panic!("given up"),
+        }
+    }
 
     #[test]
     fn pauses_grow_and_end() {
         let (mut backoff, now) = (Backoff::default(), Instant::now());
-        let pauses: Vec<_> = (0..8).map(|_| backoff.pause(now, None, u32::MAX).unwrap()).collect();
+        backoff.answered();
+        let pauses: Vec<_> = (0..8).map(|_| pause(backoff.next(now, None, u32::MAX))).collect();
         assert_eq!(pauses[0], Duration::from_millis(500));
         assert!(pauses.is_sorted() && pauses[7] == LONGEST_PAUSE);
-        assert_eq!(backoff.pause(now + GIVE_UP_AFTER, None, 0), None);
+        let late = now + NO_PROGRESS_LIMIT;
+        assert_eq!(backoff.next(late, None, 0), Next::GiveUp { after: "5 min".into() });
         backoff.progress();
-        assert_eq!(backoff.pause(now + GIVE_UP_AFTER, None, 0), Some(Duration::from_millis(250)));
-        assert_eq!(backoff.pause(now, Some(Duration::from_secs(7)), 0), Some(Duration::from_secs(7)));
+        assert_eq!(pause(backoff.next(late, None, 0)), Duration::from_millis(250));
+        assert_eq!(pause(backoff.next(late, Some(Duration::from_secs(7)), 0)), Duration::from_secs(7));
+    }
+
+    #[test]
+    fn a_server_that_never_answered_is_given_up_soon() {
+        let (mut backoff, now) = (Backoff::default(), Instant::now());
+        assert!(matches!(backoff.next(now, None, 0), Next::Wait { .. }));
+        let late = now + FIRST_ANSWER_LIMIT;
+        assert_eq!(backoff.next(late, None, 0), Next::GiveUp { after: "10 s".into() });
+    }
+
+    #[test]
+    fn people_are_told_at_once_and_then_now_and_again() {
+        let (mut backoff, now) = (Backoff::default(), Instant::now());
+        backoff.answered();
+        let mut said = |after: Duration| match backoff.next(now + after, None, 0) {
+            Next::Wait { notice, .. } => notice,
+            Next::GiveUp { .. } => panic!("given up"),
+        };
+        assert_eq!(said(Duration::ZERO).as_deref(), Some("trying again, for 5 min at most"));
+        assert_eq!(said(Duration::from_secs(1)), None);
+        assert_eq!(said(NOTICE_INTERVAL * 2).as_deref(), Some("still trying, for 4 min at most"));
     }
 }

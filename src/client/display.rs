@@ -69,6 +69,14 @@ impl Display {
         }
     }
 
+    /// As [`Self::say`], and also when told to be quiet: that it has to wait is no chatter.
+    pub(crate) fn warn(&self, text: &str) {
+        match self.manner {
+            Manner::Quiet => eprintln!("{text}"),
+            Manner::Bars | Manner::Lines => self.say(text),
+        }
+    }
+
     pub(crate) fn bytes(&self, name: &str, position: u64, length: u64) -> BytesBar {
         let bar = self.bars.add(ProgressBar::new(length));
         bar.set_style(style(BYTES_TEMPLATE));

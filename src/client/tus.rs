@@ -95,7 +95,7 @@ pub(crate) async fn send_chunk(
         answer = request.send() => answered(answer).await?,
         () = stalled(sent) => {
             let reason = format!("the server took nothing for {} s", STALL_LIMIT.as_secs());
-            return Err(ClientError::Unreachable { reason, retry_after: None });
+            return Err(ClientError::Unreachable { reason, retry_after: None, answered: true });
         }
     };
     read_standing(&answer)

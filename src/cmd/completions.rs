@@ -1,5 +1,6 @@
 //! `reelyard completions SHELL`: prints a completion script for bash, zsh, fish, elvish or PowerShell.
 
+use super::output::print;
 use clap::CommandFactory;
 use clap_complete::Shell;
 use std::process::ExitCode;
@@ -11,6 +12,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    clap_complete::generate(args.shell, &mut super::Cli::command(), "reelyard", &mut std::io::stdout());
-    Ok(ExitCode::SUCCESS)
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut super::Cli::command(), "reelyard", &mut script);
+    print(&String::from_utf8_lossy(&script))
 }

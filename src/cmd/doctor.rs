@@ -3,7 +3,10 @@
 //! Looks, changes nothing. Exit status 1 when something is missing without which no video can be made; a weaker sandbox
 //! or no graphics card is said but is no reason.
 
-use super::probe::{MediaProgram, bytes, print, runtime};
+use super::{
+    output::print,
+    probe::{MediaProgram, bytes, runtime},
+};
 use crate::config::default_data_dir;
 use reelyard_agent::{Gpus, Machine, OneJob, Slots, Watch, is_in_force, run_once};
 use reelyard_model::{

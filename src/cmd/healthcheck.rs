@@ -4,8 +4,9 @@
 //! keeps. Needs no key, reads no files.
 
 use super::probe::runtime;
+use crate::client::http_client_for;
 use anyhow::Context;
-use reqwest::{Client, Url, redirect};
+use reqwest::Url;
 use serde_json::Value;
 use std::{process::ExitCode, time::Duration};
 
@@ -35,7 +36,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn ask(server: &Url) -> anyhow::Result<()> {
-    let http = Client::builder().timeout(LIMIT).redirect(redirect::Policy::none()).no_proxy().build()?;
+    let http = http_client_for(server).timeout(LIMIT).build()?;
     let mut address = server.clone();
     // A server behind a prefix, as for the other commands.
     address.set_path(&format!("{}/readyz", server.path().trim_end_matches('/')));

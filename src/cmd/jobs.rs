@@ -3,16 +3,18 @@
 //! A client of the API like any other. Exit status: 0 done, 1 refused or not reachable, 2 the command line was wrong,
 //! 130 `watch` was interrupted. Results go to standard output; with `--json` they are the API's own objects.
 
-use crate::{
-    client::{self, ClientError, SHORT_ANSWER_LIMIT, Server, backoff::Backoff, follow::text},
-    config,
+use super::output::{one_line, print, put};
+use crate::client::{
+    self, ClientError, NO_SERVER_ADVICE, SHORT_ANSWER_LIMIT, Server, ServerArgs,
+    backoff::{Backoff, Next},
+    follow::text,
 };
 use anyhow::Context as _;
 use clap::Subcommand;
 use reelyard_model::{AssetId, TaskId};
 use reqwest::Method;
 use serde_json::Value;
-use std::{path::PathBuf, process::ExitCode, time::Instant};
+use std::{fmt::Write as _, process::ExitCode, time::Instant};
 
 /// Longest event that is looked at; the server's are below 100 KiB even with the last words of a child.
 const MAX_EVENT_BYTES: usize = 1 << 20;
@@ -24,21 +26,8 @@ const MAX_REASON_LETTERS: usize = 60;
 pub(crate) struct Args {
     #[command(subcommand)]
     action: Option<Action>,
-    /// The server
-    #[arg(
-        long,
-        global = true,
-        value_name = "URL",
-        env = "REELYARD_SERVER",
-        default_value = "http://127.0.0.1:8080"
-    )]
-    server: String,
-    /// API key [default for a server on this machine: the admin key in its data directory]
-    #[arg(long, global = true, value_name = "KEY", env = "REELYARD_KEY", hide_env_values = true)]
-    key: Option<String>,
-    /// Data directory of a server on this machine, to find its key [default: as for `serve`]
-    #[arg(long, global = true, value_name = "DIR", env = "REELYARD_DATA_DIR")]
-    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    server: ServerArgs,
     /// Print JSON instead of text
     #[arg(long, global = true)]
     json: bool,
@@ -89,26 +78,26 @@ struct ListArgs {
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(act(args))
+    runtime.block_on(act(args)).map_err(|error| match error.downcast_ref() {
+        Some(ClientError::Unreachable { answered: false, .. }) => {
+            anyhow::anyhow!("{error}. {NO_SERVER_ADVICE}")
+        }
+        _ => error,
+    })
 }
 
 async fn act(args: Args) -> anyhow::Result<ExitCode> {
-    let data_dir = args.data_dir.clone().unwrap_or_else(config::default_data_dir);
-    let server = Server::new(&args.server, args.key.clone(), &data_dir)?;
-    let jobs = Jobs { server, json: args.json };
+    let jobs = Jobs { server: args.server.server()?, json: args.json };
     match args.action.unwrap_or(Action::List(ListArgs { limit: 50, ..ListArgs::default() })) {
-        Action::List(list) => jobs.list(&list).await?,
-        Action::Show { id } => jobs.show(&jobs.server.json(&format!("v1/jobs/{id}")).await?)?,
-        Action::Cancel { id } => jobs.post(id, "cancel").await?,
-        Action::Retry { id } => jobs.post(id, "retry").await?,
-        Action::Watch { asset } => {
-            return tokio::select! {
-                outcome = jobs.watch(asset) => outcome.map(|()| ExitCode::SUCCESS),
-                _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(EXIT_INTERRUPTED)),
-            };
-        }
+        Action::List(list) => print(&jobs.list(&list).await?),
+        Action::Show { id } => print(&jobs.show(&jobs.server.json(&format!("v1/jobs/{id}")).await?)),
+        Action::Cancel { id } => print(&jobs.post(id, "cancel").await?),
+        Action::Retry { id } => print(&jobs.post(id, "retry").await?),
+        Action::Watch { asset } => tokio::select! {
+            outcome = jobs.watch(asset) => outcome.map(|()| ExitCode::SUCCESS),
+            _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(EXIT_INTERRUPTED)),
+        },
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 struct Jobs {
@@ -117,7 +106,7 @@ struct Jobs {
 }
 
 impl Jobs {
-    async fn list(&self, list: &ListArgs) -> anyhow::Result<()> {
+    async fn list(&self, list: &ListArgs) -> anyhow::Result<String> {
         let mut address = self.server.address("v1/jobs")?;
         {
             let mut query = address.query_pairs_mut();
@@ -136,18 +125,18 @@ impl Jobs {
             self.server.json(address.as_str().strip_prefix(self.server.base().as_str()).unwrap_or("v1/jobs"));
         let page = page.await?;
         if self.json {
-            println!("{page}");
-            return Ok(());
+            return Ok(format!("{page}\n"));
         }
         let jobs = page.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
         if jobs.is_empty() {
-            println!("no jobs");
-            return Ok(());
+            return Ok("no jobs\n".to_owned());
         }
-        println!(
+        let mut table = String::new();
+        writeln!(
+            table,
             "{:36}  {:8}  {:10}  {:>3}  {:>5}  {:36}  REASON",
             "JOB", "KIND", "STATE", "TRY", "DONE", "ASSET"
-        );
+        )?;
         for job in &jobs {
             let reason: String = text(&job["failure"], "detail").chars().take(MAX_REASON_LETTERS).collect();
             let number = |name: &str| job.get(name).and_then(Value::as_u64).unwrap_or(0);
@@ -155,7 +144,8 @@ impl Jobs {
                 ("encode", ordinal) => format!("encode {ordinal}"),
                 (kind, _) => kind.to_owned(),
             };
-            println!(
+            writeln!(
+                table,
                 "{:36}  {:8}  {:10}  {:>3}  {:>3} %  {:36}  {}",
                 text(job, "id"),
                 kind,
@@ -164,96 +154,102 @@ impl Jobs {
                 percent(job),
                 text(job, "asset"),
                 one_line(&reason),
-            );
+            )?;
         }
         if page.get("next_cursor").is_some_and(Value::is_string) {
-            println!("(there are more: raise --limit, or filter with --state, --kind, --asset)");
+            table.push_str("(there are more: raise --limit, or filter with --state, --kind, --asset)\n");
         }
-        Ok(())
+        Ok(table)
     }
 
-    fn show(&self, job: &Value) -> anyhow::Result<()> {
+    fn show(&self, job: &Value) -> String {
         if self.json {
-            println!("{job}");
-            return Ok(());
+            return format!("{job}\n");
         }
         let number = |name: &str| job.get(name).and_then(Value::as_u64).unwrap_or(0);
-        let line = |name: &str, value: &str| {
-            if !value.is_empty() {
-                println!("{name:12} {value}");
-            }
-        };
-        line("job", text(job, "id"));
-        line("asset", text(job, "asset"));
-        line("kind", &format!("{} {}", text(job, "kind"), number("ordinal")));
-        line("state", text(job, "state"));
-        line("waits", text(job, "waiting_for"));
-        line("done", &format!("{} %", percent(job)));
-        let tries = format!(
-            "{} ({} failed, {} lost)",
-            number("attempt"),
-            number("failed_count"),
-            number("lost_count")
-        );
-        line("tries", &tries);
+        let mut rows = vec![
+            ("job", text(job, "id").to_owned()),
+            ("asset", text(job, "asset").to_owned()),
+            ("kind", format!("{} {}", text(job, "kind"), number("ordinal"))),
+            ("state", text(job, "state").to_owned()),
+            ("waits", text(job, "waiting_for").to_owned()),
+            ("done", format!("{} %", percent(job))),
+            (
+                "tries",
+                format!(
+                    "{} ({} failed, {} lost)",
+                    number("attempt"),
+                    number("failed_count"),
+                    number("lost_count")
+                ),
+            ),
+        ];
         for (name, member) in [
             ("created", "created_at"),
             ("started", "started_at"),
             ("finished", "finished_at"),
             ("next try", "not_before"),
+            ("worker", "worker"),
+            ("trace", "trace_id"),
         ] {
-            line(name, text(job, member));
+            rows.push((name, text(job, member).to_owned()));
         }
-        line("worker", text(job, "worker"));
-        line("trace", text(job, "trace_id"));
-        if let Some(failure) = job.get("failure").filter(|failure| failure.is_object()) {
-            line("failure", &format!("{} ({})", text(failure, "code"), text(failure, "class")));
-            line("creator", text(failure, "message"));
-            line("detail", &one_line(text(failure, "detail")));
-            let tail = text(failure, "stderr_tail");
-            if !tail.is_empty() {
-                println!("last words of the media program:");
-                for line in tail.lines() {
-                    println!("  {}", one_line(line));
-                }
-            }
+        let failure = &job["failure"];
+        if failure.is_object() {
+            rows.push(("failure", format!("{} ({})", text(failure, "code"), text(failure, "class"))));
+            rows.push(("creator", text(failure, "message").to_owned()));
+            rows.push(("detail", text(failure, "detail").to_owned()));
         }
-        Ok(())
+        let mut lines: Vec<String> = rows
+            .iter()
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(name, value)| format!("{name:12} {}", one_line(value)))
+            .collect();
+        let tail = text(failure, "stderr_tail");
+        if !tail.is_empty() {
+            lines.push("last words of the media program:".to_owned());
+            lines.extend(tail.lines().map(|line| format!("  {}", one_line(line))));
+        }
+        lines.join("\n") + "\n"
     }
 
-    async fn post(&self, id: TaskId, verb: &str) -> anyhow::Result<()> {
+    async fn post(&self, id: TaskId, verb: &str) -> anyhow::Result<String> {
         let address = self.server.address(&format!("v1/jobs/{id}/{verb}"))?;
         let sent = self.server.request(Method::POST, address).timeout(SHORT_ANSWER_LIMIT).send().await;
         let answer = client::answered(sent).await?;
         let job: Value = answer.json().await.context("the answer is not the JSON of a job")?;
-        if self.json {
-            println!("{job}");
-        } else {
-            println!("job {id} is now {}", text(&job, "state"));
-        }
-        Ok(())
+        Ok(if self.json { format!("{job}\n") } else { format!("job {id} is now {}\n", text(&job, "state")) })
     }
 
-    /// Reconnects where it stopped, for as long as the server comes back.
+    /// Reconnects where it stopped, for as long as the server comes back. Ends well when nobody reads any more.
     async fn watch(&self, asset: Option<AssetId>) -> anyhow::Result<()> {
         let filter = asset.map_or_else(String::new, |asset| format!("?asset={asset}"));
         let mut last_seen: Option<String> = None;
         let mut backoff = Backoff::default();
         loop {
             let failed = match self.follow(&filter, &mut last_seen, &mut backoff).await {
+                Ok(Stream::NobodyReads) => return Ok(()),
                 // The server ends streams when it stops.
-                Ok(()) => {
-                    ClientError::Unreachable { reason: "the stream ended".to_owned(), retry_after: None }
+                Ok(Stream::Ended) => {
+                    let reason = "the server ended the stream".to_owned();
+                    ClientError::Unreachable { reason, retry_after: None, answered: true }
                 }
                 Err(error) => error,
             };
-            let ClientError::Unreachable { reason, retry_after } = failed else {
+            let ClientError::Unreachable { reason, retry_after, answered } = failed else {
                 return Err(failed.into());
             };
-            eprintln!("{reason}; connecting again");
-            match backoff.pause(Instant::now(), retry_after, crate::app::random_u32()) {
-                Some(pause) => tokio::time::sleep(pause).await,
-                None => anyhow::bail!("{reason}"),
+            if answered {
+                backoff.answered();
+            }
+            match backoff.next(Instant::now(), retry_after, crate::app::random_u32()) {
+                Next::Wait { pause, notice } => {
+                    if let Some(notice) = notice {
+                        eprintln!("{reason}; {notice}");
+                    }
+                    tokio::time::sleep(pause).await;
+                }
+                Next::GiveUp { after } => anyhow::bail!("{reason}; given up after {after}"),
             }
         }
     }
@@ -263,7 +259,7 @@ impl Jobs {
         filter: &str,
         last_seen: &mut Option<String>,
         backoff: &mut Backoff,
-    ) -> Result<(), ClientError> {
+    ) -> Result<Stream, ClientError> {
         let mut request =
             self.server.request(Method::GET, self.server.address(&format!("v1/events{filter}"))?);
         if let Some(number) = last_seen.as_ref() {
@@ -277,15 +273,21 @@ impl Jobs {
                 if let Some(number) = event.get("id").and_then(Value::as_i64) {
                     *last_seen = Some(number.to_string());
                 }
-                if self.json {
-                    println!("{event}");
-                } else {
-                    println!("{}", describe(&event));
+                let line = if self.json { event.to_string() } else { describe(&event) };
+                let unwritable = |error| ClientError::File(format!("standard output: {error}"));
+                if !put(&format!("{line}\n")).map_err(unwritable)? {
+                    return Ok(Stream::NobodyReads);
                 }
             }
         }
-        Ok(())
+        Ok(Stream::Ended)
     }
+}
+
+/// How a stream of events ended, when it ended well.
+enum Stream {
+    Ended,
+    NobodyReads,
 }
 
 /// Takes server-sent events apart (WHATWG HTML, section 9.2.6), as far as ours go: one `data` line each.
@@ -352,11 +354,6 @@ fn or_new(state: &str) -> &str {
 
 fn percent(job: &Value) -> u64 {
     (job.get("progress").and_then(Value::as_f64).unwrap_or(0.0) * 100.0) as u64
-}
-
-/// Text from elsewhere must not move the cursor of a terminal.
-fn one_line(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
 }
 
 #[cfg(test)]

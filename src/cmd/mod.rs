@@ -4,6 +4,7 @@ mod completions;
 mod doctor;
 mod healthcheck;
 mod jobs;
+mod output;
 mod plan;
 mod probe;
 mod serve;

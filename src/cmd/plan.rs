@@ -1,6 +1,9 @@
 //! `reelyard plan FILE`: what would be made of a media file, and the reason for each decision. Makes nothing.
 
-use super::probe::{Source, print, refuse};
+use super::{
+    output::print,
+    probe::{Source, refuse},
+};
 use crate::presets::PresetFiles;
 use reelyard_planner::{DEFAULT_PRESET, Policy};
 use std::process::ExitCode;

@@ -2,6 +2,7 @@
 //!
 //! Exit status 1 when the file cannot be used; the reason is the sentence that a creator would get, and the detail.
 
+use super::output::print;
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use reelyard_agent::{OneJob, Slots, Watch, locate_media_program, run_once};
@@ -12,7 +13,7 @@ use reelyard_model::{
 };
 use std::{
     fs::File,
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -128,6 +129,10 @@ fn reading_bar(file: &Path) -> ProgressBar {
 
 /// Says why a file cannot be used: both the public and the operator's text, for whoever runs this has both hats on.
 pub(super) fn refuse(file: &Path, failure: &Failure, json: bool) -> anyhow::Result<ExitCode> {
+    if failure.code == reelyard_model::FailureCode::Cancelled {
+        eprintln!("interrupted");
+        return Ok(ExitCode::from(EXIT_INTERRUPTED));
+    }
     if json {
         let failure = serde_json::json!({
             "failure": {
@@ -151,16 +156,9 @@ pub(super) fn refuse(file: &Path, failure: &Failure, json: bool) -> anyhow::Resu
     Ok(ExitCode::FAILURE)
 }
 
+const EXIT_INTERRUPTED: u8 = 130;
 /// Of the child's standard error, when it is not the file's fault.
 const STDERR_LINES: usize = 10;
-
-/// To standard output. A reader that has seen enough (`| head`) is no failure.
-pub(super) fn print(text: &str) -> anyhow::Result<ExitCode> {
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(ExitCode::SUCCESS),
-    }
-}
 
 fn table(file: &Path, info: &MediaInfo) -> String {
     let mut lines = vec![format!(

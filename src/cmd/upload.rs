@@ -4,16 +4,14 @@
 //! command line was wrong; 3 uploaded, but it cannot be made playable; 130 interrupted. After 1 and 130 the same
 //! command goes on where this one stopped. Results go to standard output, everything else to standard error.
 
-use crate::{
-    client::{
-        ClientError, Server,
-        backoff::Backoff,
-        display::{BytesBar, Display},
-        follow,
-        resume::{FileIdentity, Memory},
-        tus::{self, Standing},
-    },
-    config,
+use super::output::{one_line, print};
+use crate::client::{
+    ClientError, NO_SERVER_ADVICE, Server, ServerArgs,
+    backoff::{Backoff, Next},
+    display::{BytesBar, Display},
+    follow,
+    resume::{FileIdentity, Memory},
+    tus::{self, Standing},
 };
 use anyhow::Context as _;
 use serde_json::{Value, json};
@@ -46,15 +44,8 @@ pub(crate) struct Args {
     /// The video to upload
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The server to upload to
-    #[arg(long, value_name = "URL", env = "REELYARD_SERVER", default_value = "http://127.0.0.1:8080")]
-    server: String,
-    /// API key [default for a server on this machine: the admin key in its data directory]
-    #[arg(long, value_name = "KEY", env = "REELYARD_KEY", hide_env_values = true)]
-    key: Option<String>,
-    /// Data directory of a server on this machine, to find its key [default: as for `serve`]
-    #[arg(long, value_name = "DIR", env = "REELYARD_DATA_DIR")]
-    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    server: ServerArgs,
     /// The recipe to process it with
     #[arg(long, value_name = "NAME")]
     preset: Option<String>,
@@ -85,7 +76,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     if let Err(error) = &code
         && args.json
     {
-        println!("{}", json!({ "error": format!("{error:#}") }));
+        print(&format!("{}\n", json!({ "error": format!("{error:#}") })))?;
     }
     code
 }
@@ -96,8 +87,7 @@ async fn upload(args: &Args) -> anyhow::Result<ExitCode> {
     let facts = fs::metadata(&path).with_context(|| path.display().to_string())?;
     anyhow::ensure!(facts.is_file(), "{} is not a file", path.display());
     let identity = FileIdentity::of(&path, &facts);
-    let data_dir = args.data_dir.clone().unwrap_or_else(config::default_data_dir);
-    let server = Server::new(&args.server, args.key.clone(), &data_dir)?;
+    let server = args.server.server()?;
     let options = format!("{:?} {:?}", args.preset, args.title);
     let memory = Memory::of(server.base().as_str(), identity.clone(), &options);
     let mut display = Display::new(args.json);
@@ -118,7 +108,12 @@ async fn upload(args: &Args) -> anyhow::Result<ExitCode> {
     let asset =
         sent.asset.context("the server took all bytes but names no asset; is it a Reelyard server?")?;
     let digest = digest.await?.with_context(|| path.display().to_string())?;
+    // From here on the same command would find all of it sent; when it is also to wait, it should find just that.
+    if !args.wait {
+        memory.forget();
+    }
     if sent.sha256.as_ref().is_some_and(|theirs| *theirs != digest) {
+        memory.forget();
         anyhow::bail!(
             "what the server has is not what the file holds now: the file was changed while it was sent, or bytes \
              were damaged on the way; upload it again (asset {asset} holds the wrong bytes)"
@@ -131,6 +126,7 @@ async fn upload(args: &Args) -> anyhow::Result<ExitCode> {
     let mut code = ExitCode::SUCCESS;
     if args.wait {
         let shown = follow::until_settled(&server, &asset, &mut display).await?;
+        memory.forget();
         for member in ["state", "playback", "failure"] {
             result[member] = shown.get(member).cloned().unwrap_or(Value::Null);
         }
@@ -139,7 +135,7 @@ async fn upload(args: &Args) -> anyhow::Result<ExitCode> {
             code = ExitCode::from(EXIT_NOT_PLAYABLE);
         }
     }
-    report(args, &result);
+    report(args, &result)?;
     Ok(code)
 }
 
@@ -147,33 +143,30 @@ fn seconds(began: Instant) -> f64 {
     (began.elapsed().as_secs_f64() * 1000.0).round() / 1000.0
 }
 
-fn report(args: &Args, result: &Value) {
+fn report(args: &Args, result: &Value) -> anyhow::Result<()> {
     if args.json {
-        println!("{result}");
-        return;
+        print(&format!("{result}\n"))?;
+        return Ok(());
     }
-    let text = |pointer: &str| result.pointer(pointer).and_then(Value::as_str);
-    println!("uploaded  asset {}", text("/asset").unwrap_or_default());
-    if !args.wait {
-        println!("status    {}", text("/status").unwrap_or_default());
-        return;
-    }
-    match text("/state") {
+    let text = |pointer: &str| result.pointer(pointer).and_then(Value::as_str).map(one_line);
+    let mut lines = vec![format!("uploaded  asset {}", text("/asset").unwrap_or_default())];
+    match text("/state").as_deref() {
+        None => lines.push(format!("status    {}", text("/status").unwrap_or_default())),
         Some("ready") => {
-            println!("ready     in {:.1} s", result["seconds"].as_f64().unwrap_or_default());
+            lines.push(format!("ready     in {:.1} s", result["seconds"].as_f64().unwrap_or_default()));
             for (name, pointer) in
                 [("watch", "/playback/watch"), ("HLS", "/playback/hls"), ("DASH", "/playback/dash")]
             {
-                if let Some(address) = text(pointer) {
-                    println!("{name:10}{address}");
-                }
+                lines.extend(text(pointer).map(|address| format!("{name:10}{address}")));
             }
         }
-        state => {
-            let reason = text("/failure/message").unwrap_or("The server gives no reason.");
-            eprintln!("{}: {reason}", state.unwrap_or("failed"));
+        Some(state) => {
+            let reason = text("/failure/message").unwrap_or_else(|| "The server gives no reason.".to_owned());
+            eprintln!("{state}: {reason}");
         }
     }
+    print(&(lines.join("\n") + "\n"))?;
+    Ok(())
 }
 
 struct Sending<'a> {
@@ -197,13 +190,11 @@ impl Sending<'_> {
         let mut backoff = Backoff::default();
         let mut bar: Option<BytesBar> = None;
         let mut best_offset = None;
-        let mut offset_in_trouble = None;
         let mut begun_anew = false;
         loop {
             self.check_file()?;
             let error = match self.send_rest(display, &mut bar, &mut best_offset, &mut backoff).await {
                 Ok(sent) => {
-                    self.memory.forget();
                     self.check_file()?;
                     if let Some(bar) = bar {
                         bar.end();
@@ -213,7 +204,12 @@ impl Sending<'_> {
                 Err(error) => error,
             };
             let (reason, retry_after) = match error {
-                ClientError::Unreachable { reason, retry_after } => (reason, retry_after),
+                ClientError::Unreachable { reason, retry_after, answered } => {
+                    if answered {
+                        backoff.answered();
+                    }
+                    (reason, retry_after)
+                }
                 // The upload that was remembered is gone: begin anew. One just made is not, so this ends.
                 ClientError::Refused { status: 404 | 410, .. }
                     if !begun_anew && self.memory.recall().is_some() =>
@@ -227,14 +223,20 @@ impl Sending<'_> {
                 ClientError::Refused { status: 409, detail } => (detail, None),
                 other => return Err(other.into()),
             };
-            let Some(pause) = backoff.pause(Instant::now(), retry_after, crate::app::random_u32()) else {
-                anyhow::bail!("{reason}; given up for now, the same command goes on from here");
-            };
-            // Once for each stretch of trouble, not once for each try.
-            if offset_in_trouble.replace(best_offset) != Some(best_offset) {
-                display.say(&format!("{reason}; trying again"));
+            match backoff.next(Instant::now(), retry_after, crate::app::random_u32()) {
+                Next::Wait { pause, notice } => {
+                    if let Some(notice) = notice {
+                        display.warn(&format!("{reason}; {notice}"));
+                    }
+                    tokio::time::sleep(pause).await;
+                }
+                Next::GiveUp { after } if best_offset.is_none() => {
+                    anyhow::bail!("{reason}; given up after {after}. {NO_SERVER_ADVICE}")
+                }
+                Next::GiveUp { after } => anyhow::bail!(
+                    "{reason}; given up after {after} without progress, the same command goes on from here"
+                ),
             }
-            tokio::time::sleep(pause).await;
         }
     }
 
@@ -258,16 +260,21 @@ impl Sending<'_> {
         backoff: &mut Backoff,
     ) -> Result<Sent, ClientError> {
         let (address, mut standing) = self.find_or_create(display).await?;
+        // What arrived of a chunk that was cut counts too, so a bad line is not the same as no progress.
+        let mut note = |offset: u64| {
+            if best_offset.is_none_or(|best| offset > best) {
+                *best_offset = Some(offset);
+                backoff.progress();
+            }
+        };
+        note(standing.offset);
         let bar = bar.get_or_insert_with(|| display.bytes("upload", standing.offset, self.length));
         while standing.offset < self.length {
             let sent = Arc::new(AtomicU64::new(standing.offset));
             let chunk =
                 tus::send_chunk(self.server, &address, self.path, standing.offset, self.length, sent.clone());
             standing = shown(chunk, &sent, bar).await?;
-            if best_offset.is_none_or(|best| standing.offset > best) {
-                *best_offset = Some(standing.offset);
-                backoff.progress();
-            }
+            note(standing.offset);
             bar.set(standing.offset);
         }
         // The digest comes with HEAD; so does the asset, when the last answer was lost.

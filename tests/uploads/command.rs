@@ -4,9 +4,11 @@ use super::server::Server;
 use sha2::{Digest, Sha256};
 use std::{
     fs,
-    io::Write as _,
+    io::{Read as _, Write as _},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -30,15 +32,22 @@ fn workplace(byte_len: usize) -> Workplace {
 }
 
 fn upload_command(server: &Server, place: &Workplace) -> Command {
+    let mut command = bare_command(place);
+    command.args(["--server", &server.url(), "--json"]).arg("--data-dir").arg(&server.data);
+    command
+}
+
+/// Without a server, without a data directory.
+fn bare_command(place: &Workplace) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_reelyard"));
     command
         .arg("upload")
         .arg(&place.file)
-        .args(["--server", &server.url(), "--json"])
-        .arg("--data-dir")
-        .arg(&server.data)
         .env("XDG_STATE_HOME", place.directory.path().join("state"))
+        .env("XDG_DATA_HOME", place.directory.path().join("data"))
         .env_remove("REELYARD_KEY")
+        .env_remove("REELYARD_SERVER")
+        .env_remove("REELYARD_DATA_DIR")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
@@ -156,4 +165,94 @@ fn an_upload_that_the_server_does_not_know_any_more_begins_anew() {
     let result = result_of(&upload_command(&server, &place).output().unwrap());
     assert!(!result["upload"].as_str().unwrap().contains(&upload));
     check_stored(&server, &place, &result);
+}
+
+#[test]
+fn the_server_of_the_data_directory_is_found_and_no_proxy_comes_between() {
+    let (server, place) = (Server::start(), workplace(1000));
+    let mut command = bare_command(&place);
+    command.arg("--json").arg("--data-dir").arg(&server.data);
+    // For the world outside; nothing listens there.
+    command.env("http_proxy", "http://127.0.0.1:9").env("HTTP_PROXY", "http://127.0.0.1:9");
+    check_stored(&server, &place, &result_of(&command.output().unwrap()));
+}
+
+#[test]
+fn a_server_that_is_not_there_is_named_and_given_up_soon() {
+    let place = workplace(1000);
+    let nowhere = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let began = Instant::now();
+    let output = bare_command(&place).args(["--wait", "--server"]).arg(format!("http://{nowhere}")).output();
+    let output = output.unwrap();
+    assert!(began.elapsed() < CONDITION_LIMIT);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr);
+    for part in
+        [&nowhere.to_string(), "trying again, for 10 s at most", "given up after 10 s", "reelyard serve"]
+    {
+        assert!(said.contains(part), "no {part:?} in {said}");
+    }
+}
+
+#[test]
+fn waiting_that_was_interrupted_is_gone_on_with() {
+    let (server, place) = (Server::start(), workplace(3_000_000));
+    // Nobody works on this server, so there is no end to the waiting.
+    let mut child = upload_command(&server, &place).arg("--wait").spawn().unwrap();
+    let sources = || fs::read_dir(server.data.join("sources")).unwrap().count();
+    let began = Instant::now();
+    while sources() == 0 {
+        assert!(child.try_wait().unwrap().is_none() && began.elapsed() < CONDITION_LIMIT);
+        thread::yield_now();
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{output:?}");
+    let result = result_of(&upload_command(&server, &place).output().unwrap());
+    check_stored(&server, &place, &result);
+    assert_eq!(sources(), 1, "it was not sent a second time");
+}
+
+/// Cuts every connection after so many bytes from the client: the mobile network of a train.
+fn bad_line(server: SocketAddr, bytes_each: u64) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let Ok(upstream) = TcpStream::connect(server) else { return };
+            let (mut back_from, mut back_to) = (upstream.try_clone().unwrap(), client.try_clone().unwrap());
+            thread::spawn(move || {
+                let _ = std::io::copy(&mut back_from, &mut back_to);
+                let _ = back_to.shutdown(Shutdown::Both);
+            });
+            thread::spawn(move || {
+                let mut upstream = upstream;
+                let _ = std::io::copy(&mut (&client).take(bytes_each), &mut upstream);
+                let _ = (client.shutdown(Shutdown::Both), upstream.shutdown(Shutdown::Both));
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn a_line_that_breaks_all_the_time_is_slow_but_no_reason_to_wait_ever_longer() {
+    let (server, place) = (Server::start(), workplace(24 << 20));
+    let line = bad_line(server.address, 2 << 20);
+    let began = Instant::now();
+    let mut command = bare_command(&place);
+    command.args(["--json", "--key", &server.key, "--server"]).arg(format!("http://{line}"));
+    check_stored(&server, &place, &result_of(&command.output().unwrap()));
+    // Twelve cuts: with a pause of half a second for each, not with twice the pause each time.
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+}
+
+#[test]
+fn https_is_spoken_and_what_speaks_no_tls_is_named() {
+    let (server, place) = (Server::start(), workplace(10));
+    let address = format!("https://{}", server.address);
+    let output = bare_command(&place).args(["--server", &address]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains(&address), "{output:?}");
 }
