@@ -8,7 +8,7 @@ use super::{
     probe::{MediaProgram, bytes, runtime},
 };
 use crate::config::default_data_dir;
-use reelyard_agent::{Gpus, Machine, OneJob, Slots, Watch, is_in_force, run_once};
+use reelyard_agent::{Gpu, Gpus, Machine, OneJob, Slots, Watch, is_in_force, run_once};
 use reelyard_model::{
     Failure,
     child::{Capabilities, Job, Limits},
@@ -121,21 +121,26 @@ fn look_at_machine(machine: &Machine, findings: &mut Vec<Finding>) {
     ));
     match &machine.gpus {
         Gpus::None(reason) => findings.push(Finding::new("gpu", State::Fact, format!("none: {reason}"))),
-        Gpus::Found(gpus) => findings.extend(gpus.iter().map(|gpu| {
-            let encoder = match gpu.h264_encoder_percent_free {
-                Some(percent) => format!("H.264 encoder {percent} % free"),
-                None => "no H.264 encoder".to_owned(),
-            };
-            let text = format!(
-                "{}, driver {}, {} of {} free, {encoder}",
-                gpu.name,
-                gpu.driver,
-                bytes(gpu.memory_free_bytes),
-                bytes(gpu.memory_bytes)
-            );
-            Finding::new("gpu", State::Fact, text)
-        })),
+        Gpus::Found { cards, silent } => {
+            findings.extend(cards.iter().map(|card| Finding::new("gpu", State::Fact, gpu_text(card))));
+            findings.extend(silent.iter().map(|reason| {
+                Finding::new("gpu", State::Weak, reason.clone())
+                    .advise("the kernel's log says more: dmesg | grep -i -e nvrm -e xid; often only a restart helps")
+            }));
+        }
     }
+}
+
+fn gpu_text(card: &Gpu) -> String {
+    let memory = match card.memory {
+        Some(memory) => format!("{} of {} free", bytes(memory.free_bytes), bytes(memory.total_bytes)),
+        None => "memory unknown".to_owned(),
+    };
+    let encoder = match card.h264_encoder_percent_free {
+        Some(percent) => format!("H.264 encoder {percent} % free"),
+        None => "no H.264 encoder".to_owned(),
+    };
+    format!("{}, driver {}, {memory}, {encoder}", card.name, card.driver)
 }
 
 /// The child's own word. The outer error: this program cannot even try.

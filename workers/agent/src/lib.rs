@@ -22,7 +22,7 @@ mod program;
 mod scratch;
 
 pub use agent::{Agent, AgentConfig, Shutdown, ShutdownHandle, shutdown};
-pub use machine::{Gpu, Gpus, Machine, Slots};
+pub use machine::{Gpu, GpuMemory, Gpus, Machine, Slots};
 pub use once::{OneJob, OneJobDone, run_once};
 pub use program::{MEDIA_PROGRAM, MediaProgramMissing, locate_media_program};
 pub use reelyard_sandbox::{confine::is_in_force, supervise::Watch};

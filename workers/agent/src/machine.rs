@@ -1,6 +1,8 @@
 //! What this machine has, and how it is divided into slots.
 
+use nvml_wrapper::{Nvml, enum_wrappers::device::EncoderType, error::NvmlError};
 use std::{
+    ffi::OsStr,
     fs,
     path::{Path, PathBuf},
 };
@@ -23,8 +25,12 @@ pub struct Machine {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Gpus {
-    /// By NVML's index.
-    Found(Vec<Gpu>),
+    Found {
+        /// By NVML's index, at least one.
+        cards: Vec<Gpu>,
+        /// Those that do not answer (fallen off the bus), each with the reason. The others still work.
+        silent: Vec<String>,
+    },
     /// And why: no library, no driver, no card.
     None(String),
 }
@@ -33,11 +39,17 @@ pub enum Gpus {
 pub struct Gpu {
     pub name: String,
     pub uuid: String,
-    pub memory_bytes: u64,
-    pub memory_free_bytes: u64,
+    /// `None` where it is the processor's memory, and with drivers before 510.
+    pub memory: Option<GpuMemory>,
     pub driver: String,
     /// NVENC's free share for H.264 in percent; `None` on cards without an encoder.
     pub h264_encoder_percent_free: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GpuMemory {
+    pub total_bytes: u64,
+    pub free_bytes: u64,
 }
 
 /// How many children run at a time.
@@ -58,7 +70,7 @@ impl Machine {
             // Honours affinity and the processor quota of a container.
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             memory_bytes: memory_bytes(),
-            gpus: gpus(),
+            gpus: Gpus::look(NVML_LIBRARIES),
         }
     }
 }
@@ -98,52 +110,67 @@ fn own_cgroup() -> Option<PathBuf> {
     Some(Path::new("/sys/fs/cgroup").join(path))
 }
 
-fn gpus() -> Gpus {
-    let mut reason = String::new();
-    for library in NVML_LIBRARIES {
-        match nvml_wrapper::Nvml::builder().lib_path(library.as_ref()).init() {
-            Ok(nvml) => {
-                return match list(&nvml) {
-                    Ok(gpus) if gpus.is_empty() => Gpus::None("the driver lists no card".to_owned()),
-                    Ok(gpus) => Gpus::Found(gpus),
-                    Err(error) => Gpus::None(format!("the driver did not answer: {error}")),
-                };
+impl Gpus {
+    /// Asks the driver through the first of these libraries that starts: names for the system's search, or paths.
+    /// [`Machine::look`] says which; a test says its own. Every error is a reason in the answer.
+    pub fn look<P: AsRef<OsStr>>(libraries: &[P]) -> Self {
+        let mut first_reason = None;
+        for library in libraries {
+            match Nvml::builder().lib_path(library.as_ref()).init() {
+                Ok(nvml) => return Self::list(&nvml),
+                // The first library's reason is the one that tells: it is the one that is installed.
+                Err(error) => {
+                    first_reason.get_or_insert_with(|| why(library.as_ref(), &error));
+                }
             }
-            // The first library's reason is the one that tells: it is the one that is installed.
-            Err(error) if reason.is_empty() => reason = why(&error),
-            Err(_) => {}
         }
+        Self::None(first_reason.unwrap_or_default())
     }
-    Gpus::None(reason)
+
+    fn list(nvml: &Nvml) -> Self {
+        let count = match nvml.device_count() {
+            Ok(0) => return Self::None("the driver lists no card".to_owned()),
+            Ok(count) => count,
+            Err(error) => {
+                return Self::None(format!("the driver does not say how many cards there are: {error}"));
+            }
+        };
+        let driver = nvml.sys_driver_version().unwrap_or_else(|_| "unknown".to_owned());
+        let (mut cards, mut silent) = (Vec::new(), Vec::new());
+        for index in 0..count {
+            match card(nvml, index, &driver) {
+                Ok(card) => cards.push(card),
+                Err(error) => silent.push(format!("card {index} does not answer: {error}")),
+            }
+        }
+        if cards.is_empty() { Self::None(silent.join("; ")) } else { Self::Found { cards, silent } }
+    }
 }
 
-fn why(error: &nvml_wrapper::error::NvmlError) -> String {
+fn card(nvml: &Nvml, index: u32, driver: &str) -> Result<Gpu, NvmlError> {
+    let device = nvml.device_by_index(index)?;
+    Ok(Gpu {
+        name: device.name()?,
+        uuid: device.uuid()?,
+        memory: device
+            .memory_info()
+            .ok()
+            .map(|memory| GpuMemory { total_bytes: memory.total, free_bytes: memory.free }),
+        driver: driver.to_owned(),
+        h264_encoder_percent_free: device.encoder_capacity(EncoderType::H264).ok(),
+    })
+}
+
+fn why(library: &OsStr, error: &NvmlError) -> String {
+    let library = library.display();
     match error {
-        nvml_wrapper::error::NvmlError::LibloadingError(_) => {
-            "libnvidia-ml.so.1 is not installed: no NVIDIA driver".to_owned()
+        // The loader has no numbers, only words.
+        NvmlError::LibloadingError(error) if error.to_string().contains("No such file") => {
+            format!("{library} is not installed: no NVIDIA driver")
         }
+        NvmlError::LibloadingError(error) => format!("{library} cannot be loaded: {error}"),
         other => format!("NVML does not start: {other}"),
     }
-}
-
-fn list(nvml: &nvml_wrapper::Nvml) -> Result<Vec<Gpu>, nvml_wrapper::error::NvmlError> {
-    let driver = nvml.sys_driver_version().unwrap_or_else(|_| "unknown".to_owned());
-    (0..nvml.device_count()?)
-        .map(|index| {
-            let device = nvml.device_by_index(index)?;
-            let memory = device.memory_info()?;
-            Ok(Gpu {
-                name: device.name()?,
-                uuid: device.uuid()?,
-                memory_bytes: memory.total,
-                memory_free_bytes: memory.free,
-                driver: driver.clone(),
-                h264_encoder_percent_free: device
-                    .encoder_capacity(nvml_wrapper::enum_wrappers::device::EncoderType::H264)
-                    .ok(),
-            })
-        })
-        .collect()
 }
 
 #[cfg(test)]
