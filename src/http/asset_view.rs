@@ -205,11 +205,7 @@ impl From<Parts> for Asset {
             ready_at: row.ready_ms.map(links::rfc3339),
             renditions: renditions.into_iter().map(rendition).collect(),
             warnings: row.warnings,
-            failure: row.failure.as_ref().map(|cause| FailureView {
-                // The asset has failed: no text may promise another try.
-                message: cause.code.for_creator_at_last(),
-                ..failure(cause)
-            }),
+            failure: row.failure.as_ref().map(final_failure),
             playback,
             trace_id: trace_id(&row.traceparent),
         }
@@ -224,6 +220,11 @@ pub(super) fn failure(failure: &Failure) -> FailureView {
         detail: failure.detail.clone(),
         stderr_tail: failure.stderr_tail.clone(),
     }
+}
+
+/// Of what was given up: no text may promise another try.
+pub(super) fn final_failure(cause: &Failure) -> FailureView {
+    FailureView { message: cause.code.for_creator_at_last(), ..failure(cause) }
 }
 
 /// The name that serde gives to a variant without fields.

@@ -95,7 +95,10 @@ impl From<TaskRow> for Job {
             lost_count: row.lost_count,
             restart_count: row.restart_count,
             worker: row.worker.map(|worker| worker.to_string()),
-            failure: row.failure.as_ref().map(asset_view::failure),
+            failure: row.failure.as_ref().map(match row.state {
+                TaskState::Dead => asset_view::final_failure,
+                _ => asset_view::failure,
+            }),
             waiting_for: None,
             created_at: links::rfc3339(row.created_ms),
             started_at: row.started_ms.map(links::rfc3339),

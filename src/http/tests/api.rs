@@ -180,6 +180,26 @@ async fn events_arrive_while_the_client_listens_and_the_stream_ends_with_the_ser
     assert!(rest.is_ok(), "the stream ends when the server stops");
 }
 
+#[tokio::test]
+async fn a_job_promises_another_try_only_while_there_is_one() {
+    let bench = Bench::open().await;
+    bench.upload("film.mp4").await;
+    let mut told = Vec::new();
+    for _ in 0..3 {
+        let (task, attempt) = bench.claim(TaskKind::Probe).await;
+        let failure = reelyard_model::Failure::new(reelyard_model::FailureCode::Internal, "for the test");
+        let now_ms = bench.app.now_ms();
+        let failed = reelyard_catalog::FailedTask { task, attempt, failure, random: 0, now_ms };
+        bench.app.catalog.fail_task(failed).await.unwrap();
+        let job = bench.get(&format!("/v1/jobs/{task}")).await.json();
+        let message = job["failure"]["message"].as_str().unwrap().to_owned();
+        told.push((job["state"].as_str().unwrap().to_owned(), message.contains("be tried again")));
+        bench.app.catalog.end_back_offs(i64::MAX).await.unwrap();
+    }
+    let waiting = ("retry_wait".to_owned(), true);
+    assert_eq!(told, [waiting.clone(), waiting, ("dead".to_owned(), false)]);
+}
+
 /// Another process, or a commit that is announced after a later one.
 #[tokio::test]
 async fn a_stored_event_that_was_not_announced_is_read_from_the_table() {
