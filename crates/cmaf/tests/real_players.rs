@@ -82,6 +82,7 @@ fn encode_pictures(folder: &Path) -> (Vec<Vec<u8>>, Vec<i64>) {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "one film from start to end")]
 fn pictures_with_reordering_play_from_zero_without_a_warning() {
     if !ffmpeg_is_installed() {
         return;

@@ -28,6 +28,7 @@ fn the_built_in_presets_read() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a table of mistakes")]
 fn mistakes_are_named_with_line_and_key() {
     let cases = [
         (

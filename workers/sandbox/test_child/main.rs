@@ -17,6 +17,7 @@ use std::{
     path::Path,
 };
 
+#[allow(clippy::too_many_lines, reason = "a table of behaviours")]
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let how = arguments.first().map_or("", String::as_str);
