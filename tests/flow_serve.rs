@@ -167,6 +167,12 @@ fn without_keys_it_stays_on_loopback() {
 #[test]
 fn what_is_wrong_is_told_before_the_port_opens() {
     let place = tempfile::tempdir().unwrap();
+    let mut too_many = Command::new(env!("CARGO_BIN_EXE_reelyard"));
+    let output =
+        too_many.args(["serve", "--workers", "100000", "--data-dir"]).arg(place.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("256"), "{output:?}");
+
     let presets = place.path().join("presets");
     fs::create_dir(&presets).unwrap();
     fs::write(presets.join("mine.toml"), "version = 1\nladder = 3\n").unwrap();

@@ -28,6 +28,8 @@ const DRAIN: Duration = Duration::from_secs(8);
 /// For folding the catalogue's log into its file; a log that stays is folded in at the next start.
 const CLOSE: Duration = Duration::from_secs(1);
 
+/// Children at a time of the largest machines, and some: more is a slip of the finger that would take the machine down.
+const MOST_WORKERS: i64 = 256;
 /// 128 and SIGINT, as shells report it.
 const STOPPED_AT_ONCE: u8 = 130;
 
@@ -46,7 +48,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "URL", env = "REELYARD_PUBLIC_URL")]
     public_url: Option<String>,
     /// Media tasks at a time on this machine; 0: none [default: one for each four processors]
-    #[arg(long, value_name = "N", env = "REELYARD_WORKERS")]
+    #[arg(long, value_name = "N", env = "REELYARD_WORKERS", value_parser = clap::value_parser!(u32).range(0..=MOST_WORKERS))]
     workers: Option<u32>,
     /// The media program [default: beside this program, else in PATH]
     #[arg(long, value_name = "PATH", env = "REELYARD_MEDIA_PROGRAM")]

@@ -59,9 +59,14 @@ impl Catalog {
                 .assets
                 .push(StateCount { state: rows::text(&row, "state")?, count: rows::number(&row, "count")? });
         }
-        let found = sqlx::query("SELECT kind, state, COUNT(*) AS count FROM task GROUP BY kind, state")
-            .fetch_all(&self.reader)
-            .await?;
+        // A dead letter of a deleted asset is nothing that anybody has to look at.
+        let found = sqlx::query(
+            "SELECT kind, state, COUNT(*) AS count FROM task
+             WHERE state <> 'dead' OR asset NOT IN (SELECT id FROM asset WHERE state = 'deleted')
+             GROUP BY kind, state",
+        )
+        .fetch_all(&self.reader)
+        .await?;
         for row in found {
             counts.tasks.push(TaskCount {
                 kind: rows::text(&row, "kind")?,

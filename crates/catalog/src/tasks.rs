@@ -43,7 +43,7 @@ impl Catalog {
         found.as_ref().map(TaskRow::read).transpose()
     }
 
-    /// Newest first.
+    /// Newest first. Those of deleted assets only where that asset is asked for: nobody can do anything about them.
     pub async fn list_tasks(&self, filter: &TaskFilter) -> Result<Page<TaskRow>, CatalogError> {
         let limit = filter.limit.clamp(1, MAX_PAGE_ROWS);
         let mut query = QueryBuilder::<Sqlite>::new("SELECT ");
@@ -51,6 +51,8 @@ impl Catalog {
         query.push_bind(filter.tenant.to_string());
         if let Some(asset) = filter.asset {
             query.push(" AND asset = ").push_bind(asset.to_string());
+        } else {
+            query.push(" AND asset NOT IN (SELECT id FROM asset WHERE state = 'deleted')");
         }
         push_any_of(&mut query, "state", filter.states.iter().map(|state| state.as_str()));
         push_any_of(&mut query, "kind", filter.kinds.iter().map(|kind| kind.as_str()));

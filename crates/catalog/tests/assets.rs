@@ -340,3 +340,26 @@ async fn old_events_are_removed_but_never_the_newest() {
     bench.upload(3_000).await;
     assert_eq!(*bench.catalog.last_event().borrow(), 6);
 }
+
+#[tokio::test]
+async fn the_dead_letters_of_a_deleted_asset_bother_nobody() {
+    let bench = Bench::new().await;
+    let asset = bench.asset(1).await;
+    let claimed = bench.claim(&EVERY_KIND, 2).await.unwrap();
+    bench.fail(&claimed, FailureCode::NotMedia, 3).await;
+    let mut dead = TaskFilter {
+        tenant: TenantId::DEFAULT,
+        asset: None,
+        states: vec![TaskState::Dead],
+        kinds: vec![],
+        after: None,
+        limit: 10,
+    };
+    let counted =
+        async || bench.catalog.counts().await.unwrap().tasks.iter().map(|count| count.count).sum::<u64>();
+    assert_eq!((bench.catalog.list_tasks(&dead).await.unwrap().rows.len(), counted().await), (1, 1));
+    bench.catalog.delete_asset(asset, 4).await.unwrap();
+    assert_eq!((bench.catalog.list_tasks(&dead).await.unwrap().rows.len(), counted().await), (0, 0));
+    dead.asset = Some(asset);
+    assert_eq!(bench.catalog.list_tasks(&dead).await.unwrap().rows.len(), 1, "who asks for it gets it");
+}
