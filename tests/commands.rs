@@ -123,6 +123,46 @@ fn doctor_finds_this_machine_usable_and_says_what_is_missing_where_it_is_not() {
     assert!(shown.contains("MISSING") && shown.contains("/nowhere/reelyard-media"), "{shown}");
 }
 
+/// A machine with two cards of which one is lost: the library that stands in for the driver's comes from the agent's
+/// tests. Nothing can be encoded on them here, and doctor says that, too.
+#[test]
+fn doctor_shows_the_cards() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("workers/agent/tests/stand_in/nvml.c");
+    let compiler = Command::new("cc")
+        .args(["-shared", "-fPIC", "-DFIRST_LOST=1", "-o"])
+        .arg(folder.path().join("libnvidia-ml.so.1"))
+        .arg(source)
+        .output();
+    match compiler {
+        Err(error) => return eprintln!("SKIPPED: no C compiler (cc: {error}); scripts/setup installs one"),
+        Ok(output) => assert!(output.status.success(), "{}", text(&output.stderr)),
+    }
+    // In front of what is there already: FFmpeg may be found through it.
+    let mut library_path = folder.path().as_os_str().to_owned();
+    if let Some(before) = std::env::var_os("LD_LIBRARY_PATH") {
+        library_path.push(":");
+        library_path.push(before);
+    }
+    let report = Command::new(env!("CARGO_BIN_EXE_reelyard"))
+        .args(["doctor", "--json", "--data-dir", folder.path().to_str().unwrap()])
+        .env("LD_LIBRARY_PATH", library_path)
+        .output()
+        .unwrap();
+    let report = json(&report);
+    let gpus: Vec<(&str, &str)> = report["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|finding| finding["topic"] == "gpu")
+        .map(|finding| (finding["state"].as_str().unwrap(), finding["text"].as_str().unwrap()))
+        .collect();
+    let expected = "NVIDIA L4, driver 570.86.15, 21.48 GiB of 22.49 GiB free, H.264 encoder 100 % free";
+    assert_eq!(gpus[0], ("fact", expected));
+    assert_eq!(gpus[1].0, "weak");
+    assert!(gpus[1].1.contains("card 1 does not answer"), "{report:#}");
+}
+
 #[test]
 fn a_reader_that_has_seen_enough_is_no_failure() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_reelyard"))

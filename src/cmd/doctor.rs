@@ -21,7 +21,8 @@ use std::{
 };
 
 /// Encoders of which one is enough.
-const H264_ENCODERS: &[&str] = &["h264_nvenc", "libx264"];
+const H264_ENCODERS: &[&str] = &[NVENC, "libx264"];
+const NVENC: &str = "h264_nvenc";
 /// An hour of 1080p with its ladder is about as much.
 const LITTLE_DISK_BYTES: u64 = 10 << 30;
 /// Below it not even a short film can be taken in.
@@ -79,7 +80,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     look_at_machine(&machine, &mut findings);
     let capabilities = match ask_child(&args.program)? {
         Ok((program, sandbox, capabilities)) => {
-            look_at_media(&program, &capabilities, &mut findings);
+            look_at_media(&program, &capabilities, has_encoding_card(&machine), &mut findings);
             look_at_sandbox(&sandbox, &mut findings);
             Some(capabilities)
         }
@@ -124,8 +125,9 @@ fn look_at_machine(machine: &Machine, findings: &mut Vec<Finding>) {
         Gpus::Found { cards, silent } => {
             findings.extend(cards.iter().map(|card| Finding::new("gpu", State::Fact, gpu_text(card))));
             findings.extend(silent.iter().map(|reason| {
-                Finding::new("gpu", State::Weak, reason.clone())
-                    .advise("the kernel's log says more: dmesg | grep -i -e nvrm -e xid; often only a restart helps")
+                Finding::new("gpu", State::Weak, reason.clone()).advise(
+                    "the kernel's log says more: dmesg | grep -i -e nvrm -e xid; often only a restart helps",
+                )
             }));
         }
     }
@@ -163,9 +165,7 @@ fn ask_child(
     let found = done.and_then(|done| {
         let nothing =
             || Failure::new(reelyard_model::FailureCode::Internal, "it said nothing of its capabilities");
-        let mut capabilities = done.capabilities.ok_or_else(nothing)?;
-        explain_in_full(&mut capabilities, &done.stderr_tail);
-        Ok((done.sandbox, capabilities))
+        Ok((done.sandbox, done.capabilities.ok_or_else(nothing)?))
     });
     Ok(found.map(|(sandbox, capabilities)| (program.clone(), sandbox, capabilities)).map_err(|failure| {
         let last = failure.stderr_tail.lines().last().unwrap_or_default();
@@ -181,20 +181,19 @@ fn ask_child(
     }))
 }
 
-/// An encoder's error number says little ("Operation not permitted"); what it wrote in its log says which library it
-/// missed: `[h264_nvenc] Cannot load libcuda.so.1`.
-fn explain_in_full(capabilities: &mut Capabilities, log: &str) {
-    for encoder in &mut capabilities.encoders {
-        let mark = format!("[{}] ", encoder.name);
-        let said = log.lines().find_map(|line| Some(line.split_once(&mark)?.1.trim()));
-        if let (false, Some(said)) = (encoder.opens, said) {
-            let reason = encoder.reason.take().unwrap_or_default();
-            encoder.reason = Some(format!("{said} ({reason})"));
-        }
+fn has_encoding_card(machine: &Machine) -> bool {
+    match &machine.gpus {
+        Gpus::Found { cards, .. } => cards.iter().any(|card| card.h264_encoder_percent_free.is_some()),
+        Gpus::None(_) => false,
     }
 }
 
-fn look_at_media(program: &Path, capabilities: &Capabilities, findings: &mut Vec<Finding>) {
+fn look_at_media(
+    program: &Path,
+    capabilities: &Capabilities,
+    encoding_card: bool,
+    findings: &mut Vec<Finding>,
+) {
     findings.push(Finding::new("media", State::Good, program.display().to_string()));
     findings.push(Finding::new("ffmpeg", State::Good, capabilities.ffmpeg_version.clone()));
     let encodes =
@@ -205,6 +204,13 @@ fn look_at_media(program: &Path, capabilities: &Capabilities, findings: &mut Vec
         let one_of_several = H264_ENCODERS.contains(&encoder.name.as_str()) && has_h264;
         findings.push(match (encoder.opens, one_of_several) {
             (true, _) => Finding::new("encoder", State::Good, format!("{} opens", encoder.name)),
+            // A card that was bought for this, and stays idle.
+            (false, true) if encoding_card && encoder.name == NVENC => {
+                Finding::new("encoder", State::Weak, format!("{} does not open: {reason}", encoder.name)).advise(
+                    "a card could encode: it needs libnvidia-encode.so.1 and libcuda.so.1 of the driver; a container \
+                     gets them with NVIDIA_DRIVER_CAPABILITIES=compute,video,utility",
+                )
+            }
             (false, true) => {
                 Finding::new("encoder", State::Fact, format!("{} does not open: {reason}", encoder.name))
             }
