@@ -7,6 +7,7 @@ use crate::{
         dispatch::{InProcess, LocalDepot},
     },
 };
+use anyhow::Context;
 use futures::FutureExt as _;
 use reelyard_agent::{Agent, AgentConfig, Machine, ShutdownHandle, Slots, Watch};
 use reelyard_model::WorkerId;
@@ -16,7 +17,7 @@ use uuid::Uuid;
 
 /// What a running child has to finish when the server is to stop; then it is killed and its task given back.
 const AGENT_DRAIN: Duration = Duration::from_secs(2);
-/// Whatever broke a loop may break it again at once.
+/// Whatever broke a part may break it again at once.
 const BEGIN_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 pub(super) struct Background {
@@ -37,19 +38,24 @@ pub(super) async fn start(app: &Arc<App>, workers: Option<u32>) -> anyhow::Resul
         _ => Some(start_agent(app, workers).await?),
     };
     let mut loops = JoinSet::new();
-    loops.spawn(keep_running(app.clone(), "publisher", flow::publish::run));
-    loops.spawn(keep_running(app.clone(), "sweeper", flow::sweep::run));
+    loops.spawn(keep_running(app.clone(), "publisher", |app| flow::publish::run(app).map(Ok)));
+    loops.spawn(keep_running(app.clone(), "sweeper", |app| flow::sweep::run(app).map(Ok)));
     Ok(Background { agent, loops })
 }
 
-/// A loop that panics begins again: without it the server would look alive and never finish anything.
-async fn keep_running<F: Future<Output = ()>>(
+/// A part that breaks begins again: without it the server would look alive and never finish anything.
+async fn keep_running<F: Future<Output = anyhow::Result<()>>>(
     app: Arc<App>,
     name: &'static str,
     run: impl Fn(Arc<App>) -> F,
 ) {
-    while let Err(panic) = AssertUnwindSafe(run(app.clone())).catch_unwind().await {
-        tracing::error!(name, panic = panic_text(&*panic), "a background loop broke and begins again");
+    loop {
+        let reason = match AssertUnwindSafe(run(app.clone())).catch_unwind().await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => format!("{error:#}"),
+            Err(panic) => format!("it panicked: {}", panic_text(&*panic)),
+        };
+        tracing::error!(name, reason, "a part of the server broke and begins again");
         tokio::select! {
             () = app.shutdown.cancelled() => return,
             () = tokio::time::sleep(BEGIN_AGAIN_AFTER) => {}
@@ -77,12 +83,12 @@ async fn start_agent(
     let control = Arc::new(InProcess { app: app.clone() });
     let depot = Arc::new(LocalDepot { app: app.clone() });
     let (handle, shutdown) = reelyard_agent::shutdown();
-    let agent = Agent::new(config, control, depot);
-    let running = tokio::spawn(async move {
-        if let Err(error) = agent.run(shutdown).await {
-            tracing::error!(%error, "the agent ended; no media tasks are done until the server starts anew");
-        }
-    });
+    let work = move |_| {
+        let agent = Agent::new(config.clone(), control.clone(), depot.clone());
+        let shutdown = shutdown.clone();
+        async move { agent.run(shutdown).await.context("its scratch directory cannot be used") }
+    };
+    let running = tokio::spawn(keep_running(app.clone(), "agent", work));
     Ok((handle, running))
 }
 
@@ -115,15 +121,19 @@ mod tests {
     use std::cell::Cell;
 
     #[tokio::test]
-    async fn a_loop_that_panics_begins_again() {
+    async fn a_part_that_breaks_begins_again() {
         let bench = Bench::new().await;
         let begun = Cell::new(0);
         keep_running(bench.app.clone(), "for the test", |_| {
             begun.set(begun.get() + 1);
             let number = begun.get();
-            async move { assert!(number > 1, "broken") }
+            async move {
+                assert!(number > 1, "for the test");
+                anyhow::ensure!(number > 2, "for the test");
+                Ok(())
+            }
         })
         .await;
-        assert_eq!(begun.get(), 2);
+        assert_eq!(begun.get(), 3);
     }
 }
