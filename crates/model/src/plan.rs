@@ -50,7 +50,7 @@ pub struct VideoPlan {
     pub gop_ticks: u32,
     /// A new segment starts every so many output ticks (a multiple of `gop_ticks`), counted from the start of the chunk.
     pub segment_ticks: u32,
-    /// Largest first: each rung is scaled from the one before it.
+    /// Largest first: each rung is scaled from a larger one.
     pub rungs: Vec<Rung>,
     pub encoder: VideoEncoderSettings,
     pub chunks: Vec<Chunk>,

@@ -45,7 +45,7 @@ pub(crate) struct Packager<'a> {
     presentation_delay: u32,
     init: FileOutput,
     open_gop: Vec<Coded>,
-    /// The segment before `current`, not yet written because a short remainder may join it.
+    /// The segment before `current`, not yet written because a short remainder takes GOPs of it.
     previous: Vec<Gop>,
     current: Vec<Gop>,
     segments: Vec<SegmentOutput>,
