@@ -181,7 +181,7 @@ impl Encoder {
     }
 
     /// By how many pictures the encoder reorders: 2 with B pictures that are references, 1 without, 0 without B
-    /// pictures. Valid once opened.
+    /// pictures; FFmpeg says 2 of NVENC with any B pictures. Valid once opened.
     pub fn reordered_pictures(&self) -> u32 {
         // SAFETY: owned context.
         unsafe { self.context.as_ref() }.has_b_frames.max(0) as u32

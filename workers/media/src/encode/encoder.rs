@@ -15,22 +15,34 @@ use reelyard_model::{
 /// x264's "infinite" (X264_KEYINT_MAX_INFINITE).
 const NO_KEYFRAMES_OF_ITS_OWN: i32 = 1 << 30;
 
-/// Two between references: more gain little while none of them is a reference itself, and every card that encodes H.264
-/// can do four.
+/// Two between references: more gain little while none of them is a reference itself. FFmpeg asks the card how many it
+/// can and does not open with more.
 const NVENC_B_PICTURES: &str = "2";
 
 /// The encoder's name, after it was really opened where that is in doubt.
-pub(crate) fn choose(choice: EncoderChoice) -> Result<&'static str, Failure> {
-    let must_open = |name: &'static str| {
-        check_encoder_opens(name)
-            .map(|()| name)
-            .map_err(|error| Failure::new(FailureCode::EncoderUnavailable, format!("{name}: {error}")))
-    };
+pub(crate) fn choose(choice: EncoderChoice, plan: &VideoPlan) -> Result<&'static str, Failure> {
     match choice {
         EncoderChoice::X264 => Ok(X264),
-        EncoderChoice::Nvenc => must_open(NVENC),
-        EncoderChoice::Probe => Ok(must_open(NVENC).unwrap_or(X264)),
+        // Its rungs open or say why not: another encoder would not do.
+        EncoderChoice::Nvenc => opens(NVENC).map(|()| NVENC),
+        EncoderChoice::Probe if opens(NVENC).is_ok() && whole_ladder_opens(NVENC, plan).is_ok() => Ok(NVENC),
+        EncoderChoice::Probe => Ok(X264),
     }
+}
+
+fn opens(name: &str) -> Result<(), Failure> {
+    check_encoder_opens(name)
+        .map_err(|error| Failure::new(FailureCode::EncoderUnavailable, format!("{name}: {error}")))
+}
+
+/// All rungs of this plan at a time, with their sizes and options: a card may take the trial picture and refuse a
+/// narrow rung of a tall film (NVENC has a least width), or its driver another session (consumer cards have a most).
+/// Without this the task would fail, be tried again, and fail again.
+fn whole_ladder_opens(name: &str, plan: &VideoPlan) -> Result<(), Failure> {
+    let any_colour = FrameColour { primaries: 1, transfer: 1, matrix: 1, full_range: Some(false) };
+    let encoders: Result<Vec<Encoder>, Failure> =
+        plan.rungs.iter().map(|rung| open(name, plan, rung, any_colour, 1)).collect();
+    encoders.map(drop)
 }
 
 /// `threads` is the encoder's own; the output depends on it, so it comes from the limits, never from the machine.
@@ -60,7 +72,8 @@ pub(crate) fn open(
     .map_err(|error| {
         let failure = internal(error);
         match failure.code {
-            FailureCode::MemoryLimit => failure,
+            // NVENC says "out of memory" of the card's memory, and of one session too many.
+            FailureCode::MemoryLimit if name != NVENC => failure,
             _ => Failure::new(
                 FailureCode::EncoderUnavailable,
                 format!("{name}, {}: {}", rung.name, failure.detail),
@@ -116,12 +129,20 @@ pub(crate) fn threads_per_rung(rungs: &[Rung], threads: u32) -> Vec<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::{NO_KEYFRAMES_OF_ITS_OWN, options, threads_per_rung};
-    use crate::capabilities::{NVENC, X264};
-    use reelyard_ffmpeg::{
-        Encoder, FrameColour, PixelFormat, VideoEncoderOptions, check_encoder_option, has_encoder,
+    use super::{NO_KEYFRAMES_OF_ITS_OWN, choose, options, threads_per_rung, whole_ladder_opens};
+    use crate::{
+        capabilities::{NVENC, X264},
+        encode::timeline::tests::plan,
     };
-    use reelyard_model::plan::{Rung, VideoEncoderSettings};
+    use reelyard_ffmpeg::{
+        Encoder, FrameColour, PixelFormat, VideoEncoderOptions, check_encoder_opens, check_encoder_option,
+        has_encoder,
+    };
+    use reelyard_model::{
+        FailureCode,
+        child::EncoderChoice,
+        plan::{Rung, VideoEncoderSettings, VideoPlan},
+    };
 
     const PROFILES: [&str; 3] = ["baseline", "main", "high"];
 
@@ -227,6 +248,33 @@ mod tests {
                 .unwrap();
             }
         }
+    }
+
+    fn ladder(rungs: Vec<Rung>) -> VideoPlan {
+        VideoPlan { rungs, encoder: settings("high", "veryfast", "p4"), ..plan((1, 25), 0) }
+    }
+
+    /// With x264, which refuses odd sizes as NVENC refuses small ones.
+    #[test]
+    fn one_rung_that_does_not_open_decides() {
+        let good = || rung(640, 360, 23.0);
+        whole_ladder_opens(X264, &ladder(vec![good(), rung(426, 240, 23.0)])).unwrap();
+        let failure = whole_ladder_opens(X264, &ladder(vec![good(), rung(135, 240, 23.0)])).unwrap_err();
+        assert_eq!(failure.code, FailureCode::EncoderUnavailable);
+        assert!(failure.detail.contains("libx264, 240p"), "{}", failure.detail);
+    }
+
+    #[test]
+    fn without_a_card_x264_is_chosen_and_nvenc_is_unavailable() {
+        let plan = ladder(vec![rung(640, 360, 23.0)]);
+        assert_eq!(choose(EncoderChoice::X264, &plan).unwrap(), X264);
+        if check_encoder_opens(NVENC).is_ok() {
+            eprintln!("SKIPPED: {NVENC} opens here");
+            return;
+        }
+        assert_eq!(choose(EncoderChoice::Probe, &plan).unwrap(), X264);
+        let failure = choose(EncoderChoice::Nvenc, &plan).unwrap_err();
+        assert_eq!(failure.code, FailureCode::EncoderUnavailable);
     }
 
     #[test]

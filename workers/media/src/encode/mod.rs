@@ -49,7 +49,7 @@ pub(crate) fn run(
     choice: EncoderChoice,
 ) -> Result<(String, Vec<TrackOutput>), Failure> {
     check_plan(plan)?;
-    let encoder_name = encoder::choose(choice)?;
+    let encoder_name = encoder::choose(choice, plan)?;
     let mut reader = PictureReader::open(context, plan.source_track, context.threads())?;
     if chunk.index > 0 {
         reader.seek(chunk.start_pts)?;

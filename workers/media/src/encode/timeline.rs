@@ -112,7 +112,7 @@ pub(super) mod tests {
         plan::{Chunk, VideoEncoderSettings, VideoPlan},
     };
 
-    fn plan(time_base: (i64, i64), origin_pts: i64) -> VideoPlan {
+    pub(crate) fn plan(time_base: (i64, i64), origin_pts: i64) -> VideoPlan {
         VideoPlan {
             source_track: 0,
             source_time_base: Rational::new(time_base.0, time_base.1).unwrap(),
