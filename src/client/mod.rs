@@ -211,18 +211,42 @@ fn problem_detail(body: &[u8]) -> Option<String> {
 }
 
 pub(crate) fn unreachable(error: reqwest::Error) -> ClientError {
+    let place = error.url().map_or_else(|| "the server".to_owned(), |url| url.origin().ascii_serialization());
     // reqwest says "error sending request"; the reason people can use is at the end of the chain.
     let mut reason: &dyn std::error::Error = &error;
-    while let Some(source) = reason.source() {
-        reason = source;
+    loop {
+        match tls_error(reason) {
+            Some(rustls::Error::InvalidMessage(_)) => {
+                return ClientError::Nonsense(format!(
+                    "what answers at {place} speaks no TLS; is it http://?"
+                ));
+            }
+            // Trying again does not make a certificate better.
+            Some(tls @ rustls::Error::InvalidCertificate(_)) => {
+                return ClientError::Nonsense(format!("this machine does not trust {place} ({tls})"));
+            }
+            _ => {}
+        }
+        match reason.source() {
+            Some(source) => reason = source,
+            None => break,
+        }
     }
-    let place = error.url().map_or_else(|| "the server".to_owned(), |url| url.origin().ascii_serialization());
     let reason = if error.is_connect() {
         format!("no server answers at {place} ({reason})")
     } else {
         format!("the connection to {place} broke ({reason})")
     };
     ClientError::Unreachable { reason, retry_after: None, answered: false }
+}
+
+/// An error of TLS travels inside errors of input and output, which hide it from `source`.
+fn tls_error<'error>(error: &'error (dyn std::error::Error + 'static)) -> Option<&'error rustls::Error> {
+    let mut inner = error.downcast_ref::<std::io::Error>()?.get_ref()?;
+    while let Some(wrapped) = inner.downcast_ref::<std::io::Error>() {
+        inner = wrapped.get_ref()?;
+    }
+    inner.downcast_ref()
 }
 
 #[cfg(test)]

@@ -254,5 +254,7 @@ fn https_is_spoken_and_what_speaks_no_tls_is_named() {
     let address = format!("https://{}", server.address);
     let output = bare_command(&place).args(["--server", &address]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains(&address), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains(&address) && said.contains("speaks no TLS"), "{said}");
+    assert!(!said.contains("trying again"), "{said}");
 }
