@@ -1,7 +1,7 @@
 //! What the numbers of an unlabelled picture mean.
 //!
 //! Decided here, once, by the size of the source: encode, poster and seek-bar tiles work at different sizes, and a guess
-//! made by each would give a film one green and its thumbnails another.
+//! made by each would give a film one green and its thumbnails another. Also says aloud what is not converted.
 
 use crate::{geometry::upright_size, planning::Reasons};
 use reelyard_model::media_info::{Colour, Hdr, VideoTrack};
@@ -23,6 +23,11 @@ const FEWEST_HIGH_COLUMNS: u32 = 1280;
 /// The source's colour with nothing left open that a decoder must know.
 pub(crate) fn settled_colour(track: &VideoTrack, reasons: &mut Reasons) -> Colour {
     let colour = track.colour;
+    if colour.dolby_vision {
+        let text = "Dolby Vision: its own metadata is not applied, what remains without it is used (right for profiles 7 and 8, \
+                    wrong in hue for profile 5)";
+        reasons.add("colour", text);
+    }
     // HDR is converted with a matrix of its own.
     if KNOWN.contains(&colour.matrix) || colour.hdr != Hdr::None {
         return colour;

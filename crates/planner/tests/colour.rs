@@ -46,3 +46,17 @@ fn hdr_is_left_to_its_own_conversion() {
     let plan = plan(&info(Some(track), None), presets.get(DEFAULT_PRESET).unwrap(), &Policy::default());
     assert_eq!(plan.unwrap().video.unwrap().colour.matrix, 2);
 }
+
+#[test]
+fn dolby_vision_is_said_to_be_left_out() {
+    let presets = Presets::built_in().unwrap();
+    let mut track = video(3840, 2160, rational(25, 1), 60.0, 2.0);
+    let said = |track| {
+        let info = info(Some(track), Some(stereo(60.0)));
+        let plan = plan(&info, presets.get(DEFAULT_PRESET).unwrap(), &Policy::default()).unwrap();
+        plan.decisions.iter().any(|decision| decision.text.contains("Dolby Vision"))
+    };
+    assert!(!said(track.clone()));
+    track.colour.dolby_vision = true;
+    assert!(said(track));
+}
