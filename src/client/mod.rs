@@ -118,7 +118,7 @@ impl Server {
             .user_agent(concat!("reelyard/", env!("CARGO_PKG_VERSION")))
             .build()
             .context(
-                "preparing for HTTPS; are there certificates on this machine (Debian: ca-certificates)?",
+                "HTTPS needs the certificates of this machine (Debian: ca-certificates)",
             )?;
         Ok(Self { base, key, http })
     }

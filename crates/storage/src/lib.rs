@@ -49,6 +49,17 @@ impl LocalStore {
         .await
     }
 
+    /// Room on the disk that this user may still fill.
+    pub async fn free_bytes(&self) -> Result<u64, StoreError> {
+        let root = self.root.clone();
+        blocking(move || {
+            let disk =
+                rustix::fs::statvfs(&*root).map_err(|e| StoreError::io("looking at", &root, e.into()))?;
+            Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+        })
+        .await
+    }
+
     pub fn root(&self) -> &Path {
         &self.root
     }

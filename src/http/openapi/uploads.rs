@@ -21,7 +21,8 @@ use super::ProblemBody;
                        ("Reelyard-Asset" = String, description = "The asset's id, once the upload is whole."))),
               (status = 412, description = "The tus version is not spoken here.", body = ProblemBody, content_type = "application/problem+json"),
               (status = 413, description = "Longer than this server takes.", body = ProblemBody, content_type = "application/problem+json"),
-              (status = 460, description = "The bytes do not have the checksum.", body = ProblemBody, content_type = "application/problem+json")))]
+              (status = 460, description = "The bytes do not have the checksum.", body = ProblemBody, content_type = "application/problem+json"),
+              (status = 507, description = "The disk has no room for an upload of this length.", body = ProblemBody, content_type = "application/problem+json")))]
 fn create_upload() {}
 
 /// What this server speaks of tus.

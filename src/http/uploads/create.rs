@@ -10,7 +10,10 @@ use super::{
 use crate::{
     app::App,
     flow::{self, FlowError, receive::Announcement},
-    http::{problem::Problem, trace},
+    http::{
+        problem::{Kind, Problem},
+        trace,
+    },
 };
 use axum::{body::Body, response::Response};
 use http::{HeaderMap, StatusCode};
@@ -26,6 +29,9 @@ pub(super) async fn create(asked: Asked) -> Result<Response, Problem> {
         Ok(creation) => creation,
         Err(error) => return Err(body::refuse(body, answer::refusal(error)).await),
     };
+    if let Err(problem) = check_room(&app, creation.length).await {
+        return Err(body::refuse(body, problem).await);
+    }
     let announcement = Announcement {
         tenant: caller.tenant,
         byte_len: creation.length,
@@ -42,6 +48,17 @@ pub(super) async fn create(asked: Asked) -> Result<Response, Problem> {
     answer::put_text(&mut answer_headers, "location", &format!("/uploads/{id}"));
     progress.put(&mut answer_headers);
     Ok(empty(StatusCode::CREATED, answer_headers))
+}
+
+/// Better told now than after hours of sending. It is no promise: others send too, and the work on it needs room.
+async fn check_room(app: &App, length: u64) -> Result<(), Problem> {
+    let free = app.store.free_bytes().await.map_err(answer::store_problem)?;
+    if length <= free {
+        return Ok(());
+    }
+    let detail =
+        format!("The server has room for {free} bytes, and this upload has {length}; try again later.");
+    Err(Problem::new(Kind::StorageFull, detail).with("free_bytes", free))
 }
 
 async fn make(
