@@ -117,9 +117,7 @@ impl Server {
             .tcp_nodelay(true)
             .user_agent(concat!("reelyard/", env!("CARGO_PKG_VERSION")))
             .build()
-            .context(
-                "HTTPS needs the certificates of this machine (Debian: ca-certificates)",
-            )?;
+            .context("HTTPS needs the certificates of this machine (Debian: ca-certificates)")?;
         Ok(Self { base, key, http })
     }
 
