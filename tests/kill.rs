@@ -18,7 +18,9 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use support::{Chance, PATIENCE, Server, exchange, fixture, header, request, run, wait_for};
+use support::{
+    Chance, PATIENCE, Server, decoded_pictures, exchange, fixture, header, playlist_uris, request, wait_for,
+};
 
 /// Size of one PATCH: small, so that kills fall between and inside them.
 const PATCH_BYTES: usize = 96 << 10;
@@ -146,24 +148,9 @@ fn check_asset(server: &Server, id: &str, upload: Option<&str>, source: &[u8], f
     assert_eq!(status, 200);
     let master = String::from_utf8(master).unwrap();
     let base = hls.rsplit_once('/').unwrap().0;
-    for rung in master.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+    for rung in playlist_uris(&master) {
         let url = format!("{base}/{rung}");
-        let (_, counted, _) = run(
-            "ffprobe",
-            &[
-                "-v",
-                "error",
-                "-count_frames",
-                "-select_streams",
-                "v",
-                "-show_entries",
-                "stream=nb_read_frames",
-                "-of",
-                "csv=p=0",
-                &url,
-            ],
-        );
-        assert_eq!(counted.trim().lines().next(), Some(frames), "{rung} is complete");
+        assert_eq!(decoded_pictures(&url), frames, "{rung} is complete");
     }
     let publications = server.data.join("publications").join(id);
     let trees = fs::read_dir(&publications).unwrap().count();

@@ -3,11 +3,9 @@
 // Prints one JSON object of what was seen. Exit status: 0 all of it worked, 1 it did not, 2 the harness itself failed.
 //
 //   node pages.mjs --server URL --file FILE [--key KEY] [--preset NAME] [--screenshots FOLDER]
-import fs from 'node:fs';
-import os from 'node:os';
 import path from 'node:path';
 import {parseArgs} from 'node:util';
-import {chromium} from 'playwright-core';
+import {withChromium} from './chromium.mjs';
 
 const {values: options} = parseArgs({
   options: {
@@ -16,7 +14,6 @@ const {values: options} = parseArgs({
     key: {type: 'string'},
     preset: {type: 'string', default: 'web-h264'},
     screenshots: {type: 'string'},
-    chromium: {type: 'string', default: process.env.REELYARD_CHROMIUM ?? '/usr/bin/chromium'},
   },
 });
 if (!options.server || !options.file) {
@@ -41,83 +38,73 @@ async function picture(page, name) {
   if (options.screenshots) await page.screenshot({path: path.join(options.screenshots, `${name}.png`)});
 }
 
-const profile = fs.mkdtempSync(path.join(os.tmpdir(), 'reelyard-chromium-'));
-let browser;
 try {
-  browser = await chromium.launchPersistentContext(profile, {
-    executablePath: options.chromium,
-    headless: true,
-    viewport: {width: 1280, height: 800},
-    args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-      '--disable-component-update', '--disable-sync', '--autoplay-policy=no-user-gesture-required'],
-  });
-  browser.setDefaultTimeout(STEP_MS);
-  const operator = await browser.newPage();
-  listen(operator);
-  await operator.goto(`${options.server}/`);
-  if (options.key) {
-    await operator.fill('#key', options.key);
-    await operator.click('#key-form button');
-  }
-  await operator.waitForSelector('#work:not([hidden])');
-  await operator.selectOption('#preset', options.preset);
-  await operator.setInputFiles('#file', options.file);
-  await operator.click('#send');
-  await operator.waitForFunction(() => document.getElementById('upload-text').textContent.includes('has arrived'));
-  const link = await operator.waitForSelector('#assets a', {timeout: STEP_MS});
-  const address = await link.evaluate((anchor) => anchor.href);
-  await picture(operator, 'operator');
+  await withChromium({width: 1280, height: 800}, async (browser) => {
+    browser.setDefaultTimeout(STEP_MS);
+    const operator = await browser.newPage();
+    listen(operator);
+    await operator.goto(`${options.server}/`);
+    if (options.key) {
+      await operator.fill('#key', options.key);
+      await operator.click('#key-form button');
+    }
+    await operator.waitForSelector('#work:not([hidden])');
+    await operator.selectOption('#preset', options.preset);
+    await operator.setInputFiles('#file', options.file);
+    await operator.click('#send');
+    await operator.waitForFunction(() => document.getElementById('upload-text').textContent.includes('has arrived'));
+    const link = await operator.waitForSelector('#assets a', {timeout: STEP_MS});
+    const address = await link.evaluate((anchor) => anchor.href);
+    await picture(operator, 'operator');
 
-  const watch = await browser.newPage();
-  listen(watch);
-  await watch.goto(address);
-  const sawProgress = await watch.$eval('#notice', (notice) => !notice.hidden);
-  await picture(watch, 'processing');
-  await watch.waitForSelector('#stage:not([hidden])', {timeout: PROCESSING_MS});
-  await watch.waitForFunction(() => document.getElementById('video').readyState >= 2);
-  await picture(watch, 'poster');
-  await watch.click('#play');
-  await watch.waitForFunction(() => document.getElementById('video').currentTime > 3);
-  const menu = await watch.$$eval('#quality option', (entries) => entries.map((entry) => entry.textContent));
-  const heightBefore = await watch.$eval('#video', (video) => video.videoHeight);
-  await watch.selectOption('#quality', '0');
-  await watch.waitForFunction(() => document.getElementById('video').videoHeight === 240);
-  await watch.hover('#seek', {position: {x: 300, y: 8}});
-  await watch.waitForSelector('#preview:not([hidden])');
-  await picture(watch, 'playing');
-  // The middle, by its key.
-  await watch.keyboard.press('5');
-  await watch.waitForFunction(() => {
-    const video = document.getElementById('video');
-    return video.currentTime > video.duration / 2 + 1;
+    const watch = await browser.newPage();
+    listen(watch);
+    await watch.goto(address);
+    const sawProgress = await watch.$eval('#notice', (notice) => !notice.hidden);
+    await picture(watch, 'processing');
+    await watch.waitForSelector('#stage:not([hidden])', {timeout: PROCESSING_MS});
+    await watch.waitForFunction(() => document.getElementById('video').readyState >= 2);
+    await picture(watch, 'poster');
+    await watch.click('#play');
+    await watch.waitForFunction(() => document.getElementById('video').currentTime > 3);
+    const menu = await watch.$$eval('#quality option', (entries) => entries.map((entry) => entry.textContent));
+    const heightBefore = await watch.$eval('#video', (video) => video.videoHeight);
+    await watch.selectOption('#quality', '0');
+    await watch.waitForFunction(() => document.getElementById('video').videoHeight === 240);
+    await watch.hover('#seek', {position: {x: 300, y: 8}});
+    await watch.waitForSelector('#preview:not([hidden])');
+    await picture(watch, 'playing');
+    // The middle, by its key.
+    await watch.keyboard.press('5');
+    await watch.waitForFunction(() => {
+      const video = document.getElementById('video');
+      return video.currentTime > video.duration / 2 + 1;
+    });
+    await watch.keyboard.press(' ');
+    const seen = await watch.evaluate(() => {
+      const video = document.getElementById('video');
+      const {engine, errors, levels} = globalThis.reelyard.player;
+      return {
+        engine, errors, levels,
+        paused: video.paused,
+        frames: video.getVideoPlaybackQuality().totalVideoFrames,
+        audioBytes: video.webkitAudioDecodedByteCount,
+        poster: video.poster,
+      };
+    });
+    await operator.waitForFunction(() => document.querySelector('#assets .good')?.textContent === 'ready');
+    await picture(operator, 'operator-ready');
+    for (const error of seen.errors) problems.push(`player: ${JSON.stringify(error)}`);
+    if (seen.engine !== 'hls.js') problems.push(`the page played with ${seen.engine}`);
+    if (seen.audioBytes === 0) problems.push('no sound was decoded');
+    if (seen.frames < 50) problems.push(`only ${seen.frames} pictures were decoded`);
+    if (!seen.paused) problems.push('the space key did not pause');
+    if (!seen.poster.includes('poster.jpg')) problems.push('there was no poster');
+    console.log(JSON.stringify({...seen, address, sawProgress, menu, heightBefore, problems}, null, 2));
+    process.exitCode = problems.length === 0 ? 0 : 1;
   });
-  await watch.keyboard.press(' ');
-  const seen = await watch.evaluate(() => {
-    const video = document.getElementById('video');
-    const {engine, errors, levels} = globalThis.reelyard.player;
-    return {
-      engine, errors, levels,
-      paused: video.paused,
-      frames: video.getVideoPlaybackQuality().totalVideoFrames,
-      audioBytes: video.webkitAudioDecodedByteCount,
-      poster: video.poster,
-    };
-  });
-  await operator.waitForFunction(() => document.querySelector('#assets .good')?.textContent === 'ready');
-  await picture(operator, 'operator-ready');
-  for (const error of seen.errors) problems.push(`player: ${JSON.stringify(error)}`);
-  if (seen.engine !== 'hls.js') problems.push(`the page played with ${seen.engine}`);
-  if (seen.audioBytes === 0) problems.push('no sound was decoded');
-  if (seen.frames < 50) problems.push(`only ${seen.frames} pictures were decoded`);
-  if (!seen.paused) problems.push('the space key did not pause');
-  if (!seen.poster.includes('poster.jpg')) problems.push('there was no poster');
-  console.log(JSON.stringify({...seen, address, sawProgress, menu, heightBefore, problems}, null, 2));
-  process.exitCode = problems.length === 0 ? 0 : 1;
 } catch (error) {
   console.error(problems.join('\n'));
   console.error(error);
   process.exitCode = 2;
-} finally {
-  await browser?.close();
-  fs.rmSync(profile, {recursive: true, force: true});
 }

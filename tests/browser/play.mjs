@@ -6,11 +6,10 @@
 // The page comes from a server of its own on 127.0.0.1, so every media request crosses origins, as in an embedding page.
 import http from 'node:http';
 import fs from 'node:fs';
-import os from 'node:os';
 import path from 'node:path';
 import {parseArgs} from 'node:util';
 import {fileURLToPath} from 'node:url';
-import {chromium} from 'playwright-core';
+import {withChromium} from './chromium.mjs';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 const {values: options} = parseArgs({
@@ -19,7 +18,6 @@ const {values: options} = parseArgs({
     url: {type: 'string'},
     seconds: {type: 'string', default: '10'},
     screenshot: {type: 'string'},
-    chromium: {type: 'string', default: process.env.REELYARD_CHROMIUM ?? '/usr/bin/chromium'},
   },
 });
 if (!options.player || !options.url) {
@@ -45,49 +43,40 @@ const server = http.createServer((request, response) => {
 });
 await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
 
-const profile = fs.mkdtempSync(path.join(os.tmpdir(), 'reelyard-chromium-'));
-let browser;
 try {
-  browser = await chromium.launchPersistentContext(profile, {
-    executablePath: options.chromium,
-    headless: true,
-    viewport: {width: 1280, height: 720},
-    args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-      '--disable-component-update', '--disable-sync', '--autoplay-policy=no-user-gesture-required'],
+  await withChromium({width: 1280, height: 720}, async (browser) => {
+    const page = await browser.newPage();
+    const consoleErrors = [];
+    const failedRequests = [];
+    page.on('console', (message) => {
+      if (message.type() === 'error') consoleErrors.push(message.text());
+    });
+    page.on('pageerror', (error) => consoleErrors.push(String(error)));
+    page.on('response', (answer) => {
+      if (answer.status() >= 400) failedRequests.push(`${answer.status()} ${answer.url()}`);
+    });
+    await page.goto(`http://127.0.0.1:${server.address().port}/`);
+    await page.addScriptTag({url: `/${options.player}.js`});
+    const seconds = Number(options.seconds);
+    const report = await page.evaluate(
+      (request) => globalThis.playAndReport(request),
+      {player: options.player, url: options.url, seconds, timeoutMs: (seconds + 50) * 1000},
+    );
+    if (options.screenshot) await page.screenshot({path: options.screenshot});
+    report.consoleErrors = consoleErrors;
+    report.failedRequests = failedRequests;
+    const problems = [...report.errors, ...consoleErrors, ...failedRequests];
+    if (report.playedSeconds < seconds) problems.push(`only ${report.playedSeconds.toFixed(1)} s of ${seconds} s were played`);
+    if (report.decodedFrames < seconds * 10) problems.push(`only ${report.decodedFrames} pictures were decoded`);
+    if (report.sizes.length < 2 && report.rungs > 1) problems.push(`the rung never changed: ${JSON.stringify(report.sizes)}`);
+    if (report.audioBytes === 0) problems.push('no sound was decoded');
+    report.problems = problems;
+    console.log(JSON.stringify(report, null, 2));
+    process.exitCode = problems.length === 0 ? 0 : 1;
   });
-  const page = await browser.newPage();
-  const consoleErrors = [];
-  const failedRequests = [];
-  page.on('console', (message) => {
-    if (message.type() === 'error') consoleErrors.push(message.text());
-  });
-  page.on('pageerror', (error) => consoleErrors.push(String(error)));
-  page.on('response', (answer) => {
-    if (answer.status() >= 400) failedRequests.push(`${answer.status()} ${answer.url()}`);
-  });
-  await page.goto(`http://127.0.0.1:${server.address().port}/`);
-  await page.addScriptTag({url: `/${options.player}.js`});
-  const seconds = Number(options.seconds);
-  const report = await page.evaluate(
-    (request) => globalThis.playAndReport(request),
-    {player: options.player, url: options.url, seconds, timeoutMs: (seconds + 50) * 1000},
-  );
-  if (options.screenshot) await page.screenshot({path: options.screenshot});
-  report.consoleErrors = consoleErrors;
-  report.failedRequests = failedRequests;
-  const problems = [...report.errors, ...consoleErrors, ...failedRequests];
-  if (report.playedSeconds < seconds) problems.push(`only ${report.playedSeconds.toFixed(1)} s of ${seconds} s were played`);
-  if (report.decodedFrames < seconds * 10) problems.push(`only ${report.decodedFrames} pictures were decoded`);
-  if (report.sizes.length < 2 && report.rungs > 1) problems.push(`the rung never changed: ${JSON.stringify(report.sizes)}`);
-  if (report.audioBytes === 0) problems.push('no sound was decoded');
-  report.problems = problems;
-  console.log(JSON.stringify(report, null, 2));
-  process.exitCode = problems.length === 0 ? 0 : 1;
 } catch (error) {
   console.error(error);
   process.exitCode = 2;
 } finally {
-  await browser?.close();
   server.close();
-  fs.rmSync(profile, {recursive: true, force: true});
 }

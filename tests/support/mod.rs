@@ -244,6 +244,18 @@ pub(crate) fn run(program: &str, arguments: &[&str]) -> (bool, String, String) {
     )
 }
 
+/// The addresses in a playlist: its lines that are neither empty nor tags (RFC 8216 section 4.1).
+pub(crate) fn playlist_uris(playlist: &str) -> impl Iterator<Item = &str> {
+    playlist.lines().filter(|line| !line.is_empty() && !line.starts_with('#'))
+}
+
+/// How many pictures ffprobe really decodes of a rendition.
+pub(crate) fn decoded_pictures(url: &str) -> String {
+    let wanted = ["-select_streams", "v", "-show_entries", "stream=nb_read_frames", "-of", "csv=p=0"];
+    let (_, counted, _) = run("ffprobe", &[&["-v", "error", "-count_frames"], &wanted[..], &[url]].concat());
+    counted.trim().lines().next().unwrap_or_default().to_owned()
+}
+
 /// A small generator of reproducible choices (SplitMix64, Steele et al. 2014).
 pub(crate) struct Chance(pub u64);
 
