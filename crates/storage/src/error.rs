@@ -1,4 +1,4 @@
-//! What can go wrong with the disk, by what the caller can do about it.
+//! What can go wrong with a store, by what the caller can do about it.
 
 use std::{io, path::Path};
 
@@ -16,6 +16,15 @@ pub enum StoreError {
     /// What is on the disk contradicts itself. Not repaired by trying again; the file is left as it is for a look.
     #[error("{what} is damaged: {problem}")]
     Damaged { what: String, problem: String },
+    /// Somebody newer works on the upload: whoever is told this stops at once.
+    #[error("{what} has been taken over by another node")]
+    Fenced { what: String },
+    /// Something else is there already.
+    #[error("{what}")]
+    Conflict { what: String },
+    /// The store or the database behind it does not answer, or asks to come back later. Trying again may help.
+    #[error("{doing} is not possible now: {reason}")]
+    Unavailable { doing: String, reason: String },
     #[error("{doing}: {source}")]
     Io { doing: String, source: io::Error },
 }
@@ -43,6 +52,8 @@ impl From<StoreError> for io::Error {
             StoreError::InvalidKey { .. } => io::ErrorKind::InvalidInput,
             StoreError::Full { .. } => io::ErrorKind::StorageFull,
             StoreError::Damaged { .. } => io::ErrorKind::InvalidData,
+            StoreError::Fenced { .. } | StoreError::Conflict { .. } => io::ErrorKind::ResourceBusy,
+            StoreError::Unavailable { .. } => io::ErrorKind::TimedOut,
             StoreError::Io { source, .. } => source.kind(),
         };
         Self::new(kind, error)

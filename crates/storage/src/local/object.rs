@@ -2,7 +2,7 @@
 
 use crate::{
     LocalStore, StoreError,
-    directory::{blocking, ensure_directory, parent_of, remove_if_there, remove_tree, sync_directory},
+    local::directory::{blocking, ensure_directory, parent_of, remove_if_there, remove_tree, sync_directory},
 };
 use bytes::Bytes;
 use std::{

@@ -27,6 +27,8 @@ const CHECK_LEN: usize = 8;
 /// Offset and kind stand before the state.
 const STATE_AT: usize = 16;
 const _: () = assert!(STATE_AT + STATE_LEN + CHECK_LEN == RECORD_LEN);
+/// Stands for a length that its sender did not know; no upload can be so long.
+const LENGTH_UNKNOWN: u64 = u64::MAX;
 /// Records read at once when the last good one is looked for; more than one is needed only after a torn write.
 const TAIL_RECORDS: u64 = 32;
 
@@ -41,7 +43,8 @@ pub(crate) struct Journal {
 
 /// What a journal says.
 pub(crate) struct Recorded {
-    pub(crate) length: u64,
+    /// As it was announced when the journal was made; `None`: it was not known then.
+    pub(crate) length: Option<u64>,
     pub(crate) offset: u64,
     /// `None`: the state is of a kind that this program does not read; hash the durable bytes again.
     pub(crate) hash: Option<WholeHash>,
@@ -49,13 +52,13 @@ pub(crate) struct Recorded {
 
 impl Journal {
     /// A new journal with nothing durable yet. On return the file is synced; its name is not.
-    pub(crate) fn create(path: &Path, upload: UploadId, length: u64) -> Result<(), StoreError> {
+    pub(crate) fn create(path: &Path, upload: UploadId, length: Option<u64>) -> Result<(), StoreError> {
         let mut header = [0_u8; HEADER_LEN];
         header[..8].copy_from_slice(&MAGIC);
         header[8..10].copy_from_slice(&VERSION.to_le_bytes());
         header[10..12].copy_from_slice(&(RECORD_LEN as u16).to_le_bytes());
         header[16..32].copy_from_slice(upload.as_uuid().as_bytes());
-        header[32..40].copy_from_slice(&length.to_le_bytes());
+        header[32..40].copy_from_slice(&length.unwrap_or(LENGTH_UNKNOWN).to_le_bytes());
         let check = check_of(upload, u64::MAX, &header[..HEADER_LEN - CHECK_LEN]);
         header[HEADER_LEN - CHECK_LEN..].copy_from_slice(&check);
         File::create_new(path)
@@ -116,7 +119,7 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 }
 
 /// The length of the upload.
-fn read_header(header: &[u8; HEADER_LEN], upload: UploadId) -> Result<u64, String> {
+fn read_header(header: &[u8; HEADER_LEN], upload: UploadId) -> Result<Option<u64>, String> {
     if header[..8] != MAGIC {
         return Err("it does not begin as a journal does".to_owned());
     }
@@ -128,7 +131,7 @@ fn read_header(header: &[u8; HEADER_LEN], upload: UploadId) -> Result<u64, Strin
     if check != check_of(upload, u64::MAX, said) {
         return Err("its header does not check".to_owned());
     }
-    Ok(u64_at(header, 32))
+    Ok(Some(u64_at(header, 32)).filter(|length| *length != LENGTH_UNKNOWN))
 }
 
 /// The number of records up to the last one that checks, and that one.
@@ -182,7 +185,7 @@ mod tests {
     fn written(records: usize) -> (tempfile::TempDir, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.journal");
-        Journal::create(&path, UPLOAD, 1000).unwrap();
+        Journal::create(&path, UPLOAD, Some(1000)).unwrap();
         let (mut journal, _) = Journal::open(&path, UPLOAD).unwrap();
         for n in 1..=records {
             journal.append(&checkpoint(&vec![1; n * 10])).unwrap();
@@ -195,7 +198,7 @@ mod tests {
         for records in [0, 1, 2, 31, 32, 33, 70] {
             let (_directory, path) = written(records);
             let (_, recorded) = Journal::open(&path, UPLOAD).unwrap();
-            assert_eq!((recorded.length, recorded.offset), (1000, records as u64 * 10));
+            assert_eq!((recorded.length, recorded.offset), (Some(1000), records as u64 * 10));
             assert_eq!(recorded.hash.unwrap().digest(), checkpoint(&vec![1; records * 10]).hash.digest());
         }
     }
@@ -236,12 +239,12 @@ mod tests {
     /// Yesterday's files: this one was written by the first release.
     #[test]
     fn the_journal_of_the_first_release_is_read() {
-        let bytes = hex::decode(include_str!("../tests/golden/journal-v1.hex").trim()).unwrap();
+        let bytes = hex::decode(include_str!("../../tests/golden/journal-v1.hex").trim()).unwrap();
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.journal");
         fs::write(&path, &bytes).unwrap();
         let (_, recorded) = Journal::open(&path, UPLOAD).unwrap();
-        assert_eq!((recorded.length, recorded.offset), (1000, 20));
+        assert_eq!((recorded.length, recorded.offset), (Some(1000), 20));
         assert_eq!(recorded.hash.unwrap().digest(), checkpoint(&[1; 20]).hash.digest());
         let (_directory, path) = written(2);
         assert_eq!(hex::encode(fs::read(path).unwrap()), hex::encode(bytes));

@@ -1,14 +1,16 @@
 //! Uploads on disk: for each one a file and its journal, made, opened, turned into a source, removed.
 //!
-//! Bytes come in through [`crate::Receiving`]. The caller sees to it that one request at a time has an upload open.
+//! Bytes come in through [`LocalReceive`]. The caller sees to it that one request at a time has an upload open.
 
-use crate::{
-    LocalStore, StoreError,
+use super::{
     directory::{blocking, remove_if_there, sync_directory},
     journal::{Journal, Recorded},
+    receiving::LocalReceive,
 };
-use reelyard_model::{AssetId, UploadId};
-use reelyard_upload::{Checkpoint, Transfer, WholeHash};
+use crate::{LocalStore, OpenUpload, Receive, ReceiveError, StoreError, Terms, Uploads, source_key};
+use async_trait::async_trait;
+use reelyard_model::UploadId;
+use reelyard_upload::{Checkpoint, ChunkRequest, Transfer, WholeHash};
 use std::{
     fs::{self, File},
     io::{self, Read as _},
@@ -21,7 +23,7 @@ const REHASH_BUFFER_BYTES: usize = 1 << 20;
 
 /// An upload that is open: its journal was read and its file ends where the journal says.
 #[derive(Debug)]
-pub struct UploadFile {
+pub(crate) struct UploadFile {
     pub(crate) transfer: Transfer,
     /// `None` once the file has become a source.
     pub(crate) data: Option<Arc<File>>,
@@ -29,15 +31,19 @@ pub struct UploadFile {
     pub(crate) journal: Journal,
 }
 
-impl UploadFile {
-    pub fn transfer(&self) -> &Transfer {
+impl OpenUpload for UploadFile {
+    fn transfer(&self) -> &Transfer {
         &self.transfer
+    }
+
+    fn begin(self: Box<Self>, request: &ChunkRequest) -> Result<Box<dyn Receive>, ReceiveError> {
+        LocalReceive::begin(*self, request).map(|receiving| Box::new(receiving) as Box<dyn Receive>)
     }
 }
 
-impl LocalStore {
-    /// A new, empty upload. Its names are durable on return. Fails when the id is taken.
-    pub async fn create_upload(&self, upload: UploadId, length: u64) -> Result<(), StoreError> {
+#[async_trait]
+impl Uploads for LocalStore {
+    async fn create_upload(&self, upload: UploadId, length: Option<u64>) -> Result<(), StoreError> {
         let (data, journal) = self.upload_paths(upload);
         let uploads = self.root().join("uploads");
         blocking(move || {
@@ -51,15 +57,25 @@ impl LocalStore {
     }
 
     /// Reads the journal and cuts off what it does not count.
-    pub async fn open_upload(&self, upload: UploadId) -> Result<UploadFile, StoreError> {
+    async fn open_upload(&self, upload: UploadId, terms: Terms) -> Result<Box<dyn OpenUpload>, StoreError> {
         let (data_path, journal_path) = self.upload_paths(upload);
-        blocking(move || open_upload(data_path, &journal_path, upload)).await
+        let file = blocking(move || open_upload(data_path, &journal_path, upload, terms)).await?;
+        Ok(Box::new(file))
     }
 
-    /// A whole upload becomes the source of an asset, by rename; the journal stays until [`Self::forget_upload`].
-    pub async fn finish_upload(&self, upload: UploadId, asset: AssetId) -> Result<(), StoreError> {
+    async fn concatenate(
+        &self,
+        into: UploadId,
+        terms: Terms,
+        partials: &[(UploadId, u64)],
+    ) -> Result<Transfer, StoreError> {
+        super::concatenate::concatenate(self, into, terms, partials).await
+    }
+
+    /// By rename; the journal stays until [`Self::forget_upload`].
+    async fn finish_upload(&self, upload: UploadId, _byte_len: u64) -> Result<(), StoreError> {
         let (data, _) = self.upload_paths(upload);
-        let source = self.root().join(Self::source_key(asset));
+        let source = self.root().join(source_key(upload));
         let directories = [self.root().join("sources"), self.root().join("uploads")];
         blocking(move || {
             match fs::rename(&data, &source) {
@@ -72,8 +88,7 @@ impl LocalStore {
         .await
     }
 
-    /// Removes what is left of an upload in `uploads/`: all of one that was given up, the journal of a finished one.
-    pub async fn forget_upload(&self, upload: UploadId) -> Result<(), StoreError> {
+    async fn forget_upload(&self, upload: UploadId) -> Result<(), StoreError> {
         let (data, journal) = self.upload_paths(upload);
         let uploads = self.root().join("uploads");
         blocking(move || {
@@ -84,8 +99,7 @@ impl LocalStore {
         .await
     }
 
-    /// All uploads that have something on disk, for sweeping.
-    pub async fn list_uploads(&self) -> Result<Vec<UploadId>, StoreError> {
+    async fn list_uploads(&self) -> Result<Vec<UploadId>, StoreError> {
         let uploads = self.root().join("uploads");
         blocking(move || {
             let mut found = Vec::new();
@@ -102,19 +116,42 @@ impl LocalStore {
         .await
     }
 
-    pub fn source_key(asset: AssetId) -> String {
-        format!("sources/{asset}")
+    /// Room on the disk that this user may still fill.
+    async fn free_bytes(&self) -> Result<Option<u64>, StoreError> {
+        let root = self.root().to_owned();
+        blocking(move || {
+            let disk =
+                rustix::fs::statvfs(&root).map_err(|e| StoreError::io("looking at", &root, e.into()))?;
+            Ok(Some(disk.f_bavail.saturating_mul(disk.f_frsize)))
+        })
+        .await
     }
+}
 
-    fn upload_paths(&self, upload: UploadId) -> (PathBuf, PathBuf) {
+impl LocalStore {
+    pub(super) fn upload_paths(&self, upload: UploadId) -> (PathBuf, PathBuf) {
         let uploads = self.root().join("uploads");
         (uploads.join(upload.to_string()), uploads.join(format!("{upload}.journal")))
     }
 }
 
-fn open_upload(data_path: PathBuf, journal_path: &Path, upload: UploadId) -> Result<UploadFile, StoreError> {
-    let (journal, Recorded { length, offset, hash }) = Journal::open(journal_path, upload)?;
+fn open_upload(
+    data_path: PathBuf,
+    journal_path: &Path,
+    upload: UploadId,
+    terms: Terms,
+) -> Result<UploadFile, StoreError> {
+    let (journal, Recorded { length: announced, offset, hash }) = Journal::open(journal_path, upload)?;
     let damaged = |problem| StoreError::Damaged { what: data_path.display().to_string(), problem };
+    let length = match (announced, terms.length) {
+        (Some(announced), Some(length)) if announced != length => {
+            return Err(damaged(format!(
+                "it was announced with {announced} bytes and is said to have {length}"
+            )));
+        }
+        (announced, told_later) => announced.or(told_later),
+    };
+    let restore = |hash| Transfer::restore(length, terms.limit, Checkpoint { offset, hash });
     let reading = |e| StoreError::io("reading", &data_path, e);
     let data = match File::options().read(true).write(true).open(&data_path) {
         Ok(file) => Some(file),
@@ -123,8 +160,7 @@ fn open_upload(data_path: PathBuf, journal_path: &Path, upload: UploadId) -> Res
     };
     let Some(file) = data else {
         // Renamed away already, which happens to whole uploads only, or half removed.
-        let hash = hash.filter(|_| offset == length);
-        let restored = hash.and_then(|hash| Transfer::restore(length, Checkpoint { offset, hash }));
+        let restored = hash.filter(|_| length == Some(offset)).and_then(restore);
         let transfer = restored.ok_or(StoreError::NotFound { what: data_path.display().to_string() })?;
         return Ok(UploadFile { transfer, data: None, data_path, journal });
     };
@@ -139,8 +175,8 @@ fn open_upload(data_path: PathBuf, journal_path: &Path, upload: UploadId) -> Res
         Some(hash) => hash,
         None => hash_of(&file, offset).map_err(reading)?,
     };
-    let transfer = Transfer::restore(length, Checkpoint { offset, hash })
-        .ok_or_else(|| damaged(format!("{offset} bytes are counted of {length}")))?;
+    let transfer =
+        restore(hash).ok_or_else(|| damaged(format!("{offset} bytes are counted of {length:?}")))?;
     Ok(UploadFile { transfer, data: Some(Arc::new(file)), data_path, journal })
 }
 
@@ -159,46 +195,46 @@ fn hash_of(file: &File, byte_len: u64) -> io::Result<WholeHash> {
 #[cfg(test)]
 mod tests {
     use crate::{
-        LocalStore, StoreError,
-        testing::{at, id, send, sha256, store},
+        StoreError, Uploads as _,
+        local::testing::{at, id, send, sha256, store, terms},
+        source_key,
     };
-    use reelyard_model::AssetId;
     use reelyard_upload::BodyEnd;
     use std::fs;
-    use uuid::Uuid;
 
     #[tokio::test]
     async fn bytes_come_in_parts_and_become_a_source() {
         let (_directory, store) = store().await;
-        let (upload, asset) = (id(), AssetId::from_uuid(Uuid::now_v7()));
-        store.create_upload(upload, 10).await.unwrap();
-        let (offset, outcome) = send(&store, upload, &at(0), &[b"abc", b"", b"de"], BodyEnd::Complete).await;
+        let upload = id();
+        store.create_upload(upload, Some(10)).await.unwrap();
+        let (offset, outcome) =
+            send(&store, upload, 10, &at(0), &[b"abc", b"", b"de"], BodyEnd::Complete).await;
         outcome.unwrap();
         assert_eq!(offset, 5);
-        send(&store, upload, &at(5), &[b"fghij"], BodyEnd::Cut).await.1.unwrap();
-        let whole = store.open_upload(upload).await.unwrap();
+        send(&store, upload, 10, &at(5), &[b"fghij"], BodyEnd::Cut).await.1.unwrap();
+        let whole = store.open_upload(upload, terms(10)).await.unwrap();
         assert_eq!(whole.transfer().sha256(), Some(sha256(b"abcdefghij")));
         for _ in 0..2 {
-            store.finish_upload(upload, asset).await.unwrap();
-            let whole = store.open_upload(upload).await.unwrap();
+            store.finish_upload(upload, 10).await.unwrap();
+            let whole = store.open_upload(upload, terms(10)).await.unwrap();
             assert_eq!(whole.transfer().sha256(), Some(sha256(b"abcdefghij")), "the journal still tells");
         }
         for _ in 0..2 {
             store.forget_upload(upload).await.unwrap();
         }
-        assert!(store.open_upload(upload).await.unwrap_err().is_not_found());
-        assert_eq!(&store.read(&LocalStore::source_key(asset)).await.unwrap()[..], b"abcdefghij");
+        assert!(store.open_upload(upload, terms(10)).await.unwrap_err().is_not_found());
+        assert_eq!(&store.read(&source_key(upload)).await.unwrap()[..], b"abcdefghij");
     }
 
     #[tokio::test]
     async fn what_the_journal_does_not_count_is_cut_off() {
         let (_directory, store) = store().await;
         let upload = id();
-        store.create_upload(upload, 10).await.unwrap();
-        send(&store, upload, &at(0), &[b"abc"], BodyEnd::Complete).await.1.unwrap();
+        store.create_upload(upload, Some(10)).await.unwrap();
+        send(&store, upload, 10, &at(0), &[b"abc"], BodyEnd::Complete).await.1.unwrap();
         let path = store.root().join("uploads").join(upload.to_string());
         fs::write(&path, b"abcXYZ").unwrap();
-        assert_eq!(store.open_upload(upload).await.unwrap().transfer().offset(), 3);
+        assert_eq!(store.open_upload(upload, terms(10)).await.unwrap().transfer().offset(), 3);
         assert_eq!(fs::read(&path).unwrap(), b"abc");
     }
 
@@ -206,18 +242,18 @@ mod tests {
     async fn acknowledged_bytes_that_are_gone_are_reported_as_damage() {
         let (_directory, store) = store().await;
         let upload = id();
-        store.create_upload(upload, 10).await.unwrap();
-        send(&store, upload, &at(0), &[b"abc"], BodyEnd::Complete).await.1.unwrap();
+        store.create_upload(upload, Some(10)).await.unwrap();
+        send(&store, upload, 10, &at(0), &[b"abc"], BodyEnd::Complete).await.1.unwrap();
         fs::write(store.root().join("uploads").join(upload.to_string()), b"ab").unwrap();
-        assert!(matches!(store.open_upload(upload).await, Err(StoreError::Damaged { .. })));
+        assert!(matches!(store.open_upload(upload, terms(10)).await, Err(StoreError::Damaged { .. })));
     }
 
     #[tokio::test]
     async fn a_state_of_an_unknown_kind_is_computed_again() {
         let (_directory, store) = store().await;
         let upload = id();
-        store.create_upload(upload, 10).await.unwrap();
-        send(&store, upload, &at(0), &[b"abc"], BodyEnd::Complete).await.1.unwrap();
+        store.create_upload(upload, Some(10)).await.unwrap();
+        send(&store, upload, 10, &at(0), &[b"abc"], BodyEnd::Complete).await.1.unwrap();
         let file = fs::File::open(store.root().join("uploads").join(upload.to_string())).unwrap();
         assert_eq!(super::hash_of(&file, 3).unwrap().digest(), sha256(b"abc"));
     }
@@ -226,10 +262,10 @@ mod tests {
     async fn an_upload_nobody_made_is_not_found_and_an_id_is_taken_once() {
         let (_directory, store) = store().await;
         let upload = id();
-        assert!(store.open_upload(upload).await.unwrap_err().is_not_found());
-        store.create_upload(upload, 0).await.unwrap();
-        assert!(store.create_upload(upload, 0).await.is_err());
-        assert_eq!(store.open_upload(upload).await.unwrap().transfer().sha256(), Some(sha256(b"")));
+        assert!(store.open_upload(upload, terms(0)).await.unwrap_err().is_not_found());
+        store.create_upload(upload, Some(0)).await.unwrap();
+        assert!(store.create_upload(upload, Some(0)).await.is_err());
+        assert_eq!(store.open_upload(upload, terms(0)).await.unwrap().transfer().sha256(), Some(sha256(b"")));
         assert_eq!(store.list_uploads().await.unwrap(), [upload]);
     }
 }

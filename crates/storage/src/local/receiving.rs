@@ -1,16 +1,18 @@
 //! Bytes on their way into an upload: the one write path.
 //!
-//! Pieces from the socket are gathered by the caller; [`Receiving::write`] hashes and writes them on a blocking thread
-//! while the caller gathers the next ones, checkpoints are made durable on the way, and [`Receiving::end`] makes the
-//! last one durable before anybody is told. At most two batches of one upload are in memory.
+//! Pieces from the socket are gathered by the caller; [`LocalReceive`] hashes and writes them on a blocking thread
+//! while the caller gathers the next ones, makes checkpoints durable on the way, and the last one before anybody is
+//! told. At most two batches of one upload are in memory.
 
+use super::upload::UploadFile;
 use crate::{
-    StoreError, UploadFile,
-    directory::{blocking, lost_thread},
-    journal::Journal,
+    MAX_BATCH_PIECES, Receive, ReceiveError, StoreError,
+    local::directory::{blocking, lost_thread},
+    local::journal::Journal,
 };
+use async_trait::async_trait;
 use bytes::Bytes;
-use reelyard_upload::{BodyEnd, Checkpoint, Chunk, ChunkRequest, Refusal, Settled, Transfer};
+use reelyard_upload::{BodyEnd, Check, Checkpoint, Chunk, ChunkRequest, Settled, Transfer};
 use rustix::io::pwritev;
 use std::{
     fs::File,
@@ -22,24 +24,13 @@ use std::{
 };
 use tokio::task::{JoinHandle, spawn_blocking};
 
-/// Pieces in one batch: below the kernel's limit for one vectored write (IOV_MAX, 1024).
-pub const MAX_BATCH_PIECES: usize = 512;
 /// A checkpoint on the way after so many bytes: what a kill in the middle of a long request can cost.
 const CHECKPOINT_BYTES: u64 = 32 << 20;
 /// And after so long, for slow senders, as soon as there is something to count.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Why receiving stopped.
-#[derive(Debug, thiserror::Error)]
-pub enum ReceiveError {
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
 /// A chunk that is being received.
-pub struct Receiving {
+pub(crate) struct LocalReceive {
     transfer: Transfer,
     data: Arc<File>,
     data_path: PathBuf,
@@ -70,9 +61,9 @@ enum Syncing {
     Broken,
 }
 
-impl Receiving {
+impl LocalReceive {
     /// Begins a chunk, or says why not; the upload is as it was then.
-    pub fn begin(upload: UploadFile, request: &ChunkRequest) -> Result<Self, ReceiveError> {
+    pub(super) fn begin(upload: UploadFile, request: &ChunkRequest) -> Result<Self, ReceiveError> {
         let UploadFile { transfer, data, data_path, journal } = upload;
         let chunk = transfer.begin_chunk(request)?;
         let data = data.ok_or_else(|| StoreError::NotFound { what: data_path.display().to_string() })?;
@@ -80,52 +71,13 @@ impl Receiving {
             checkpoint_offset: transfer.offset(),
             checkpoint_at: Instant::now(),
             position: transfer.offset(),
-            checked: request.checksum.is_some(),
+            checked: request.check != Check::None,
             transfer,
             data,
             data_path,
             writing: Writing::Idle(Box::new(chunk)),
             syncing: Syncing::Idle(journal),
         })
-    }
-
-    /// Takes the next bytes. Returns when the batch before this one is written: so two batches at most are in memory.
-    /// After an error the chunk is over; what was made durable before still counts.
-    pub async fn write(&mut self, batch: Vec<Bytes>) -> Result<(), ReceiveError> {
-        let mut chunk = self.written().await?;
-        self.make_checkpoint(&chunk).await?;
-        if batch.is_empty() {
-            self.writing = Writing::Idle(Box::new(chunk));
-            return Ok(());
-        }
-        self.position += batch.iter().map(|piece| piece.len() as u64).sum::<u64>();
-        let (data, path) = (self.data.clone(), self.data_path.clone());
-        self.writing = Writing::Running(spawn_blocking(move || {
-            let outcome = write_batch(&mut chunk, &data, &path, &batch);
-            (chunk, outcome)
-        }));
-        Ok(())
-    }
-
-    /// The body ended: the checkpoint that results is durable on return. On a refusal nothing since the last
-    /// checkpoint counts. The offset that is durable now comes back either way.
-    pub async fn end(mut self, end: BodyEnd) -> (u64, Result<Transfer, ReceiveError>) {
-        let outcome = self.finish(end).await;
-        if self.transfer.offset() < self.position {
-            self.give_back_room().await;
-        }
-        (self.transfer.offset(), outcome.map(|()| self.transfer))
-    }
-
-    /// What is known to be durable so far.
-    pub fn durable_offset(&self) -> u64 {
-        self.transfer.offset()
-    }
-
-    /// Bytes were taken that no checkpoint counts yet and that one could count: call [`Self::write`] again soon, with
-    /// or without more bytes.
-    pub fn wants_checkpoint(&self) -> bool {
-        !self.checked && self.transfer.offset() < self.position && self.position < self.transfer.length()
     }
 
     /// Bytes that do not count are cut off at the next opening anyway; on a full disk their room is wanted now.
@@ -198,6 +150,44 @@ impl Receiving {
     }
 }
 
+#[async_trait]
+impl Receive for LocalReceive {
+    /// Returns when the batch before this one is written: so two batches at most are in memory.
+    async fn write(&mut self, batch: Vec<Bytes>) -> Result<(), ReceiveError> {
+        let mut chunk = self.written().await?;
+        self.make_checkpoint(&chunk).await?;
+        if batch.is_empty() {
+            self.writing = Writing::Idle(Box::new(chunk));
+            return Ok(());
+        }
+        self.position += batch.iter().map(|piece| piece.len() as u64).sum::<u64>();
+        let (data, path) = (self.data.clone(), self.data_path.clone());
+        self.writing = Writing::Running(spawn_blocking(move || {
+            let outcome = write_batch(&mut chunk, &data, &path, &batch);
+            (chunk, outcome)
+        }));
+        Ok(())
+    }
+
+    async fn end(mut self: Box<Self>, end: BodyEnd) -> (u64, Result<Transfer, ReceiveError>) {
+        let outcome = self.finish(end).await;
+        if self.transfer.offset() < self.position {
+            self.give_back_room().await;
+        }
+        (self.transfer.offset(), outcome.map(|()| self.transfer))
+    }
+
+    fn durable_offset(&self) -> u64 {
+        self.transfer.offset()
+    }
+
+    fn wants_checkpoint(&self) -> bool {
+        !self.checked
+            && self.transfer.offset() < self.position
+            && self.transfer.length() != Some(self.position)
+    }
+}
+
 fn broken() -> StoreError {
     StoreError::Io {
         doing: "writing an upload after a failed write".to_owned(),
@@ -249,48 +239,54 @@ fn write_all_at(file: &File, mut slices: &mut [IoSlice<'_>], mut position: u64) 
 
 #[cfg(test)]
 mod tests {
-    use super::{ReceiveError, Receiving};
-    use crate::testing::{at, id, send, store};
+    use crate::{
+        ReceiveError, Uploads as _,
+        local::testing::{at, id, send, store, terms},
+    };
     use bytes::Bytes;
-    use reelyard_upload::{Algorithm, BodyEnd, Checksum, ChunkRequest, Refusal};
+    use reelyard_upload::{Algorithm, BodyEnd, Check, Checksum, ChunkRequest, Refusal};
     use std::fs;
 
     #[tokio::test]
     async fn a_chunk_with_a_wrong_checksum_leaves_nothing() {
         let (_directory, store) = store().await;
         let upload = id();
-        store.create_upload(upload, 10).await.unwrap();
-        let checksum = Some(Checksum::of(Algorithm::Sha1, b"abc"));
-        let request = ChunkRequest { checksum, ..at(0) };
-        let (offset, outcome) = send(&store, upload, &request, &[b"abX"], BodyEnd::Complete).await;
+        store.create_upload(upload, Some(10)).await.unwrap();
+        let check = Check::Announced(Checksum::of(Algorithm::Sha1, b"abc"));
+        let request = ChunkRequest { check, ..at(0) };
+        let (offset, outcome) = send(&store, upload, 10, &request, &[b"abX"], BodyEnd::Complete).await;
         assert_eq!(offset, 0);
         assert!(matches!(outcome, Err(ReceiveError::Refused(Refusal::ChecksumMismatch { .. }))));
         let file = store.root().join("uploads").join(upload.to_string());
         assert_eq!(fs::metadata(file).unwrap().len(), 0, "its room is given back at once");
-        send(&store, upload, &request, &[b"ab"], BodyEnd::Cut).await.1.unwrap();
-        assert_eq!(store.open_upload(upload).await.unwrap().transfer().offset(), 0, "cut before verified");
-        send(&store, upload, &request, &[b"a", b"bc"], BodyEnd::Complete).await.1.unwrap();
-        assert_eq!(store.open_upload(upload).await.unwrap().transfer().offset(), 3);
+        send(&store, upload, 10, &request, &[b"ab"], BodyEnd::Cut).await.1.unwrap();
+        assert_eq!(
+            store.open_upload(upload, terms(10)).await.unwrap().transfer().offset(),
+            0,
+            "cut before verified"
+        );
+        send(&store, upload, 10, &request, &[b"a", b"bc"], BodyEnd::Complete).await.1.unwrap();
+        assert_eq!(store.open_upload(upload, terms(10)).await.unwrap().transfer().offset(), 3);
     }
 
     #[tokio::test]
     async fn a_body_that_overruns_is_refused_and_the_upload_is_not_whole() {
         let (_directory, store) = store().await;
         let upload = id();
-        store.create_upload(upload, 4).await.unwrap();
-        let (offset, outcome) = send(&store, upload, &at(0), &[b"abcd", b"e"], BodyEnd::Complete).await;
+        store.create_upload(upload, Some(4)).await.unwrap();
+        let (offset, outcome) = send(&store, upload, 4, &at(0), &[b"abcd", b"e"], BodyEnd::Complete).await;
         assert!(matches!(outcome, Err(ReceiveError::Refused(Refusal::BeyondLength { .. }))), "{outcome:?}");
         assert_eq!(offset, 0);
-        assert!(!store.open_upload(upload).await.unwrap().transfer().is_whole());
+        assert!(!store.open_upload(upload, terms(4)).await.unwrap().transfer().is_whole());
     }
 
     #[tokio::test]
     async fn a_long_chunk_makes_checkpoints_on_the_way() {
         let (_directory, store) = store().await;
         let upload = id();
-        store.create_upload(upload, 200 << 20).await.unwrap();
-        let file = store.open_upload(upload).await.unwrap();
-        let mut receiving = Receiving::begin(file, &at(0)).unwrap();
+        store.create_upload(upload, Some(200 << 20)).await.unwrap();
+        let file = store.open_upload(upload, terms(200 << 20)).await.unwrap();
+        let mut receiving = file.begin(&at(0)).unwrap();
         let batch = Bytes::from(vec![3; 1 << 20]);
         let mut sent = 0;
         while receiving.durable_offset() == 0 {
@@ -299,6 +295,6 @@ mod tests {
             assert!(sent < 150, "no checkpoint in 150 MiB");
         }
         drop(receiving);
-        assert!(store.open_upload(upload).await.unwrap().transfer().offset() >= 32 << 20);
+        assert!(store.open_upload(upload, terms(200 << 20)).await.unwrap().transfer().offset() >= 32 << 20);
     }
 }

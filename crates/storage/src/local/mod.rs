@@ -1,0 +1,56 @@
+//! Bytes on a local disk: uploads with their journals, and objects by key.
+//!
+//! [`LocalStore`] owns the data directory's `uploads/`, `sources/`, `renditions/`, `publications/` and `scratch/`, and is
+//! their only user. Data is durable before the names that lead to it. File work runs on tokio's blocking threads.
+
+mod concatenate;
+mod directory;
+mod journal;
+mod key;
+mod object;
+mod receiving;
+mod source;
+#[cfg(test)]
+mod testing;
+mod upload;
+
+pub use object::{ObjectEntry, OpenObject};
+
+use crate::StoreError;
+use directory::{blocking, empty_directory, ensure_directory};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// The data directory. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct LocalStore {
+    root: Arc<Path>,
+}
+
+impl LocalStore {
+    /// Makes what is missing of the directory's layout, and removes what an earlier process had in the making. The
+    /// caller is the directory's only user.
+    pub async fn open(root: impl Into<PathBuf>) -> Result<Self, StoreError> {
+        let root: PathBuf = root.into();
+        blocking(move || {
+            for part in ["uploads", "sources", "renditions", "publications", "scratch"] {
+                ensure_directory(&root.join(part))?;
+            }
+            empty_directory(&root.join("scratch"))?;
+            Ok(Self { root: root.into() })
+        })
+        .await
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// For files in the making and the working directories of running children, on the same file system as everything
+    /// else.
+    pub fn scratch(&self) -> PathBuf {
+        self.root.join("scratch")
+    }
+}
