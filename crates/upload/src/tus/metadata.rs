@@ -31,8 +31,7 @@ pub struct Metadata {
 impl Metadata {
     /// An empty header is no metadata.
     pub fn parse(text: &str) -> Result<Self, TusError> {
-        let bad =
-            |problem: String| TusError::BadHeader { name: header::METADATA, problem, expected: EXPECTED };
+        let bad = |problem: String| TusError::from(crate::fields::bad(header::METADATA, problem, EXPECTED));
         if text.len() > MAX_METADATA_BYTES {
             return Err(bad(format!("{} bytes, more than {MAX_METADATA_BYTES}", text.len())));
         }
