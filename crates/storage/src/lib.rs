@@ -9,10 +9,12 @@
 mod error;
 pub mod ledger;
 mod local;
+mod parts;
 mod uploads;
 
 pub use error::StoreError;
 pub use local::{LocalStore, ObjectEntry, OpenObject};
+pub use parts::{PartError, Parts, ReceivePart};
 pub use uploads::{
     ByteStream, OpenUpload, Receive, ReceiveError, Sources, Terms, UploadStore, Uploads, source_key,
 };

@@ -10,6 +10,8 @@
 pub mod checksum;
 pub mod engine;
 pub mod fields;
+pub mod ledger;
+pub mod parts;
 pub mod tus;
 pub mod whole_hash;
 
