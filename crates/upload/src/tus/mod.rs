@@ -6,6 +6,8 @@
 //! `docs/conformance/tus.md` names the test of each demand of the text.
 
 mod checksum;
+#[cfg(test)]
+mod clients_tests;
 mod concat;
 mod error;
 mod head;

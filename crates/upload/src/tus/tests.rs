@@ -13,7 +13,7 @@ use crate::{
 use proptest::prelude::{any, prop, proptest};
 
 /// Headers as a client sent them.
-struct Sent(Vec<(String, String)>);
+pub(super) struct Sent(pub(super) Vec<(String, String)>);
 
 impl Fields for Sent {
     fn field(&self, name: &str) -> Field<'_> {
