@@ -13,6 +13,7 @@ impl EventKind {
     pub const UPLOAD_FINISHED: Self = Self("upload.finished");
     pub const UPLOAD_TERMINATED: Self = Self("upload.terminated");
     pub const UPLOAD_EXPIRED: Self = Self("upload.expired");
+    pub const UPLOAD_REJECTED: Self = Self("upload.rejected");
     pub const ASSET_CREATED: Self = Self("asset.created");
     pub const ASSET_PLANNED: Self = Self("asset.planned");
     pub const ASSET_READY: Self = Self("asset.ready");

@@ -14,7 +14,9 @@ mod assets;
 mod claim;
 mod error;
 mod events;
+mod holders;
 mod keys;
+mod ledger;
 mod migrations;
 mod outcome;
 mod overview;
@@ -29,6 +31,8 @@ pub use assets::AssetFilter;
 pub use claim::{ClaimRequest, Claimed, HeartbeatAnswer};
 pub use error::CatalogError;
 pub use events::{EventKind, EventRow};
+pub use holders::Taken;
+pub use ledger::LedgerError;
 pub use outcome::{
     CompletedProbe, CompletedPublish, CompletedTask, FailedTask, NewRendition, NewTask, PublishedRendition,
     Settled,

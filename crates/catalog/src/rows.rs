@@ -3,8 +3,8 @@
 
 use crate::CatalogError;
 use reelyard_model::{
-    AssetId, AssetState, Failure, MediaInfo, PlaybackId, PublicationState, TaskId, TaskState, TenantId,
-    UploadId, UploadState, WorkerId,
+    AssetId, AssetState, Completion, Failure, MediaInfo, PlaybackId, PublicationState, TaskId, TaskState,
+    TenantId, UploadId, UploadKind, UploadState, WorkerId,
     work::{TaskKind, TaskResult},
 };
 use serde::de::DeserializeOwned;
@@ -16,6 +16,14 @@ pub struct UploadRow {
     pub id: UploadId,
     pub tenant: TenantId,
     pub state: UploadState,
+    pub kind: UploadKind,
+    pub completion: Completion,
+    /// Of a final upload, in order.
+    pub partials: Vec<UploadId>,
+    /// The list of partials as its sender wrote it.
+    pub concat_header: Option<String>,
+    /// What the whole is to hash to, lower-case hexadecimal, where its sender said it.
+    pub expected_sha256: Option<String>,
     pub byte_len: Option<u64>,
     /// As of the last write of this row; the journal in the storage knows better.
     pub byte_offset: u64,
@@ -208,6 +216,11 @@ impl UploadRow {
             id: text(row, "id")?,
             tenant: text(row, "tenant")?,
             state: text(row, "state")?,
+            kind: text(row, "kind")?,
+            completion: text(row, "completion")?,
+            partials: json(row, "partials")?,
+            concat_header: row.try_get("concat_header")?,
+            expected_sha256: row.try_get("expected_sha256")?,
             byte_len: optional_number(row, "byte_len")?,
             byte_offset: number(row, "byte_offset")?,
             file_name: row.try_get("file_name")?,

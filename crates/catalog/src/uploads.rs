@@ -7,7 +7,7 @@ use crate::{
     store::Write,
 };
 use reelyard_model::{
-    AssetId, AssetState, TaskId, TaskState, TenantId, UploadId, UploadState,
+    AssetId, AssetState, Completion, TaskId, TaskState, TenantId, UploadId, UploadKind, UploadState,
     upload_state::{self, UploadEvent},
     work::TaskKind,
 };
@@ -18,6 +18,14 @@ use sqlx::{AssertSqlSafe, SqliteConnection};
 pub struct NewUpload {
     pub id: UploadId,
     pub tenant: TenantId,
+    pub kind: UploadKind,
+    pub completion: Completion,
+    /// Of a final upload, in order.
+    pub partials: Vec<UploadId>,
+    /// The list of partials as its sender wrote it.
+    pub concat_header: Option<String>,
+    /// What the whole is to hash to, lower-case hexadecimal, where its sender said it.
+    pub expected_sha256: Option<String>,
     /// `None`: the client will say later.
     pub byte_len: Option<u64>,
     pub file_name: Option<String>,
@@ -52,15 +60,22 @@ pub struct FinishedUpload {
 
 impl Catalog {
     pub async fn create_upload(&self, new: NewUpload) -> Result<UploadRow, CatalogError> {
+        let partials = serde_json::json!(new.partials).to_string();
         let mut write = self.write().await?;
         sqlx::query(
-            "INSERT INTO upload (id, tenant, state, byte_len, byte_offset, file_name, metadata, preset, traceparent,
-                                 created_ms, updated_ms, expires_ms)
-             VALUES (?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO upload (id, tenant, state, kind, completion, partials, concat_header, expected_sha256, byte_len,
+                                 byte_offset, file_name, metadata, preset, traceparent, created_ms, updated_ms,
+                                 expires_ms)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(new.id.to_string())
         .bind(new.tenant.to_string())
         .bind(UploadState::Created.as_str())
+        .bind(new.kind.as_str())
+        .bind(new.completion.as_str())
+        .bind(partials)
+        .bind(&new.concat_header)
+        .bind(&new.expected_sha256)
         .bind(new.byte_len.map(signed))
         .bind(&new.file_name)
         .bind(&new.metadata)
@@ -204,6 +219,41 @@ impl Catalog {
     /// Nobody came back in time. The caller removes the bytes afterwards. Safe to repeat.
     pub async fn expire_upload(&self, id: UploadId, now_ms: i64) -> Result<UploadRow, CatalogError> {
         self.end_upload(id, UploadEvent::Expire, EventKind::UPLOAD_EXPIRED, now_ms).await
+    }
+
+    /// Its bytes are not what was announced. The caller removes them afterwards. Safe to repeat.
+    pub async fn reject_upload(&self, id: UploadId, now_ms: i64) -> Result<UploadRow, CatalogError> {
+        self.end_upload(id, UploadEvent::Reject, EventKind::UPLOAD_REJECTED, now_ms).await
+    }
+
+    /// What the whole is to hash to, told after the announcement. Refused (`false`) when something else was told.
+    pub async fn expect_digest(&self, id: UploadId, sha256: &str, now_ms: i64) -> Result<bool, CatalogError> {
+        let mut write = self.write().await?;
+        let done = sqlx::query(
+            "UPDATE upload SET expected_sha256 = ?, updated_ms = ?
+             WHERE id = ? AND (expected_sha256 IS NULL OR expected_sha256 = ?)",
+        )
+        .bind(sha256)
+        .bind(now_ms)
+        .bind(id.to_string())
+        .bind(sha256)
+        .execute(write.connection())
+        .await?;
+        self.commit(write).await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// Final uploads in the making, oldest first; of this partial only, where one is given.
+    pub async fn unfinished_finals(&self, with: Option<UploadId>) -> Result<Vec<UploadRow>, CatalogError> {
+        let found = sqlx::query(AssertSqlSafe(format!(
+            "{UPLOAD_SELECT} WHERE upload.kind = 'final' AND upload.state IN ('created', 'receiving')
+             AND (?1 IS NULL OR EXISTS (SELECT 1 FROM json_each(upload.partials) WHERE json_each.value = ?1))
+             ORDER BY upload.id"
+        )))
+        .bind(with.map(|id| id.to_string()))
+        .fetch_all(&self.reader)
+        .await?;
+        found.iter().map(UploadRow::read).collect()
     }
 
     async fn end_upload(

@@ -32,4 +32,4 @@ pub use rational::Rational;
 pub use asset_state::AssetState;
 pub use publication_state::PublicationState;
 pub use task_state::TaskState;
-pub use upload_state::UploadState;
+pub use upload_state::{Completion, UploadKind, UploadState};

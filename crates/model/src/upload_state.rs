@@ -17,6 +17,8 @@ state_names! {
         Terminated = "terminated",
         /// Nobody came back for it in time.
         Expired = "expired",
+        /// All its bytes came, and they are not what its sender had announced: nothing was made of them.
+        Rejected = "rejected",
     }
 }
 
@@ -27,6 +29,30 @@ state_names! {
         SourceStored = "source_stored",
         Terminate = "terminate",
         Expire = "expire",
+        Reject = "reject",
+    }
+}
+
+state_names! {
+    /// What an upload is, besides where it stands.
+    UploadKind {
+        Whole = "whole",
+        /// A piece of a final one (tus concatenation); never an asset of its own.
+        Partial = "partial",
+        /// Made of partials.
+        Final = "final",
+        /// Received in parts, in any order.
+        Parts = "parts",
+    }
+}
+
+state_names! {
+    /// What makes an upload complete.
+    Completion {
+        /// All bytes of the announced length are there.
+        Length = "length",
+        /// Its sender says so.
+        Declared = "declared",
     }
 }
 
@@ -44,10 +70,15 @@ pub fn next(state: UploadState, event: UploadEvent) -> Result<UploadState, Refus
         (S::Finished, E::Terminate) => Ok(S::Terminated),
         (S::Created | S::Receiving | S::Expired, E::Expire) => Ok(S::Expired),
 
-        (S::Finishing | S::Finished | S::Terminated | S::Expired, E::BytesAcknowledged)
-        | (S::Finished | S::Terminated | S::Expired, E::AllBytesDurable)
-        | (S::Created | S::Receiving | S::Terminated | S::Expired, E::SourceStored)
-        | (S::Finishing | S::Expired, E::Terminate)
-        | (S::Finishing | S::Finished | S::Terminated, E::Expire) => Err(Refused::new(state, event)),
+        (S::Created | S::Receiving | S::Rejected, E::Reject) => Ok(S::Rejected),
+
+        (S::Finishing | S::Finished | S::Terminated | S::Expired | S::Rejected, E::BytesAcknowledged)
+        | (S::Finished | S::Terminated | S::Expired | S::Rejected, E::AllBytesDurable)
+        | (S::Created | S::Receiving | S::Terminated | S::Expired | S::Rejected, E::SourceStored)
+        | (S::Finishing | S::Expired | S::Rejected, E::Terminate)
+        | (S::Finishing | S::Finished | S::Terminated | S::Rejected, E::Expire)
+        | (S::Finishing | S::Finished | S::Terminated | S::Expired, E::Reject) => {
+            Err(Refused::new(state, event))
+        }
     }
 }

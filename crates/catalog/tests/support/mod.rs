@@ -7,7 +7,8 @@ use reelyard_catalog::{
     NewTask, NewUpload, Settled,
 };
 use reelyard_model::{
-    AssetId, Failure, FailureCode, MediaInfo, Plan, PlaybackId, TaskId, TenantId, UploadId, WorkerId,
+    AssetId, Completion, Failure, FailureCode, MediaInfo, Plan, PlaybackId, TaskId, TenantId, UploadId,
+    UploadKind, WorkerId,
     media_info::MEDIA_INFO_VERSION,
     plan::PLAN_VERSION,
     work::{TaskKind, TaskResult},
@@ -127,6 +128,11 @@ impl Bench {
 pub(crate) fn new_upload(id: UploadId, now_ms: i64) -> NewUpload {
     NewUpload {
         id,
+        kind: UploadKind::Whole,
+        completion: Completion::Length,
+        partials: Vec::new(),
+        concat_header: None,
+        expected_sha256: None,
         tenant: TenantId::DEFAULT,
         byte_len: Some(1_000),
         file_name: Some("cat.mp4".into()),
