@@ -11,6 +11,7 @@ pub mod checksum;
 pub mod engine;
 pub mod fields;
 pub mod ledger;
+pub mod pace;
 pub mod parts;
 pub mod tus;
 pub mod whole_hash;
