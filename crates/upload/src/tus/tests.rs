@@ -545,3 +545,35 @@ proptest! {
         assert!(format_expires(unix_ms).ends_with(" GMT"));
     }
 }
+
+// docs/conformance/tus.md
+
+/// Rows that say "to be written" are about tests that may be missing yet.
+#[test]
+fn every_test_that_the_conformance_table_names_is_there() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut code = String::new();
+    for folder in ["tests/uploads", "crates/upload/src", "crates/upload/src/tus"] {
+        for entry in std::fs::read_dir(root.join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "rs") {
+                code.push_str(&std::fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    let table = std::fs::read_to_string(root.join("docs/conformance/tus.md")).unwrap();
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split(" | ").collect()).collect();
+    let rows = rows.iter().filter(|row| row.len() == 4 && row[0] != "| section");
+    let mut names_checked = 0;
+    for row in rows {
+        let names: Vec<&str> = row[2].split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty(), "{} {} has no test", row[0], row[1]);
+        let may_miss = row[3].contains("to be written");
+        for name in names {
+            let is_there = code.contains(&format!("fn {name}("));
+            assert!(is_there || may_miss && name.starts_with("tus_"), "{name} is no test");
+            names_checked += 1;
+        }
+    }
+    assert!(names_checked > 100, "{names_checked} names: is the table still read?");
+}
