@@ -131,7 +131,7 @@ impl Dialect {
         self.version
     }
 
-    /// Whether the client may be sent a 104: it named a version that is spoken here (appendix A of the draft).
+    /// Whether the client may be sent a 104: it named a version that is spoken here (appendix B of the draft).
     pub const fn takes_interim(self) -> bool {
         self.named
     }

@@ -18,6 +18,8 @@ mod metadata;
 mod request;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use answer::{Answer, Headers, Interim, Progress, State};
 pub use dialect::{Dialect, Version};
