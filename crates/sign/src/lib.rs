@@ -1,4 +1,4 @@
-//! Playback tokens: who may read which publication until when.
+//! Tokens: who may read which publication until when (playback), and who may upload what ([`upload_token`]).
 //!
 //! A playback URL is `/p/{token}/{playback_id}/{file}`. The token stands in the path so that every relative URI of a
 //! playlist is covered by it. Called by publish and the API (to sign) and by the playback origin (to verify). The
@@ -10,6 +10,7 @@
 mod keyring;
 mod path;
 mod token;
+pub mod upload_token;
 
 pub use keyring::{KEYRING_VERSION, Keyring, KeyringError, SECRET_BYTES};
 pub use path::{MAX_PATH_BYTES, PathError, safe_relative_path};
