@@ -5,6 +5,9 @@
 //! SHA-256 over the upload id, the number of the record and the record, so that neither a torn record nor one of
 //! another upload is ever believed. A record is written after the bytes it counts were synced, and synced itself
 //! before anybody is told. The last record that checks is the truth.
+//!
+//! That is version 1, for uploads that grow from the front. Version 2 has the same header and the same frame of a
+//! record, for uploads in parts: `parts_journal.rs`.
 
 use crate::StoreError;
 use reelyard_model::UploadId;
@@ -21,9 +24,13 @@ use std::{
 
 const MAGIC: [u8; 8] = *b"RYUPLOG\n";
 const VERSION: u16 = 1;
-const HEADER_LEN: usize = 64;
-const RECORD_LEN: usize = 128;
+/// Of journals of uploads in parts.
+pub(super) const PARTS_VERSION: u16 = 2;
+pub(super) const HEADER_LEN: usize = 64;
+pub(super) const RECORD_LEN: usize = 128;
 const CHECK_LEN: usize = 8;
+/// Of a checkpoint the kind of the hash state; which numbers are something else depends on the version.
+pub(super) const KIND_AT: usize = 8;
 /// Offset and kind stand before the state.
 const STATE_AT: usize = 16;
 const _: () = assert!(STATE_AT + STATE_LEN + CHECK_LEN == RECORD_LEN);
@@ -53,32 +60,12 @@ pub(crate) struct Recorded {
 impl Journal {
     /// A new journal with nothing durable yet. On return the file is synced; its name is not.
     pub(crate) fn create(path: &Path, upload: UploadId, length: Option<u64>) -> Result<(), StoreError> {
-        let mut header = [0_u8; HEADER_LEN];
-        header[..8].copy_from_slice(&MAGIC);
-        header[8..10].copy_from_slice(&VERSION.to_le_bytes());
-        header[10..12].copy_from_slice(&(RECORD_LEN as u16).to_le_bytes());
-        header[16..32].copy_from_slice(upload.as_uuid().as_bytes());
-        header[32..40].copy_from_slice(&length.unwrap_or(LENGTH_UNKNOWN).to_le_bytes());
-        let check = check_of(upload, u64::MAX, &header[..HEADER_LEN - CHECK_LEN]);
-        header[HEADER_LEN - CHECK_LEN..].copy_from_slice(&check);
-        File::create_new(path)
-            .and_then(|file| file.write_all_at(&header, 0).and_then(|()| file.sync_all()))
-            .map_err(|e| StoreError::io("writing the journal", path, e))
+        create_file(path, upload, VERSION, length)
     }
 
     pub(crate) fn open(path: &Path, upload: UploadId) -> Result<(Self, Recorded), StoreError> {
         let reading = |e| StoreError::io("reading the journal", path, e);
-        let file = File::options().read(true).write(true).open(path).map_err(reading)?;
-        let file_len = file.metadata().map_err(reading)?.len();
-        if file_len < HEADER_LEN as u64 {
-            // The creation was cut before it was acknowledged: nobody knows this upload.
-            return Err(StoreError::NotFound { what: path.display().to_string() });
-        }
-        let mut header = [0_u8; HEADER_LEN];
-        file.read_exact_at(&mut header, 0).map_err(reading)?;
-        let length = read_header(&header, upload)
-            .map_err(|problem| StoreError::Damaged { what: path.display().to_string(), problem })?;
-        let written = (file_len - HEADER_LEN as u64) / RECORD_LEN as u64;
+        let OpenJournal { file, length, written } = open_file(path, upload, VERSION)?;
         let (records, last) = last_good(&file, upload, written).map_err(reading)?;
         let (offset, hash) = last.map_or((0, Some(WholeHash::new())), |record| read_record(&record));
         Ok((Self { file, path: path.to_owned(), upload, records }, Recorded { length, offset, hash }))
@@ -86,20 +73,82 @@ impl Journal {
 
     /// The checkpoint is durable when this returns. The bytes it counts must be durable already.
     pub(crate) fn append(&mut self, checkpoint: &Checkpoint) -> Result<(), StoreError> {
-        let mut record = [0_u8; RECORD_LEN];
-        record[..8].copy_from_slice(&checkpoint.offset.to_le_bytes());
-        record[8] = STATE_KIND;
-        record[STATE_AT..STATE_AT + STATE_LEN].copy_from_slice(&checkpoint.hash.save());
-        let check = check_of(self.upload, self.records, &record[..RECORD_LEN - CHECK_LEN]);
-        record[RECORD_LEN - CHECK_LEN..].copy_from_slice(&check);
-        let position = HEADER_LEN as u64 + self.records * RECORD_LEN as u64;
+        let record = sealed(self.upload, self.records, checkpoint_record(checkpoint));
         self.file
-            .write_all_at(&record, position)
+            .write_all_at(&record, position_of(self.records))
             .and_then(|()| self.file.sync_data())
             .map_err(|e| StoreError::io("writing the journal", &self.path, e))?;
         self.records += 1;
         Ok(())
     }
+}
+
+/// A journal file whose header was read.
+pub(super) struct OpenJournal {
+    pub(super) file: File,
+    pub(super) length: Option<u64>,
+    /// Whole records, good or not.
+    pub(super) written: u64,
+}
+
+/// On return the file is synced; its name is not.
+pub(super) fn create_file(
+    path: &Path,
+    upload: UploadId,
+    version: u16,
+    length: Option<u64>,
+) -> Result<(), StoreError> {
+    let mut header = [0_u8; HEADER_LEN];
+    header[..8].copy_from_slice(&MAGIC);
+    header[8..10].copy_from_slice(&version.to_le_bytes());
+    header[10..12].copy_from_slice(&(RECORD_LEN as u16).to_le_bytes());
+    header[16..32].copy_from_slice(upload.as_uuid().as_bytes());
+    header[32..40].copy_from_slice(&length.unwrap_or(LENGTH_UNKNOWN).to_le_bytes());
+    let check = check_of(upload, u64::MAX, &header[..HEADER_LEN - CHECK_LEN]);
+    header[HEADER_LEN - CHECK_LEN..].copy_from_slice(&check);
+    File::create_new(path)
+        .and_then(|file| file.write_all_at(&header, 0).and_then(|()| file.sync_all()))
+        .map_err(|e| StoreError::io("writing the journal", path, e))
+}
+
+pub(super) fn open_file(path: &Path, upload: UploadId, version: u16) -> Result<OpenJournal, StoreError> {
+    let reading = |e| StoreError::io("reading the journal", path, e);
+    let file = File::options().read(true).write(true).open(path).map_err(reading)?;
+    let file_len = file.metadata().map_err(reading)?.len();
+    if file_len < HEADER_LEN as u64 {
+        // The creation was cut before it was acknowledged: nobody knows this upload.
+        return Err(StoreError::NotFound { what: path.display().to_string() });
+    }
+    let mut header = [0_u8; HEADER_LEN];
+    file.read_exact_at(&mut header, 0).map_err(reading)?;
+    let length = read_header(&header, upload, version)
+        .map_err(|problem| StoreError::Damaged { what: path.display().to_string(), problem })?;
+    Ok(OpenJournal { file, length, written: (file_len - HEADER_LEN as u64) / RECORD_LEN as u64 })
+}
+
+/// Where the record of this number lies.
+pub(super) fn position_of(record: u64) -> u64 {
+    HEADER_LEN as u64 + record * RECORD_LEN as u64
+}
+
+/// Without its check: [`sealed`].
+pub(super) fn checkpoint_record(checkpoint: &Checkpoint) -> [u8; RECORD_LEN] {
+    let mut record = [0_u8; RECORD_LEN];
+    record[..8].copy_from_slice(&checkpoint.offset.to_le_bytes());
+    record[KIND_AT] = STATE_KIND;
+    record[STATE_AT..STATE_AT + STATE_LEN].copy_from_slice(&checkpoint.hash.save());
+    record
+}
+
+pub(super) fn sealed(upload: UploadId, number: u64, mut record: [u8; RECORD_LEN]) -> [u8; RECORD_LEN] {
+    let check = check_of(upload, number, &record[..RECORD_LEN - CHECK_LEN]);
+    record[RECORD_LEN - CHECK_LEN..].copy_from_slice(&check);
+    record
+}
+
+pub(super) fn is_good(upload: UploadId, number: u64, record: &[u8]) -> bool {
+    let (said, check) = record.split_at(RECORD_LEN - CHECK_LEN);
+    check == check_of(upload, number, said)
 }
 
 fn check_of(upload: UploadId, number: u64, bytes: &[u8]) -> [u8; CHECK_LEN] {
@@ -112,20 +161,30 @@ fn check_of(upload: UploadId, number: u64, bytes: &[u8]) -> [u8; CHECK_LEN] {
     check
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
+pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     let mut number = [0; 8];
     number.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(number)
 }
 
 /// The length of the upload.
-fn read_header(header: &[u8; HEADER_LEN], upload: UploadId) -> Result<Option<u64>, String> {
+fn read_header(header: &[u8; HEADER_LEN], upload: UploadId, expected: u16) -> Result<Option<u64>, String> {
     if header[..8] != MAGIC {
         return Err("it does not begin as a journal does".to_owned());
     }
     let version = u16::from_le_bytes([header[8], header[9]]);
-    if version != VERSION {
-        return Err(format!("it has version {version}, this program reads version {VERSION}"));
+    if version != expected {
+        return Err(match version {
+            VERSION => {
+                "it is of an upload that grows from the front, and was asked for as one in parts".to_owned()
+            }
+            PARTS_VERSION => {
+                "it is of an upload in parts, and was asked for as one that grows from the front".to_owned()
+            }
+            _ => {
+                format!("it has version {version}, this program reads versions {VERSION} and {PARTS_VERSION}")
+            }
+        });
     }
     let (said, check) = header.split_at(HEADER_LEN - CHECK_LEN);
     if check != check_of(upload, u64::MAX, said) {
@@ -147,8 +206,7 @@ fn last_good(
         file.read_exact_at(&mut tail, HEADER_LEN as u64 + start * RECORD_LEN as u64)?;
         for (index, bytes) in tail.chunks_exact(RECORD_LEN).enumerate().rev() {
             let number = start + index as u64;
-            let (said, check) = bytes.split_at(RECORD_LEN - CHECK_LEN);
-            if check == check_of(upload, number, said) {
+            if is_good(upload, number, bytes) {
                 let mut record = [0; RECORD_LEN];
                 record.copy_from_slice(bytes);
                 return Ok((number + 1, Some(record)));
@@ -159,8 +217,8 @@ fn last_good(
     Ok((0, None))
 }
 
-fn read_record(record: &[u8; RECORD_LEN]) -> (u64, Option<WholeHash>) {
-    let known = record[8] == STATE_KIND;
+pub(super) fn read_record(record: &[u8; RECORD_LEN]) -> (u64, Option<WholeHash>) {
+    let known = record[KIND_AT] == STATE_KIND;
     let hash = known.then(|| WholeHash::restore(&record[STATE_AT..STATE_AT + STATE_LEN])).flatten();
     (u64_at(record, 0), hash)
 }

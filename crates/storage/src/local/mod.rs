@@ -8,6 +8,11 @@ mod directory;
 mod journal;
 mod key;
 mod object;
+mod parts;
+mod parts_journal;
+mod parts_session;
+#[cfg(test)]
+mod parts_tests;
 mod receiving;
 mod source;
 #[cfg(test)]
@@ -27,6 +32,8 @@ use std::{
 #[derive(Clone, Debug)]
 pub struct LocalStore {
     root: Arc<Path>,
+    /// Uploads in parts that are open.
+    sessions: Arc<parts_session::Sessions>,
 }
 
 impl LocalStore {
@@ -39,7 +46,7 @@ impl LocalStore {
                 ensure_directory(&root.join(part))?;
             }
             empty_directory(&root.join("scratch"))?;
-            Ok(Self { root: root.into() })
+            Ok(Self { root: root.into(), sessions: Arc::default() })
         })
         .await
     }

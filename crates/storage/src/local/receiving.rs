@@ -221,7 +221,7 @@ fn write_batch(chunk: &mut Chunk, data: &File, path: &Path, batch: &[Bytes]) -> 
     Ok(())
 }
 
-fn write_all_at(file: &File, mut slices: &mut [IoSlice<'_>], mut position: u64) -> io::Result<()> {
+pub(super) fn write_all_at(file: &File, mut slices: &mut [IoSlice<'_>], mut position: u64) -> io::Result<()> {
     IoSlice::advance_slices(&mut slices, 0);
     while !slices.is_empty() {
         match pwritev(file, slices, position) {

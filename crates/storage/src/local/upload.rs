@@ -77,7 +77,9 @@ impl Uploads for LocalStore {
         let (data, _) = self.upload_paths(upload);
         let source = self.root().join(source_key(upload));
         let directories = [self.root().join("sources"), self.root().join("uploads")];
+        let sessions = self.sessions.clone();
         blocking(move || {
+            sessions.close(upload);
             match fs::rename(&data, &source) {
                 Ok(()) => {}
                 Err(e) if e.kind() == io::ErrorKind::NotFound && source.is_file() => {}
@@ -91,7 +93,9 @@ impl Uploads for LocalStore {
     async fn forget_upload(&self, upload: UploadId) -> Result<(), StoreError> {
         let (data, journal) = self.upload_paths(upload);
         let uploads = self.root().join("uploads");
+        let sessions = self.sessions.clone();
         blocking(move || {
+            sessions.close(upload);
             // The journal last: while it is there, the rest can be found and removed again.
             let removed = remove_if_there(&data)? | remove_if_there(&journal)?;
             if removed { sync_directory(&uploads) } else { Ok(()) }

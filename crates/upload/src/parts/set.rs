@@ -67,13 +67,21 @@ pub struct PartSet {
     durable: BTreeMap<u32, DurablePart>,
     /// First byte to number, of `durable`.
     by_start: BTreeMap<u64, u32>,
+    /// All bytes before this one are durable.
+    contiguous: u64,
     /// Being received, in this process: no other part may touch these bytes.
     under_way: HashMap<u32, Range<u64>>,
 }
 
 impl PartSet {
     pub fn new(length: u64) -> Self {
-        Self { length, durable: BTreeMap::new(), by_start: BTreeMap::new(), under_way: HashMap::new() }
+        Self {
+            length,
+            durable: BTreeMap::new(),
+            by_start: BTreeMap::new(),
+            contiguous: 0,
+            under_way: HashMap::new(),
+        }
     }
 
     /// From a journal or a ledger. Fails when its parts contradict one another or the length: it is damaged.
@@ -103,11 +111,11 @@ impl PartSet {
 
     /// All bytes before this one are durable.
     pub fn contiguous(&self) -> u64 {
-        self.missing().first().map_or(self.length, |gap| gap.start)
+        self.contiguous
     }
 
     pub fn is_whole(&self) -> bool {
-        self.missing().is_empty()
+        self.contiguous == self.length
     }
 
     /// What is not durable, in order.
@@ -169,6 +177,7 @@ impl PartSet {
             None => {
                 self.by_start.insert(part.range.start, part.number);
                 self.durable.insert(part.number, part);
+                self.move_contiguous();
                 Ok(())
             }
         }
@@ -176,9 +185,8 @@ impl PartSet {
 
     /// Whether the list names all of the upload and nothing else.
     pub fn check_complete(&self, list: &[ListedPart]) -> Result<(), PartRefusal> {
-        let missing = self.missing();
-        if !missing.is_empty() {
-            return Err(PartRefusal::NotWhole { missing });
+        if !self.is_whole() {
+            return Err(PartRefusal::NotWhole { missing: self.missing() });
         }
         let mut listed = HashSet::new();
         for entry in list {
@@ -194,6 +202,12 @@ impl PartSet {
         match self.durable.keys().find(|number| !listed.contains(number)) {
             Some(number) => Err(PartRefusal::StoredNotListed { number: *number }),
             None => Ok(()),
+        }
+    }
+
+    fn move_contiguous(&mut self) {
+        while let Some(part) = self.by_start.get(&self.contiguous).and_then(|number| self.durable.get(number)) {
+            self.contiguous = part.range.end;
         }
     }
 
