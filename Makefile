@@ -1,9 +1,9 @@
 # Every target installs what it needs by itself (scripts/setup); run `make help` for the list.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-kill lint fmt deny bench clean
+.PHONY: help setup build demo test test-kill lint fmt deny bench bench-uploads clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## install what the tests need (system packages, browser, clients)
 	@scripts/setup test
@@ -40,5 +40,10 @@ bench: ## measure against FFmpeg's command line (see benches/README.md)
 	@scripts/setup bench
 	@benches/ladder
 
+bench-uploads: ## measure uploads against a floor and other servers (see benches/README.md)
+	@scripts/setup bench-uploads
+	@cargo build --release --quiet -p reelyard -p bench-uploads --bins
+	@cargo run --release --quiet -p bench-uploads -- $(OPTIONS)
+
 clean: ## remove what was built and installed inside the checkout
-	@rm -rf target .tools .scratch console/dist console/node_modules tests/browser/node_modules tests/clients/node_modules
+	@rm -rf target .tools .scratch console/dist console/node_modules tests/browser/node_modules tests/clients/node_modules benches/uploads/node_modules
