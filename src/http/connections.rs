@@ -2,8 +2,10 @@
 //!
 //! `cmd/serve` hands over the listener and the router. Whoever opens connections and then sends no request, sends it
 //! byte by byte, or takes nothing of the answer is cut off, so that doing nothing does not keep others out. Request
-//! bodies have their limits where they are read (`uploads::body`); refused ones are not read.
+//! bodies have their limits where they are read (`uploads::body`); refused ones are not read. Every request carries an
+//! [`interim::Interim`], by which its handler can answer before the answer.
 
+use super::interim;
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::{
@@ -88,7 +90,8 @@ pub(crate) async fn serve(
             metrics::gauge!("reelyard_http_connections").increment(1.0);
             // Small answers (playlists, offsets) are not to wait for more to come.
             let _ = socket.set_nodelay(true);
-            one_connection(Stalling { socket, limit: write_stall, due: None }, router, head, shutdown).await;
+            let socket = Stalling { socket: interim::Channel::new(socket), limit: write_stall, due: None };
+            one_connection(socket, router, head, shutdown).await;
             metrics::gauge!("reelyard_http_connections").decrement(1.0);
         });
     }
@@ -122,10 +125,11 @@ async fn accept(listener: &TcpListener, seats: &Arc<Semaphore>) -> Option<(TcpSt
 }
 
 async fn one_connection(socket: Stalling, router: Router, head: Duration, shutdown: CancellationToken) {
+    let service = interim::attach(&socket.socket, TowerToHyperService::new(router));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(head)
-        .serve_connection(TokioIo::new(socket), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(socket), service);
     let mut connection = pin!(connection);
     // Errors are the client's or the network's: it spoke no HTTP, was too slow, or went away.
     let ended = tokio::select! {
@@ -140,9 +144,10 @@ async fn one_connection(socket: Stalling, router: Router, head: Duration, shutdo
     }
 }
 
-/// A socket whose writes fail when the other side takes nothing for `limit`.
+/// A socket whose writes fail when the other side takes nothing for `limit`. Interim answers, which lie below it, are not
+/// timed: nothing waits for them.
 struct Stalling {
-    socket: TcpStream,
+    socket: interim::Channel<TcpStream>,
     limit: Duration,
     /// While a write waits.
     due: Option<Pin<Box<Sleep>>>,

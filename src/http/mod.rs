@@ -14,6 +14,7 @@ mod events;
 mod extract;
 mod file;
 pub(crate) mod health;
+mod interim;
 mod jobs;
 mod links;
 mod openapi;
