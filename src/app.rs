@@ -2,19 +2,24 @@
 //!
 //! Made once by `cmd/serve`, after everything was validated; shared as `Arc<App>`. Holds no request state.
 
-use crate::flow::FlowError;
+use crate::{flow::FlowError, holders::Holders};
 use reelyard_catalog::Catalog;
 use reelyard_model::WorkerId;
 use reelyard_planner::{DEFAULT_PRESET, Presets};
 use reelyard_sign::Keyring;
-use reelyard_storage::LocalStore;
-use std::{any::Any, path::PathBuf};
+use reelyard_storage::{LocalStore, UploadStore};
+use std::{any::Any, path::PathBuf, sync::Arc};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) struct App {
     pub(crate) catalog: Catalog,
+    /// Renditions and publications.
     pub(crate) store: LocalStore,
+    /// Uploads in progress and sources: on this disk, or in S3.
+    pub(crate) uploads: Arc<dyn UploadStore>,
+    /// Who works on which upload.
+    pub(crate) holders: Holders,
     pub(crate) keyring: Keyring,
     pub(crate) presets: Presets,
     pub(crate) data_dir: PathBuf,

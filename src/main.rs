@@ -10,7 +10,9 @@ mod client;
 mod cmd;
 mod config;
 mod flow;
+mod holders;
 mod http;
+mod ledger;
 mod presets;
 
 use clap::Parser;

@@ -9,7 +9,7 @@ mod data_dir;
 mod listen;
 mod logging;
 
-use crate::{app::App, config, flow, http::connections, presets::PresetFiles};
+use crate::{app::App, config, flow, holders::Holders, http::connections, presets::PresetFiles};
 use anyhow::Context;
 use reelyard_catalog::Catalog;
 use reelyard_model::WorkerId;
@@ -133,9 +133,12 @@ async fn prepare(args: &Args) -> anyhow::Result<Prepared> {
         .await
         .with_context(|| format!("cannot use {}", path.join(config::CATALOG_FILE).display()))?;
     let new_admin_key = if args.insecure_open { None } else { data_dir::admin_key(path, &catalog).await? };
+    let store = LocalStore::open(path).await?;
     let app = Arc::new(App {
         catalog,
-        store: LocalStore::open(path).await?,
+        uploads: Arc::new(store.clone()),
+        holders: Holders::alone(),
+        store,
         keyring: data_dir::signing_keys(path)?,
         presets,
         data_dir: path.clone(),

@@ -213,7 +213,7 @@ pub(crate) struct LocalDepot {
 
 impl Depot for LocalDepot {
     async fn open_source(&self, key: &str) -> io::Result<File> {
-        self.app.store.open_std(key).await.map_err(io::Error::other)
+        self.app.uploads.open_source(key).await.map_err(io::Error::other)
     }
 
     async fn keep(&self, scratch_file: &Path, key: &str) -> io::Result<()> {

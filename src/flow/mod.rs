@@ -5,6 +5,7 @@
 //! world as it was or in a state that `receive::recover` and `sweep` know.
 
 pub(crate) mod collect;
+pub(crate) mod concatenate;
 pub(crate) mod dispatch;
 pub(crate) mod plan;
 pub(crate) mod publish;
@@ -28,8 +29,11 @@ pub(crate) enum FlowError {
     /// Answer 400 or 422 with the sentence.
     #[error("there is no preset {name:?}; there are: {known}")]
     UnknownPreset { name: String, known: String },
-    #[error("the upload is not whole yet: {offset} of {byte_len} bytes")]
-    NotWhole { offset: u64, byte_len: u64 },
+    #[error("the upload is not whole yet: {offset} bytes of {byte_len:?}")]
+    NotWhole { offset: u64, byte_len: Option<u64> },
+    /// Answer 422: the client sent other bytes than it had announced. The upload has ended.
+    #[error("the bytes hash to {found}, and {expected} was announced")]
+    OtherBytes { expected: String, found: String },
     /// A row that other rows promise is not there: a bug or a damaged file.
     #[error("asset {asset}: {what}")]
     Inconsistent { asset: AssetId, what: String },

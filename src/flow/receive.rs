@@ -8,8 +8,8 @@
 use super::FlowError;
 use crate::app::App;
 use reelyard_catalog::{FinishUpload, NewUpload, UploadRow};
-use reelyard_model::{AssetId, TaskId, TenantId, UploadId, UploadState};
-use reelyard_storage::{LocalStore, StoreError};
+use reelyard_model::{AssetId, Completion, TaskId, TenantId, UploadId, UploadKind, UploadState};
+use reelyard_storage::{StoreError, Terms, source_key};
 use reelyard_upload::{Transfer, tus::Metadata};
 use uuid::Uuid;
 
@@ -24,7 +24,15 @@ const MAX_TITLE_CHARS: usize = 200;
 #[derive(Clone, Debug)]
 pub(crate) struct Announcement {
     pub(crate) tenant: TenantId,
-    pub(crate) byte_len: u64,
+    pub(crate) kind: UploadKind,
+    pub(crate) completion: Completion,
+    /// Of a final upload, in order, and the list as it came.
+    pub(crate) partials: Vec<UploadId>,
+    pub(crate) concat_header: Option<String>,
+    /// What the whole is to hash to, where the client said it.
+    pub(crate) expected_sha256: Option<[u8; 32]>,
+    /// `None`: the client will say later.
+    pub(crate) byte_len: Option<u64>,
     pub(crate) file_name: Option<String>,
     /// As it came (tus: `Upload-Metadata`).
     pub(crate) metadata: String,
@@ -32,6 +40,27 @@ pub(crate) struct Announcement {
     pub(crate) preset: Option<String>,
     /// W3C trace context of the request, where there was a valid one.
     pub(crate) traceparent: Option<String>,
+}
+
+/// All bytes of an upload are durable, so many, and hash to this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Whole {
+    pub(crate) byte_len: u64,
+    pub(crate) sha256: [u8; 32],
+}
+
+impl Whole {
+    pub(crate) fn of(transfer: &Transfer) -> Result<Self, FlowError> {
+        match transfer.sha256() {
+            Some(sha256) => Ok(Self { byte_len: transfer.offset(), sha256 }),
+            None => Err(FlowError::NotWhole { offset: transfer.offset(), byte_len: transfer.length() }),
+        }
+    }
+}
+
+/// What the store has to know of an upload. `fence`: of whoever holds it; 0 is enough for reading.
+pub(crate) fn terms(app: &App, row: &UploadRow, fence: u64) -> Terms {
+    Terms { length: row.byte_len, limit: app.max_upload_bytes, fence }
 }
 
 /// Makes the row, then the file. A crash between the two leaves a row that nobody knows of and that expires.
@@ -44,7 +73,12 @@ pub(crate) async fn create(app: &App, announcement: Announcement) -> Result<Uplo
         .create_upload(NewUpload {
             id,
             tenant: announcement.tenant,
-            byte_len: Some(announcement.byte_len),
+            kind: announcement.kind,
+            completion: announcement.completion,
+            partials: announcement.partials,
+            concat_header: announcement.concat_header,
+            expected_sha256: announcement.expected_sha256.map(hex::encode),
+            byte_len: announcement.byte_len,
             file_name: announcement.file_name,
             metadata: announcement.metadata,
             preset,
@@ -53,7 +87,7 @@ pub(crate) async fn create(app: &App, announcement: Announcement) -> Result<Uplo
             expires_ms: now_ms.saturating_add(UPLOAD_EXPIRES_AFTER_MS),
         })
         .await?;
-    app.store.create_upload(id, announcement.byte_len).await?;
+    app.uploads.create_upload(id, announcement.byte_len).await?;
     tracing::info!(upload = %id, trace_id = trace_id(&upload.traceparent), byte_len = announcement.byte_len, "receive: upload announced");
     Ok(upload)
 }
@@ -66,43 +100,57 @@ pub(crate) async fn received(app: &App, id: UploadId, offset: u64) -> Result<(),
     Ok(())
 }
 
-/// All bytes are durable: the upload becomes an asset. Safe to repeat.
-pub(crate) async fn finish(app: &App, id: UploadId, transfer: &Transfer) -> Result<AssetId, FlowError> {
-    let Some(sha256) = transfer.sha256() else {
-        return Err(FlowError::NotWhole { offset: transfer.offset(), byte_len: transfer.length() });
-    };
-    let upload = app.catalog.upload_finishing_or_finished(id, transfer.length(), app.now_ms()).await?;
+/// All bytes are durable: the upload becomes an asset. Safe to repeat. Bytes that are not what was announced are
+/// [`FlowError::OtherBytes`]: nothing is made of them, now or later.
+pub(crate) async fn finish(app: &App, id: UploadId, whole: &Whole) -> Result<AssetId, FlowError> {
+    check_digest(app, id, whole).await?;
+    let upload = app.catalog.upload_finishing_or_finished(id, whole.byte_len, app.now_ms()).await?;
     if let Some(asset) = upload.asset {
         return Ok(asset);
     }
     let asset = asset_of(id);
-    app.store.finish_upload(id, asset).await?;
+    app.uploads.finish_upload(id, whole.byte_len).await?;
     let finished = app
         .catalog
         .finish_upload(FinishUpload {
             id,
-            byte_len: transfer.length(),
-            sha256: hex::encode(sha256),
+            byte_len: whole.byte_len,
+            sha256: hex::encode(whole.sha256),
             asset,
             title: title_of(&upload),
-            source_key: LocalStore::source_key(asset),
+            source_key: source_key(id),
             probe_task: TaskId::from_uuid(Uuid::now_v7()),
             probe_priority: PROBE_PRIORITY,
             now_ms: app.now_ms(),
         })
         .await?;
     if finished.first_time {
-        tracing::info!(upload = %id, asset = %finished.asset, trace_id = trace_id(&upload.traceparent), byte_len = transfer.length(), "receive: upload finished");
+        tracing::info!(upload = %id, asset = %finished.asset, trace_id = trace_id(&upload.traceparent), byte_len = whole.byte_len, "receive: upload finished");
         app.ring();
     }
     Ok(finished.asset)
+}
+
+async fn check_digest(app: &App, id: UploadId, whole: &Whole) -> Result<(), FlowError> {
+    let row = app.catalog.upload(id).await?;
+    let Some(expected) = row.and_then(|row| row.expected_sha256.filter(|_| row.asset.is_none())) else {
+        return Ok(());
+    };
+    let found = hex::encode(whole.sha256);
+    if found == expected {
+        return Ok(());
+    }
+    app.catalog.reject_upload(id, app.now_ms()).await?;
+    app.uploads.forget_upload(id).await?;
+    tracing::warn!(upload = %id, expected, found, "receive: the bytes are not what was announced; upload rejected");
+    Err(FlowError::OtherBytes { expected, found })
 }
 
 /// Its owner gives it up: no more bytes are taken, what came is removed. Of a finished upload only the address goes.
 /// Safe to repeat.
 pub(crate) async fn terminate(app: &App, id: UploadId) -> Result<(), FlowError> {
     let upload = app.catalog.terminate_upload(id, app.now_ms()).await?;
-    app.store.forget_upload(id).await?;
+    app.uploads.forget_upload(id).await?;
     tracing::info!(upload = %id, trace_id = trace_id(&upload.traceparent), "receive: upload terminated");
     Ok(())
 }
@@ -124,15 +172,21 @@ pub(crate) async fn finish_interrupted(app: &App) -> Result<usize, FlowError> {
 async fn finish_left_over(app: &App, state: UploadState) -> Result<usize, FlowError> {
     let mut finished = 0;
     for upload in app.catalog.uploads_in_state(state, None).await? {
-        finished += usize::from(finish_if_whole(app, upload.id).await);
+        finished += usize::from(finish_if_whole(app, &upload).await);
     }
     Ok(finished)
 }
 
 /// False: it is not whole, or cannot be finished now. One that fails holds up neither the others nor the start: it is
 /// told, and tried again. Only for uploads that nobody is sending to.
-pub(crate) async fn finish_if_whole(app: &App, id: UploadId) -> bool {
-    let transfer = match app.store.open_upload(id).await {
+pub(crate) async fn finish_if_whole(app: &App, row: &UploadRow) -> bool {
+    let (id, finishing) = (row.id, row.state == UploadState::Finishing);
+    // Pieces wait for their final upload, and that all bytes are there is not always that the upload is complete.
+    let by_itself = finishing || row.completion == Completion::Length;
+    if !by_itself || row.kind == UploadKind::Parts {
+        return false;
+    }
+    let transfer = match app.uploads.open_upload(id, terms(app, row, 0)).await {
         Ok(file) => file.transfer().clone(),
         // Announced, and the crash came before its file: it expires like any other.
         Err(StoreError::NotFound { .. }) => return false,
@@ -141,10 +195,14 @@ pub(crate) async fn finish_if_whole(app: &App, id: UploadId) -> bool {
             return false;
         }
     };
-    if !transfer.is_whole() {
+    let Ok(whole) = Whole::of(&transfer) else { return false };
+    if row.kind == UploadKind::Partial {
+        if let Err(error) = received(app, id, whole.byte_len).await {
+            tracing::warn!(upload = %id, %error, "receive: the row was not told that this piece is whole");
+        }
         return false;
     }
-    match finish(app, id, &transfer).await {
+    match finish(app, id, &whole).await {
         Ok(_) => true,
         Err(error) => {
             tracing::error!(upload = %id, %error, "receive: an upload cannot be finished yet");

@@ -5,7 +5,7 @@
 //! back, so a sweep that is broken off is simply done again. Sources and publications of living assets are never
 //! touched. Events are kept for [`EVENTS_KEPT_MS`].
 
-use super::{FlowError, dispatch, publish, receive};
+use super::{FlowError, concatenate, dispatch, publish, receive};
 use crate::app::{App, random_u32};
 use reelyard_catalog::{AssetRow, TaskRow};
 use reelyard_model::{AssetState, TaskState, UploadState, work::TaskKind};
@@ -136,27 +136,31 @@ async fn events(app: &App) -> Result<(), FlowError> {
 
 async fn uploads(app: &App) -> Result<(), FlowError> {
     receive::finish_interrupted(app).await?;
+    concatenate::concatenate_waiting(app, None).await?;
     let now_ms = app.now_ms();
     for state in [UploadState::Created, UploadState::Receiving] {
         for upload in app.catalog.uploads_in_state(state, Some(now_ms)).await? {
             // Every byte is here and only the last word was missing: that is no reason to throw it away.
-            if receive::finish_if_whole(app, upload.id).await {
+            if receive::finish_if_whole(app, &upload).await {
                 continue;
             }
             app.catalog.expire_upload(upload.id, now_ms).await?;
-            app.store.forget_upload(upload.id).await?;
+            app.uploads.forget_upload(upload.id).await?;
             tracing::info!(upload = %upload.id, "sweep: upload expired");
         }
     }
     // What a crash between the row and the bytes left of one that was given up; and the journals of finished ones,
     // which nobody reads any more once the asset is there.
-    for id in app.store.list_uploads().await? {
+    for id in app.uploads.list_uploads().await? {
         let Some(upload) = app.catalog.upload(id).await? else {
             tracing::warn!(upload = %id, "sweep: bytes of an upload that the catalogue does not know; left as they are");
             continue;
         };
-        if matches!(upload.state, UploadState::Terminated | UploadState::Expired | UploadState::Finished) {
-            app.store.forget_upload(id).await?;
+        if matches!(
+            upload.state,
+            UploadState::Terminated | UploadState::Expired | UploadState::Rejected | UploadState::Finished
+        ) {
+            app.uploads.forget_upload(id).await?;
         }
     }
     Ok(())
@@ -175,7 +179,7 @@ pub(crate) async fn sweep_asset(app: &App, asset: &AssetRow) -> Result<(), FlowE
         AssetState::Deleted => {
             app.store.delete_prefix(&publish::publication_folder(asset.id)).await?;
             app.store.delete_prefix(&renditions).await?;
-            app.store.delete_prefix(&asset.source_key).await?;
+            app.uploads.delete_source(&asset.source_key).await?;
         }
         AssetState::Waiting | AssetState::Processing => return Ok(()),
     }

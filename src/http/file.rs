@@ -8,7 +8,7 @@ use axum::{body::Body, response::Response};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use jiff::{Timestamp, fmt::rfc2822};
 use reelyard_storage::OpenObject;
-use std::io::SeekFrom;
+use std::{io::SeekFrom, ops::Range};
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
 
@@ -52,6 +52,15 @@ impl Selection {
             Self::NotModified | Self::Unsatisfiable => 0,
         }
     }
+
+    /// The bytes themselves; `None` when there is no body.
+    pub(super) fn range(self, file_byte_len: u64) -> Option<Range<u64>> {
+        match self {
+            Self::Whole => Some(0..file_byte_len),
+            Self::Part { start, end } => Some(start..end),
+            Self::NotModified | Self::Unsatisfiable => None,
+        }
+    }
 }
 
 /// RFC 9110 section 13.2.2, for files that are only ever read.
@@ -78,18 +87,13 @@ pub(super) fn select(method: &Method, headers: &HeaderMap, facts: &FileFacts) ->
     parse_range(range, facts.byte_len)
 }
 
-/// Status, body, and the headers that follow from the selection; the caller adds what the file is. HEAD gets the same,
-/// and its body is dropped unread.
-pub(super) async fn answer(
-    opened: OpenObject,
-    selection: Selection,
-    buffer_bytes: usize,
-) -> Result<Response, Problem> {
-    let byte_len = opened.byte_len;
-    let (status, start) = match selection {
-        Selection::Whole => (StatusCode::OK, 0),
-        Selection::Part { start, .. } => (StatusCode::PARTIAL_CONTENT, start),
-        Selection::NotModified => (StatusCode::NOT_MODIFIED, 0),
+/// Status and the headers that follow from the selection, without a body yet; the caller adds what the file is. HEAD
+/// gets the same, and its body is dropped unread.
+pub(super) fn head(byte_len: u64, selection: Selection) -> Result<Response, Problem> {
+    let status = match selection {
+        Selection::Whole => StatusCode::OK,
+        Selection::Part { .. } => StatusCode::PARTIAL_CONTENT,
+        Selection::NotModified => StatusCode::NOT_MODIFIED,
         Selection::Unsatisfiable => {
             let detail = format!("The file has {byte_len} bytes; the range begins past its end.");
             return Err(Problem::new(Kind::RangeNotSatisfiable, detail)
@@ -103,17 +107,29 @@ pub(super) async fn answer(
     if selection == Selection::NotModified {
         return Ok(response);
     }
-    let selected = selection.byte_len(byte_len);
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(selected));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(selection.byte_len(byte_len)));
     if let Selection::Part { start, end } = selection {
         let range = format!("bytes {start}-{}/{byte_len}", end - 1);
         headers.insert(header::CONTENT_RANGE, text_value(range)?);
     }
-    let mut file = tokio::fs::File::from_std(opened.file);
-    if start > 0 {
-        file.seek(SeekFrom::Start(start)).await.map_err(Problem::internal)?;
+    Ok(response)
+}
+
+/// [`head`] and the bytes of an open file.
+pub(super) async fn answer(
+    opened: OpenObject,
+    selection: Selection,
+    buffer_bytes: usize,
+) -> Result<Response, Problem> {
+    let mut response = head(opened.byte_len, selection)?;
+    if let Some(range) = selection.range(opened.byte_len) {
+        let mut file = tokio::fs::File::from_std(opened.file);
+        if range.start > 0 {
+            file.seek(SeekFrom::Start(range.start)).await.map_err(Problem::internal)?;
+        }
+        let bytes = ReaderStream::with_capacity(file.take(range.end - range.start), buffer_bytes);
+        *response.body_mut() = Body::from_stream(bytes);
     }
-    *response.body_mut() = Body::from_stream(ReaderStream::with_capacity(file.take(selected), buffer_bytes));
     Ok(response)
 }
 

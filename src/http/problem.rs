@@ -64,6 +64,8 @@ kinds! {
         "The server runs without keys (`--insecure-open`), so it refuses requests from pages that were not loaded from a loopback name. Use its own pages, or run the server with keys.";
     LinkNotValid, 403, "link-not-valid", "The playback link is not valid",
         "The signature does not fit this address: the link was cut or changed, is for another video, or was signed with a key that this server no longer uses. Ask for a new link.";
+    FinalUpload, 403, "final-upload", "A final upload takes no bytes",
+        "It is made of partial uploads (`Upload-Concat: final;...`). Send the bytes to those.";
     NotFound, 404, "not-found", "There is nothing here",
         "Nothing has this address or id, or it is not yours. Check the id; it may have been deleted.";
     NotPublished, 404, "not-published", "The video is not published",
@@ -86,6 +88,8 @@ kinds! {
         "The detail names the `Content-Type` that this address takes.";
     RangeNotSatisfiable, 416, "range-not-satisfiable", "The range lies outside the file",
         "The header `Content-Range` gives the length of the file.";
+    ContentMismatch, 422, "content-mismatch", "The bytes are not the ones that were announced",
+        "The whole was announced with a digest, and what arrived has another one. Nothing was made of it. Compute the digest again and send the file as a new upload.";
     Locked, 423, "locked", "Another request is writing to it",
         "Another connection is sending to the same upload. Wait for it to end, ask for the offset with HEAD, and go on.";
     ChecksumMismatch, 460, "checksum-mismatch", "The bytes do not have the checksum they came with",

@@ -2,8 +2,8 @@
 
 use super::{server::Server, wire::read_answer};
 use bytes::Bytes;
-use reelyard_model::{AssetId, UploadId};
-use reelyard_storage::{LocalStore, Receiving};
+use reelyard_model::UploadId;
+use reelyard_storage::{LocalStore, Terms, Uploads as _};
 use reelyard_upload::{BodyEnd, ChunkRequest};
 use sha2::{Digest, Sha256};
 use std::{io::Write as _, time::Duration};
@@ -122,11 +122,13 @@ fn leave(server: &Server, upload: &str, left: Left) {
     runtime.block_on(async {
         let store = LocalStore::open(&server.data).await.unwrap();
         let request = ChunkRequest { offset: 3, ..ChunkRequest::default() };
-        let mut receiving = Receiving::begin(store.open_upload(id).await.unwrap(), &request).unwrap();
+        let terms = Terms { length: Some(6), limit: 1 << 20, fence: 0 };
+        let open = store.open_upload(id, terms).await.unwrap();
+        let mut receiving = open.begin(&request).unwrap();
         receiving.write(vec![Bytes::from_static(b"def")]).await.unwrap();
         assert!(receiving.end(BodyEnd::Complete).await.1.unwrap().is_whole());
         if matches!(left, Left::Renamed) {
-            store.finish_upload(id, AssetId::from_uuid(*id.as_uuid())).await.unwrap();
+            store.finish_upload(id, 6).await.unwrap();
         }
     });
 }

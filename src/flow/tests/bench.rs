@@ -6,18 +6,19 @@ use crate::{
     flow::{
         self,
         dispatch::{InProcess, LocalDepot},
-        receive::Announcement,
+        receive::{Announcement, Whole},
     },
+    holders::Holders,
 };
 use bytes::Bytes;
 use reelyard_agent::control::ControlPlane;
 use reelyard_catalog::Catalog;
 use reelyard_model::{
-    AssetId, TaskState, TenantId, UploadId, WorkerId,
+    AssetId, Completion, TaskState, TenantId, UploadId, UploadKind, WorkerId,
     work::{Grant, Offer, TaskKind},
 };
 use reelyard_sign::Keyring;
-use reelyard_storage::{LocalStore, Receiving};
+use reelyard_storage::LocalStore;
 use reelyard_upload::{BodyEnd, ChunkRequest, Transfer};
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use tempfile::TempDir;
@@ -55,9 +56,12 @@ impl Bench {
         let catalog = Catalog::open(&directory.path().join("catalog.sqlite")).await.unwrap();
         let control_worker = WorkerId::from_uuid(Uuid::now_v7());
         let worker = WorkerId::from_uuid(Uuid::now_v7());
+        let store = LocalStore::open(directory.path()).await.unwrap();
         let app = Arc::new(App {
             catalog,
-            store: LocalStore::open(directory.path()).await.unwrap(),
+            uploads: Arc::new(store.clone()),
+            holders: Holders::alone(),
+            store,
             keyring: Keyring::new([7; 32]),
             presets: reelyard_planner::Presets::built_in().unwrap(),
             data_dir: directory.path().to_owned(),
@@ -88,7 +92,12 @@ impl Bench {
     pub(super) async fn announce(&self, byte_len: u64) -> UploadId {
         let announcement = Announcement {
             tenant: TenantId::DEFAULT,
-            byte_len,
+            kind: UploadKind::Whole,
+            completion: Completion::Length,
+            partials: Vec::new(),
+            concat_header: None,
+            expected_sha256: None,
+            byte_len: Some(byte_len),
             file_name: Some("cat.mp4".into()),
             metadata: String::new(),
             preset: None,
@@ -100,9 +109,11 @@ impl Bench {
     /// Announced and all bytes acknowledged, but not finished.
     pub(super) async fn upload_bytes(&self, bytes: &'static [u8]) -> (UploadId, Transfer) {
         let upload = self.announce(bytes.len() as u64).await;
-        let file = self.app.store.open_upload(upload).await.unwrap();
-        let request = ChunkRequest { offset: 0, body_len: Some(bytes.len() as u64), checksum: None };
-        let mut receiving = Receiving::begin(file, &request).unwrap();
+        let row = self.app.catalog.upload(upload).await.unwrap().unwrap();
+        let terms = flow::receive::terms(&self.app, &row, 0);
+        let open = self.app.uploads.open_upload(upload, terms).await.unwrap();
+        let request = ChunkRequest { body_len: Some(bytes.len() as u64), ..ChunkRequest::default() };
+        let mut receiving = open.begin(&request).unwrap();
         receiving.write(vec![Bytes::from_static(bytes)]).await.unwrap();
         let (offset, transfer) = receiving.end(BodyEnd::Complete).await;
         assert_eq!(offset, bytes.len() as u64);
@@ -111,7 +122,7 @@ impl Bench {
 
     pub(super) async fn asset(&self) -> AssetId {
         let (upload, transfer) = self.upload_bytes(SOURCE).await;
-        flow::receive::finish(&self.app, upload, &transfer).await.unwrap()
+        flow::receive::finish(&self.app, upload, &Whole::of(&transfer).unwrap()).await.unwrap()
     }
 
     pub(super) fn offer(&self) -> Offer {

@@ -1,9 +1,15 @@
 //! Crashes between the last byte and the asset, and uploads that come to nothing.
 
 use super::bench::{Bench, SOURCE};
-use crate::flow::{FlowError, receive, sweep};
+use crate::flow::{
+    FlowError,
+    receive::{self, Whole},
+    sweep,
+};
 use reelyard_model::{AssetState, UploadState};
-use reelyard_storage::{LocalStore, StoreError};
+use reelyard_storage::{StoreError, Terms, source_key};
+
+const TERMS: Terms = Terms { length: Some(SOURCE.len() as u64), limit: 1 << 20, fence: 0 };
 
 #[tokio::test]
 async fn a_crash_anywhere_between_the_last_byte_and_the_asset_is_healed_at_start() {
@@ -21,10 +27,10 @@ async fn a_crash_anywhere_between_the_last_byte_and_the_asset_is_healed_at_start
                 .unwrap();
         }
         if crash_after == "the rename" {
-            bench.app.store.finish_upload(upload, asset).await.unwrap();
+            bench.app.uploads.finish_upload(upload, SOURCE.len() as u64).await.unwrap();
         }
         if crash_after == "everything" {
-            receive::finish(&bench.app, upload, &transfer).await.unwrap();
+            receive::finish(&bench.app, upload, &Whole::of(&transfer).unwrap()).await.unwrap();
         }
         let bench = bench.restarted().await;
         let row = bench.app.catalog.asset(asset).await.unwrap().expect(crash_after);
@@ -43,9 +49,9 @@ async fn an_upload_whose_last_step_failed_is_finished_once_it_can_be() {
     let bench = Bench::new().await;
     let (upload, transfer) = bench.upload_bytes(SOURCE).await;
     let asset = receive::asset_of(upload);
-    let in_the_way = bench.app.data_dir.join(LocalStore::source_key(asset));
+    let in_the_way = bench.app.data_dir.join(source_key(upload));
     std::fs::create_dir(&in_the_way).unwrap();
-    assert!(receive::finish(&bench.app, upload, &transfer).await.is_err());
+    assert!(receive::finish(&bench.app, upload, &Whole::of(&transfer).unwrap()).await.is_err());
     let (other, _) = bench.upload_bytes(SOURCE).await;
     assert_eq!(receive::recover(&bench.app).await.unwrap(), 1, "the other one is not held up");
     assert!(bench.app.catalog.asset(receive::asset_of(other)).await.unwrap().is_some());
@@ -58,9 +64,9 @@ async fn an_upload_whose_last_step_failed_is_finished_once_it_can_be() {
 #[tokio::test]
 async fn an_upload_that_is_not_whole_is_no_asset() {
     let bench = Bench::new().await;
-    let (upload, _) = bench.upload_bytes(SOURCE).await;
-    let half = reelyard_upload::Transfer::new(SOURCE.len() as u64);
-    let refused = receive::finish(&bench.app, upload, &half).await;
+    bench.upload_bytes(SOURCE).await;
+    let half = reelyard_upload::Transfer::new(Some(SOURCE.len() as u64), 1 << 20);
+    let refused = Whole::of(&half);
     assert!(matches!(refused, Err(FlowError::NotWhole { offset: 0, .. })), "{refused:?}");
 }
 
@@ -69,12 +75,12 @@ async fn uploads_that_nobody_comes_back_for_expire_with_their_bytes() {
     let bench = Bench::new().await;
     let upload = bench.announce(SOURCE.len() as u64).await;
     sweep::files(&bench.app).await;
-    assert!(bench.app.store.open_upload(upload).await.is_ok(), "not yet");
+    assert!(bench.app.uploads.open_upload(upload, TERMS).await.is_ok(), "not yet");
     bench.app.catalog.upload_received(upload, 1, 1, 2).await.unwrap();
     sweep::files(&bench.app).await;
     let row = bench.app.catalog.upload(upload).await.unwrap().unwrap();
     assert_eq!(row.state, UploadState::Expired);
-    assert!(matches!(bench.app.store.open_upload(upload).await, Err(StoreError::NotFound { .. })));
+    assert!(matches!(bench.app.uploads.open_upload(upload, TERMS).await, Err(StoreError::NotFound { .. })));
 }
 
 #[tokio::test]
@@ -93,7 +99,7 @@ async fn the_bytes_of_a_terminated_upload_go_even_if_a_crash_came_between() {
     bench.app.catalog.terminate_upload(upload, bench.app.now_ms()).await.unwrap();
     let bench = bench.restarted().await;
     sweep::files(&bench.app).await;
-    assert!(bench.app.store.list_uploads().await.unwrap().is_empty());
+    assert!(bench.app.uploads.list_uploads().await.unwrap().is_empty());
     receive::terminate(&bench.app, upload).await.unwrap();
 }
 
@@ -101,11 +107,11 @@ async fn the_bytes_of_a_terminated_upload_go_even_if_a_crash_came_between() {
 async fn the_journal_of_a_finished_upload_goes_and_nothing_else() {
     let bench = Bench::new().await;
     let (upload, transfer) = bench.upload_bytes(SOURCE).await;
-    let asset = receive::finish(&bench.app, upload, &transfer).await.unwrap();
+    let asset = receive::finish(&bench.app, upload, &Whole::of(&transfer).unwrap()).await.unwrap();
     sweep::files(&bench.app).await;
     assert!(bench.files("uploads").is_empty());
     assert_eq!(bench.files("sources").len(), 1);
-    assert_eq!(receive::finish(&bench.app, upload, &transfer).await.unwrap(), asset);
+    assert_eq!(receive::finish(&bench.app, upload, &Whole::of(&transfer).unwrap()).await.unwrap(), asset);
 }
 
 #[tokio::test]

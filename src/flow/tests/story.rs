@@ -82,9 +82,10 @@ async fn publish_and_sweep(bench: &Bench, mishap: Mishap) {
 async fn told(mishap: Mishap) -> (String, usize) {
     let bench = Bench::new().await;
     let (upload, transfer) = bench.upload_bytes(super::bench::SOURCE).await;
-    let asset = receive::finish(&bench.app, upload, &transfer).await.unwrap();
+    let whole = receive::Whole::of(&transfer).unwrap();
+    let asset = receive::finish(&bench.app, upload, &whole).await.unwrap();
     if mishap == Mishap::Twice {
-        assert_eq!(receive::finish(&bench.app, upload, &transfer).await.unwrap(), asset);
+        assert_eq!(receive::finish(&bench.app, upload, &whole).await.unwrap(), asset);
     }
     let (bench, grants) = run(bench, asset, mishap).await;
     publish_and_sweep(&bench, mishap).await;

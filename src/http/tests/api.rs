@@ -211,6 +211,11 @@ async fn a_stored_event_that_was_not_announced_is_read_from_the_table() {
     let silent = reelyard_catalog::NewUpload {
         id: upload,
         tenant: reelyard_model::TenantId::DEFAULT,
+        kind: reelyard_model::UploadKind::Whole,
+        completion: reelyard_model::Completion::Length,
+        partials: Vec::new(),
+        concat_header: None,
+        expected_sha256: None,
         byte_len: None,
         file_name: None,
         metadata: String::new(),

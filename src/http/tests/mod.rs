@@ -86,9 +86,12 @@ impl Bench {
             .unwrap();
         let worker = WorkerId::from_uuid(Uuid::now_v7());
         catalog.add_worker(worker, "test", true, 0).await.unwrap();
+        let store = LocalStore::open(folder.path()).await.unwrap();
         let app = Arc::new(App {
             catalog,
-            store: LocalStore::open(folder.path()).await.unwrap(),
+            uploads: Arc::new(store.clone()),
+            holders: crate::holders::Holders::alone(),
+            store,
             keyring: Keyring::new([7; 32]),
             data_dir: folder.path().to_owned(),
             insecure_open,

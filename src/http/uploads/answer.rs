@@ -1,5 +1,7 @@
-//! Headers of every tus answer, and the protocol's errors as problems.
+//! What the answers of all dialects share: which dialect a request speaks, CORS, headers, and the engine's refusals as
+//! problems.
 
+use super::ASSET_HEADER;
 use crate::http::problem::{Kind, Problem};
 use axum::{
     extract::Request,
@@ -8,21 +10,26 @@ use axum::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use reelyard_model::AssetId;
 use reelyard_storage::{ReceiveError, StoreError};
 use reelyard_upload::{
     Refusal,
-    tus::{self, Field, Fields, TusError},
+    fields::{Field, Fields},
+    tus::{self, TusError},
 };
 
 /// What a page of another origin may send. Browsers ask before every request that is not plain.
 const ALLOWED_HEADERS: &str = "authorization, content-type, tus-resumable, upload-offset, upload-length, \
      upload-metadata, upload-checksum, upload-concat, upload-defer-length, x-http-method-override, x-requested-with, \
-     x-request-id, traceparent";
-const ALLOWED_METHODS: &str = "OPTIONS, POST, HEAD, GET, PATCH, DELETE";
+     x-request-id, traceparent, upload-complete, upload-incomplete, upload-draft-interop-version, content-digest, \
+     repr-digest, want-repr-digest, want-content-digest, content-md5, x-upload-id, x-part-number, x-content-range";
+const ALLOWED_METHODS: &str = "OPTIONS, POST, HEAD, GET, PATCH, PUT, DELETE";
 /// What a page of another origin may read of the answers.
 const EXPOSED_HEADERS: &str = "location, tus-resumable, tus-version, tus-extension, tus-max-size, \
      tus-checksum-algorithm, upload-offset, upload-length, upload-metadata, reelyard-asset, repr-digest, traceparent, x-request-id, \
-     retry-after";
+     retry-after, upload-expires, upload-concat, upload-defer-length, upload-complete, upload-incomplete, \
+     upload-draft-interop-version, upload-limit, etag, x-upload-id, x-part-size, x-part-min-size, x-part-max-size, \
+     x-parts-max";
 /// How long browsers remember a preflight: a day, the most that any of them keeps.
 const PREFLIGHT_SECONDS: &str = "86400";
 
@@ -40,15 +47,34 @@ impl Fields for HeaderFields<'_> {
     }
 }
 
+/// Which protocol a request speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dialect {
+    Tus,
+    Ietf,
+}
+
+impl Dialect {
+    /// tus unless it is plainly the other: whoever speaks neither is told of tus.
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        const IETF: [&str; 3] = ["upload-complete", "upload-incomplete", "upload-draft-interop-version"];
+        let tus = headers.contains_key(tus::header::RESUMABLE);
+        if !tus && IETF.iter().any(|name| headers.contains_key(*name)) { Self::Ietf } else { Self::Tus }
+    }
+}
+
 /// The layer around all upload routes: protocol version and CORS on every answer, errors among them. Keys travel in
 /// `Authorization`, which browsers never add on their own, so any origin may ask.
 pub(super) async fn label(request: Request, next: Next) -> Response {
     let from_page = request.headers().contains_key(header::ORIGIN);
+    let dialect = Dialect::of(request.headers());
     let preflight = request.method() == Method::OPTIONS
         && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
-    put(headers, tus::header::RESUMABLE, tus::VERSION);
+    if dialect == Dialect::Tus {
+        put(headers, tus::header::RESUMABLE, tus::VERSION);
+    }
     if from_page {
         put(headers, "access-control-allow-origin", "*");
         put(headers, "access-control-expose-headers", EXPOSED_HEADERS);
@@ -93,37 +119,59 @@ pub(super) fn put_digest(headers: &mut HeaderMap, sha256: &str) {
     }
 }
 
+pub(super) fn put_asset(headers: &mut HeaderMap, asset: Option<AssetId>) {
+    if let Some(asset) = asset {
+        put_text(headers, ASSET_HEADER, &asset.to_string());
+    }
+}
+
 pub(super) fn method_not_allowed(allow: &'static str) -> Problem {
     Problem::new(Kind::MethodNotAllowed, format!("This address answers {allow}."))
         .with_header(header::ALLOW, HeaderValue::from_static(allow))
 }
 
-/// The protocol's errors, with the offset to go on from where there is one.
+/// The errors of tus, with the offset to go on from where there is one.
 pub(super) fn refusal(error: TusError) -> Problem {
-    let kind = match &error {
-        TusError::UnsupportedVersion { .. } => Kind::TusVersion,
+    let text = sentence(&error.to_string());
+    let kind = match error {
+        TusError::Refused(refusal) => return refused(Dialect::Tus, refusal),
+        TusError::UnsupportedVersion { .. } => {
+            return Problem::new(Kind::TusVersion, text).with_header(
+                HeaderName::from_static(tus::header::VERSION),
+                HeaderValue::from_static(tus::VERSION),
+            );
+        }
+        TusError::TooLarge { max, .. } => return Problem::new(Kind::TooLarge, text).with("max_bytes", max),
         TusError::WrongBodyType { .. } => Kind::WrongMediaType,
-        TusError::TooLarge { .. } | TusError::Refused(Refusal::BeyondLength { .. }) => Kind::TooLarge,
-        TusError::Refused(Refusal::OffsetMismatch { .. }) => Kind::UploadOffsetConflict,
-        TusError::Refused(Refusal::ChecksumMismatch { .. }) => Kind::ChecksumMismatch,
-        TusError::MissingHeader { .. }
-        | TusError::BadHeader { .. }
-        | TusError::UnsupportedExtension { .. }
-        | TusError::UnsupportedChecksum { .. } => Kind::BadRequest,
+        TusError::FinalTakesNoBytes => Kind::FinalUpload,
+        _ => Kind::BadRequest,
     };
     debug_assert_eq!(kind.status_code(), error.status());
-    let problem = Problem::new(kind, sentence(&error.to_string()));
-    match error {
-        TusError::UnsupportedVersion { .. } => problem.with_header(
-            HeaderName::from_static(tus::header::VERSION),
-            HeaderValue::from_static(tus::VERSION),
-        ),
-        TusError::TooLarge { max, .. } => problem.with("max_bytes", max),
-        TusError::Refused(
-            Refusal::OffsetMismatch { durable, .. } | Refusal::ChecksumMismatch { durable, .. },
-        ) => with_offset(problem, durable),
+    Problem::new(kind, text)
+}
+
+/// What the engine refused, as each dialect says it.
+pub(super) fn refused(dialect: Dialect, refusal: Refusal) -> Problem {
+    let text = sentence(&refusal.to_string());
+    let kind = match (&refusal, dialect) {
+        (Refusal::OffsetMismatch { .. }, _) => Kind::UploadOffsetConflict,
+        (Refusal::BeyondLength { .. } | Refusal::BeyondLimit { .. }, _) => Kind::TooLarge,
+        (Refusal::ChecksumMismatch { .. }, Dialect::Tus) => Kind::ChecksumMismatch,
+        _ => Kind::BadRequest,
+    };
+    let problem = Problem::new(kind, text);
+    match refusal {
+        Refusal::OffsetMismatch { durable, .. }
+        | Refusal::ChecksumMismatch { durable, .. }
+        | Refusal::ChecksumMissing { durable } => with_offset(problem, durable),
+        Refusal::BeyondLimit { limit, .. } => problem.with("max_bytes", limit),
         _ => problem,
     }
+}
+
+/// The upload is finished and takes no more.
+pub(super) fn completed(length: u64) -> Problem {
+    Problem::new(Kind::StateConflict, format!("The upload is complete with its {length} bytes."))
 }
 
 /// Tells the durable offset in a member and in the protocol's header.
@@ -133,9 +181,9 @@ pub(super) fn with_offset(problem: Problem, offset: u64) -> Problem {
         .with_header(HeaderName::from_static(tus::header::OFFSET), HeaderValue::from(offset))
 }
 
-pub(super) fn receive_problem(error: ReceiveError) -> Problem {
+pub(super) fn receive_problem(dialect: Dialect, error: ReceiveError) -> Problem {
     match error {
-        ReceiveError::Refused(refused) => refusal(refused.into()),
+        ReceiveError::Refused(refusal) => refused(dialect, refusal),
         ReceiveError::Store(error) => store_problem(error),
     }
 }
@@ -145,6 +193,15 @@ pub(super) fn store_problem(error: StoreError) -> Problem {
         StoreError::Full { .. } => Problem::new(
             Kind::StorageFull,
             "The server has no room for these bytes now. What was acknowledged is safe; go on later.",
+        )
+        .with_log(error),
+        StoreError::Fenced { .. } => {
+            Problem::new(Kind::Locked, "Another request has taken this upload over; ask it for the offset.")
+                .with_log(error)
+        }
+        StoreError::Unavailable { .. } => Problem::unavailable(
+            "The place where uploads are kept does not answer. What was acknowledged is safe; go on in a moment.",
+            2,
         )
         .with_log(error),
         _ => Problem::internal(error),

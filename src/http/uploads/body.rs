@@ -1,11 +1,11 @@
 //! From the socket to the store: gathers what arrives into batches, never more than two of them in memory.
 
 use crate::http::problem::Problem;
-use axum::body::{Body, BodyDataStream};
+use axum::body::Body;
 use bytes::Bytes;
-use futures::StreamExt as _;
-use reelyard_storage::{MAX_BATCH_PIECES, ReceiveError, Receiving};
-use reelyard_upload::BodyEnd;
+use http::HeaderMap;
+use http_body_util::BodyExt as _;
+use reelyard_storage::{MAX_BATCH_PIECES, Receive, ReceiveError};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -28,9 +28,10 @@ const DISCARDED_BYTES: usize = 1 << 20;
 const DISCARD_LIMIT: Duration = Duration::from_millis(500);
 
 /// Why the body ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Ended {
-    Complete,
+    /// With the trailer fields that came behind it.
+    Complete(HeaderMap),
     Disconnected,
     Idle,
     TakenOver,
@@ -44,15 +45,6 @@ pub(super) struct Stop<'a> {
     pub(super) shutdown: &'a CancellationToken,
 }
 
-impl Ended {
-    pub(super) fn as_body_end(self) -> BodyEnd {
-        match self {
-            Self::Complete => BodyEnd::Complete,
-            Self::Disconnected | Self::Idle | Self::TakenOver | Self::Shutdown => BodyEnd::Cut,
-        }
-    }
-}
-
 #[derive(Default)]
 struct Batch {
     pieces: Vec<Bytes>,
@@ -60,14 +52,16 @@ struct Batch {
 }
 
 /// Feeds the body to the store until it ends, breaks, goes quiet, or somebody else wants the upload. All that has
-/// arrived by then was handed over.
+/// arrived by then was handed over. `tell` hears of the durable offset from time to time.
 pub(super) async fn receive(
     body: Body,
     body_len: Option<u64>,
-    receiving: &mut Receiving,
+    receiving: &mut dyn Receive,
     stop: Stop<'_>,
+    mut tell: impl FnMut(u64),
 ) -> Result<Ended, ReceiveError> {
-    let mut stream = body.into_data_stream();
+    let mut body = body;
+    let mut trailers = HeaderMap::new();
     let mut batch = Batch::default();
     let mut received = 0_u64;
     let mut batch_due = None;
@@ -75,7 +69,7 @@ pub(super) async fn receive(
     let ended = loop {
         let idle_due = idle_since + IDLE_LIMIT;
         let due = batch_due.unwrap_or(idle_due).min(idle_due);
-        match next(&mut stream, stop, due).await {
+        match next(&mut body, stop, due).await {
             Next::Bytes(bytes) => {
                 idle_since = Instant::now();
                 batch_due.get_or_insert(idle_since + BATCH_AGE);
@@ -86,17 +80,22 @@ pub(super) async fn receive(
                     continue;
                 }
             }
+            Next::Trailers(fields) => {
+                trailers = fields;
+                continue;
+            }
             Next::Due if batch_due.is_none() => break Ended::Idle,
             Next::Due => {}
             Next::End if body_len.is_some_and(|body_len| received < body_len) => break Ended::Disconnected,
-            Next::End => break Ended::Complete,
+            Next::End => break Ended::Complete(trailers),
             Next::Broken => break Ended::Disconnected,
             Next::Stop(why) => {
-                gather_rest(&mut stream, &mut batch).await;
+                gather_rest(&mut body, &mut batch).await;
                 break why;
             }
         }
         receiving.write(std::mem::take(&mut batch).pieces).await?;
+        tell(receiving.durable_offset());
         batch_due = receiving.wants_checkpoint().then(|| Instant::now() + BATCH_AGE);
     };
     if !batch.pieces.is_empty() {
@@ -107,11 +106,12 @@ pub(super) async fn receive(
 
 /// A sender whose connection broke comes back at once, while what it sent before still waits in the socket: that is
 /// read first. The socket tells of it bit by bit, so a short silence counts as its end.
-async fn gather_rest(stream: &mut BodyDataStream, batch: &mut Batch) {
+async fn gather_rest(body: &mut Body, batch: &mut Batch) {
     let end = Instant::now() + REST_LIMIT;
     while batch.byte_len < REST_BYTES && batch.pieces.len() < MAX_BATCH_PIECES {
-        match timeout_at(end.min(Instant::now() + REST_SILENCE), stream.next()).await {
-            Ok(Some(Ok(bytes))) => {
+        match timeout_at(end.min(Instant::now() + REST_SILENCE), body.frame()).await {
+            Ok(Some(Ok(frame))) => {
+                let Ok(bytes) = frame.into_data() else { return };
                 batch.byte_len += bytes.len();
                 batch.pieces.push(bytes);
             }
@@ -122,21 +122,25 @@ async fn gather_rest(stream: &mut BodyDataStream, batch: &mut Batch) {
 
 enum Next {
     Bytes(Bytes),
+    Trailers(HeaderMap),
     End,
     Broken,
     Stop(Ended),
     Due,
 }
 
-async fn next(stream: &mut BodyDataStream, stop: Stop<'_>, due: Instant) -> Next {
+async fn next(body: &mut Body, stop: Stop<'_>, due: Instant) -> Next {
     tokio::select! {
         biased;
         () = stop.taken_over.cancelled() => Next::Stop(Ended::TakenOver),
         () = stop.shutdown.cancelled() => Next::Stop(Ended::Shutdown),
-        frame = timeout_at(due, stream.next()) => match frame {
+        frame = timeout_at(due, body.frame()) => match frame {
             Err(_) => Next::Due,
             Ok(None) => Next::End,
-            Ok(Some(Ok(bytes))) => Next::Bytes(bytes),
+            Ok(Some(Ok(frame))) => match frame.into_data() {
+                Ok(bytes) => Next::Bytes(bytes),
+                Err(frame) => Next::Trailers(frame.into_trailers().unwrap_or_default()),
+            },
             // The reason is the client's or the network's; neither is ours to report.
             Ok(Some(Err(_))) => Next::Broken,
         },
@@ -145,12 +149,12 @@ async fn next(stream: &mut BodyDataStream, stop: Stop<'_>, due: Instant) -> Next
 
 /// Reads a little of a body that nobody wants, so that the refusal reaches its sender.
 pub(super) async fn refuse(body: Body, problem: Problem) -> Problem {
-    let mut stream = body.into_data_stream();
+    let mut body = body;
     let due = Instant::now() + DISCARD_LIMIT;
     let mut discarded = 0;
     while discarded < DISCARDED_BYTES {
-        match timeout_at(due, stream.next()).await {
-            Ok(Some(Ok(bytes))) => discarded += bytes.len(),
+        match timeout_at(due, body.frame()).await {
+            Ok(Some(Ok(frame))) => discarded += frame.data_ref().map_or(0, Bytes::len),
             _ => break,
         }
     }

@@ -11,13 +11,10 @@ use crate::{
         problem::{Kind, Problem},
     },
 };
-use axum::response::Response;
+use axum::{body::Body, response::Response};
 use http::{HeaderMap, Method};
 use reelyard_model::UploadId;
-use reelyard_storage::LocalStore;
-
-/// One read from the disk; a reader has two of these in memory at most.
-const STREAM_BUFFER_BYTES: usize = 256 << 10;
+use reelyard_storage::source_key;
 
 pub(super) async fn download(
     app: &App,
@@ -32,18 +29,18 @@ pub(super) async fn download(
             "This upload is not complete yet; only complete ones can be read.",
         ));
     };
-    let object = app.store.open_object(&LocalStore::source_key(asset)).await.map_err(|error| {
-        if error.is_not_found() {
-            Problem::new(Kind::Gone, "The original file is not kept any more.")
-        } else {
-            answer::store_problem(error)
-        }
-    })?;
+    let key = source_key(UploadId::from_uuid(*asset.as_uuid()));
+    let gone = || Problem::new(Kind::Gone, "The original file is not kept any more.");
+    let byte_len = app.uploads.source_len(&key).await.map_err(answer::store_problem)?.ok_or_else(gone)?;
     // The tag is the digest of the bytes, so the time has nothing to add.
     let etag = row.sha256.as_ref().map(|sha256| format!("\"{sha256}\""));
-    let facts = FileFacts { byte_len: object.byte_len, etag, modified_seconds: None };
+    let facts = FileFacts { byte_len, etag, modified_seconds: None };
     let selection = file::select(&Method::GET, headers, &facts);
-    let mut response = file::answer(object, selection, STREAM_BUFFER_BYTES).await?;
+    let mut response = file::head(byte_len, selection)?;
+    if let Some(range) = selection.range(byte_len) {
+        let bytes = app.uploads.read_source(&key, range).await.map_err(answer::store_problem)?;
+        *response.body_mut() = Body::from_stream(bytes);
+    }
     let answer_headers = response.headers_mut();
     answer::put(answer_headers, "cache-control", "private, no-cache");
     answer::put(answer_headers, "content-type", "application/octet-stream");

@@ -1,79 +1,75 @@
-//! PATCH, and what POST and PATCH share: bytes into an upload, and the asset when it is whole.
+//! A chunk of an upload that grows from the front, whatever dialect it came in: taken over, received, made durable, and
+//! finished when it was the last.
 
 use super::{
-    ASSET_HEADER, Asked,
-    answer::{self, HeaderFields},
+    answer::{self, Dialect, HeaderFields},
     body::{self, Ended, Stop},
-    empty,
-    holders::{Hold, Holders},
     resource,
 };
 use crate::{
     app::App,
-    flow::{self, FlowError, receive::UPLOAD_EXPIRES_AFTER_MS},
+    flow::{self, FlowError, receive::UPLOAD_EXPIRES_AFTER_MS, receive::Whole},
+    holders::{Hold, HoldError},
     http::problem::{Kind, Problem},
 };
-use axum::{body::Body, response::Response};
-use http::{HeaderMap, StatusCode};
+use axum::body::Body;
 use reelyard_catalog::{CatalogError, UploadRow};
-use reelyard_model::{AssetId, UploadId, UploadState};
-use reelyard_storage::Receiving;
-use reelyard_upload::{
-    BodyEnd, ChunkRequest, Refusal, Transfer,
-    tus::{self, TusError},
-};
+use reelyard_model::{AssetId, UploadId, UploadKind, UploadState};
+use reelyard_storage::{OpenUpload, Receive};
+use reelyard_upload::{BodyEnd, Check, ChunkRequest, Refusal, Transfer, tus};
 use std::sync::Arc;
 use tracing::Instrument as _;
 
-/// The row is told the offset (for display and expiry) at most so often; the journal always knows it.
+/// The row is told the offset (for display and expiry) at most so often; the store always knows it.
 const ROW_UPDATE_INTERVAL_MS: i64 = 30_000;
+
+/// What a request brings.
+pub(super) struct Incoming {
+    pub(super) dialect: Dialect,
+    pub(super) chunk: ChunkRequest,
+    /// The length of the whole, where the request tells it.
+    pub(super) length: Option<u64>,
+    pub(super) completes: Completes,
+    /// Hears of the durable offset on the way.
+    pub(super) tell: Option<Box<dyn FnMut(u64) + Send + Sync>>,
+}
+
+/// What makes the upload complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Completes {
+    /// All bytes are there.
+    AtLength,
+    /// The client says whether these are the last ones.
+    Declared(bool),
+}
 
 /// Where an upload stands after a chunk.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Progress {
     pub(super) offset: u64,
-    /// Once it is whole and finished.
+    pub(super) length: Option<u64>,
+    /// Nothing is left to be sent, and what was to be made of it is made.
+    pub(super) complete: bool,
+    /// Once it is finished.
     pub(super) asset: Option<AssetId>,
-}
-
-impl Progress {
-    pub(super) fn put(self, headers: &mut HeaderMap) {
-        answer::put_number(headers, tus::header::OFFSET, self.offset);
-        if let Some(asset) = self.asset {
-            answer::put_text(headers, ASSET_HEADER, &asset.to_string());
-        }
-    }
-}
-
-pub(super) async fn append(asked: Asked, id: UploadId) -> Result<Response, Problem> {
-    let Asked { app, caller, holders, headers, body } = asked;
-    let append = match tus::Append::read(&HeaderFields(&headers)) {
-        Ok(append) => append,
-        Err(error) => return Err(body::refuse(body, answer::refusal(error)).await),
-    };
-    if let Err(problem) = resource::owned(&app, caller, id).await {
-        return Err(body::refuse(body, problem).await);
-    }
-    let progress = receive(app, holders, id, append.chunk, body).await?;
-    let mut answer_headers = HeaderMap::new();
-    progress.put(&mut answer_headers);
-    Ok(empty(StatusCode::NO_CONTENT, answer_headers))
+    pub(super) expires_ms: i64,
 }
 
 /// Receives a chunk in a task of its own: when the client goes away, the handler is dropped, but what has arrived is
 /// still made durable and the upload let go in order.
 pub(super) async fn receive(
     app: Arc<App>,
-    holders: Holders,
     id: UploadId,
-    chunk: ChunkRequest,
+    incoming: Incoming,
     body: Body,
 ) -> Result<Progress, Problem> {
     let task = async move {
-        let hold = holders.take_over(id).await?;
-        match begin(&app, id, &chunk).await {
-            Ok(Begun::Repeat(progress)) => Ok(progress),
-            Ok(Begun::Receiving { row, receiving }) => fill(&app, &hold, &row, receiving, &chunk, body).await,
+        let hold = app.holders.take_over(id).await.map_err(hold_problem)?;
+        match begin(&app, &hold, id, &incoming).await {
+            Ok(Begun::Done(progress)) => Ok(progress),
+            Ok(Begun::Receiving { row, receiving }) => {
+                fill(&app, &hold, &row, receiving, incoming, body).await
+            }
             Err(problem) => Err(body::refuse(body, problem).await),
         }
     };
@@ -82,32 +78,74 @@ pub(super) async fn receive(
 
 enum Begun {
     /// There is nothing left to receive.
-    Repeat(Progress),
+    Done(Progress),
     Receiving {
         row: Box<UploadRow>,
-        receiving: Box<Receiving>,
+        receiving: Box<dyn Receive>,
     },
 }
 
-async fn begin(app: &App, id: UploadId, chunk: &ChunkRequest) -> Result<Begun, Problem> {
+async fn begin(app: &App, hold: &Hold, id: UploadId, incoming: &Incoming) -> Result<Begun, Problem> {
     // Again, because the holder before us may have finished or ended it.
     let row = resource::live(app, id).await?;
     if let Some(asset) = row.asset {
-        return repeat_of_last(&row, asset, chunk).map(Begun::Repeat);
+        return repeat_of_last(&row, asset, incoming).map(Begun::Done);
     }
+    check_takes_bytes(&row)?;
     // The row is told of the bytes when they have come; until then the upload must not expire under them.
     if row.expires_ms - app.now_ms() < UPLOAD_EXPIRES_AFTER_MS / 2 {
         flow::receive::received(app, id, row.byte_offset).await.map_err(flow_problem)?;
     }
-    let file = resource::open(app, &row).await?;
-    if file.transfer().is_whole() {
-        let transfer = file.transfer().clone();
-        transfer.begin_chunk(chunk).map_err(|refused| answer::refusal(refused.into()))?;
-        let asset = finish(app, id, &transfer).await?;
-        return Ok(Begun::Repeat(Progress { offset: transfer.offset(), asset: Some(asset) }));
+    let open = resource::open(app, &row, hold.fence).await?;
+    let (row, open) = match incoming.length {
+        Some(length) if row.byte_len.is_none() => {
+            learn_length(app, hold, row, open, length, incoming.dialect).await?
+        }
+        Some(length) => {
+            let mut transfer = open.transfer().clone();
+            transfer.declare_length(length).map_err(|refused| answer::refused(incoming.dialect, refused))?;
+            (row, open)
+        }
+        None => (row, open),
+    };
+    if open.transfer().is_whole() {
+        let transfer = open.transfer().clone();
+        transfer
+            .begin_chunk(&incoming.chunk)
+            .map_err(|refused| answer::refused(incoming.dialect, refused))?;
+        return settle(app, &row, transfer, incoming.completes).await.map(Begun::Done);
     }
-    let receiving = Receiving::begin(file, chunk).map_err(answer::receive_problem)?;
-    Ok(Begun::Receiving { row: Box::new(row), receiving: Box::new(receiving) })
+    let receiving =
+        open.begin(&incoming.chunk).map_err(|error| answer::receive_problem(incoming.dialect, error))?;
+    Ok(Begun::Receiving { row: Box::new(row), receiving })
+}
+
+fn check_takes_bytes(row: &UploadRow) -> Result<(), Problem> {
+    match row.kind {
+        UploadKind::Whole | UploadKind::Partial => Ok(()),
+        UploadKind::Final => Err(answer::refusal(tus::TusError::FinalTakesNoBytes)),
+        UploadKind::Parts => Err(Problem::new(
+            Kind::StateConflict,
+            "This upload is received in parts; send them with PUT to /uploads/parts.",
+        )),
+    }
+}
+
+/// The client tells the length that it had deferred: stored before a byte is taken under it.
+async fn learn_length(
+    app: &App,
+    hold: &Hold,
+    row: UploadRow,
+    open: Box<dyn OpenUpload>,
+    length: u64,
+    dialect: Dialect,
+) -> Result<(UploadRow, Box<dyn OpenUpload>), Problem> {
+    let mut transfer = open.transfer().clone();
+    transfer.declare_length(length).map_err(|refused| answer::refused(dialect, refused))?;
+    app.catalog.set_upload_length(row.id, length, app.now_ms()).await?;
+    let row = UploadRow { byte_len: Some(length), ..row };
+    let open = resource::open(app, &row, hold.fence).await?;
+    Ok((row, open))
 }
 
 /// Feeds the body in, makes it durable, and makes the asset when that was the last of it.
@@ -115,24 +153,49 @@ async fn fill(
     app: &App,
     hold: &Hold,
     row: &UploadRow,
-    mut receiving: Box<Receiving>,
-    chunk: &ChunkRequest,
+    mut receiving: Box<dyn Receive>,
+    mut incoming: Incoming,
     body: Body,
 ) -> Result<Progress, Problem> {
     let stop = Stop { taken_over: hold.stop(), shutdown: &app.shutdown };
-    let ended = body::receive(body, chunk.body_len, &mut receiving, stop).await;
-    let end = ended.as_ref().map_or(BodyEnd::Cut, |ended| ended.as_body_end());
-    let (offset, settled) = receiving.end(end).await;
-    metrics::counter!("reelyard_upload_stored_bytes_total").increment(offset.saturating_sub(chunk.offset));
-    let ended = ended.map_err(answer::receive_problem)?;
-    let transfer = settled.map_err(answer::receive_problem)?;
-    note_progress(app, row, offset).await;
-    // What was cut short is counted all the same; whether it is the whole is settled by the request that asks next.
-    let short = match ended {
-        Ended::Complete => {
-            let asset = if transfer.is_whole() { Some(finish(app, row.id, &transfer).await?) } else { None };
-            return Ok(Progress { offset, asset });
+    let tell = |offset| {
+        if let Some(tell) = &mut incoming.tell {
+            tell(offset);
         }
+    };
+    let ended = body::receive(body, incoming.chunk.body_len, receiving.as_mut(), stop, tell).await;
+    let end = match &ended {
+        Ok(Ended::Complete(trailers)) => body_end(&incoming.chunk.check, trailers),
+        _ => Ok(BodyEnd::Cut),
+    };
+    let (end, unreadable) = end.map_or_else(|problem| (BodyEnd::Cut, Some(problem)), |end| (end, None));
+    let (offset, settled) = receiving.end(end).await;
+    metrics::counter!("reelyard_upload_stored_bytes_total")
+        .increment(offset.saturating_sub(incoming.chunk.offset));
+    if let Some(problem) = unreadable {
+        return Err(answer::with_offset(problem, offset));
+    }
+    let ended = ended.map_err(|error| answer::receive_problem(incoming.dialect, error))?;
+    let transfer = settled.map_err(|error| answer::receive_problem(incoming.dialect, error))?;
+    note_progress(app, row, &transfer).await;
+    // What was cut short is counted all the same; whether it is the whole is settled by the request that asks next.
+    match ended {
+        Ended::Complete(_) => settle(app, row, transfer, incoming.completes).await,
+        short => Err(answer::with_offset(short_problem(row, offset, &short), offset)),
+    }
+}
+
+/// The checksum may have come behind the body.
+fn body_end(check: &Check, trailers: &http::HeaderMap) -> Result<BodyEnd, Problem> {
+    match tus::trailing_checksum(check, &HeaderFields(trailers)) {
+        Ok(Some(checksum)) => Ok(BodyEnd::CompleteWith(checksum)),
+        Ok(None) => Ok(BodyEnd::Complete),
+        Err(error) => Err(answer::refusal(error)),
+    }
+}
+
+fn short_problem(row: &UploadRow, offset: u64, ended: &Ended) -> Problem {
+    match ended {
         Ended::TakenOver => {
             metrics::counter!("reelyard_upload_hand_overs_total").increment(1);
             Problem::new(Kind::Locked, "Another request has taken this upload over; ask it for the offset.")
@@ -140,45 +203,99 @@ async fn fill(
         Ended::Shutdown => {
             Problem::unavailable("The server is stopping. What arrived is kept; go on in a moment.", 2)
         }
-        Ended::Disconnected | Ended::Idle => {
+        Ended::Complete(_) | Ended::Disconnected | Ended::Idle => {
             tracing::debug!(upload = %row.id, offset, ?ended, "receive: the client went away");
             Problem::new(
                 Kind::BadRequest,
                 "The body ended early. What arrived is kept; go on from the offset.",
             )
         }
+    }
+}
+
+/// Bytes are durable and the request is over: is the upload complete? Then its asset is made.
+pub(super) async fn settle(
+    app: &App,
+    row: &UploadRow,
+    mut transfer: Transfer,
+    completes: Completes,
+) -> Result<Progress, Problem> {
+    let complete = match completes {
+        Completes::AtLength => transfer.is_whole(),
+        Completes::Declared(last) => last,
     };
-    Err(answer::with_offset(short, offset))
+    let standing = |transfer: &Transfer, asset| Progress {
+        offset: transfer.offset(),
+        length: transfer.length(),
+        complete,
+        asset,
+        expires_ms: row.expires_ms,
+    };
+    if !complete {
+        return Ok(standing(&transfer, None));
+    }
+    if transfer.length().is_none() {
+        let length = transfer.offset();
+        transfer.declare_length(length).map_err(|refused| answer::refused(Dialect::Ietf, refused))?;
+        app.catalog.set_upload_length(row.id, length, app.now_ms()).await?;
+    }
+    if row.kind == UploadKind::Partial {
+        piece_is_whole(app, row.id).await;
+        return Ok(standing(&transfer, None));
+    }
+    let asset = finish(app, row.id, &transfer).await?;
+    Ok(standing(&transfer, Some(asset)))
+}
+
+/// Some final upload may have waited for it. Whether that one can be made now is not this sender's matter.
+async fn piece_is_whole(app: &App, id: UploadId) {
+    if let Err(error) = flow::concatenate::concatenate_waiting(app, Some(id)).await {
+        tracing::warn!(upload = %id, %error, "concatenate: the sweep tries again");
+    }
 }
 
 /// The upload is finished; its last answer may have been lost.
-fn repeat_of_last(row: &UploadRow, asset: AssetId, chunk: &ChunkRequest) -> Result<Progress, Problem> {
+fn repeat_of_last(row: &UploadRow, asset: AssetId, incoming: &Incoming) -> Result<Progress, Problem> {
     let length = row.byte_len.unwrap_or(row.byte_offset);
+    let chunk = &incoming.chunk;
+    if incoming.dialect == Dialect::Ietf {
+        return Err(answer::completed(length));
+    }
     if chunk.offset != length {
         let refused = Refusal::OffsetMismatch { claimed: chunk.offset, durable: length };
-        return Err(answer::refusal(TusError::Refused(refused)));
+        return Err(answer::refused(incoming.dialect, refused));
     }
     if chunk.body_len.is_some_and(|body_len| body_len > 0) {
         let refused = Refusal::BeyondLength { offset: length, room: 0, length };
-        return Err(answer::refusal(TusError::Refused(refused)));
+        return Err(answer::refused(incoming.dialect, refused));
     }
-    Ok(Progress { offset: length, asset: Some(asset) })
+    let expires_ms = row.expires_ms;
+    Ok(Progress { offset: length, length: Some(length), complete: true, asset: Some(asset), expires_ms })
 }
 
 /// Makes the asset. When this fails, the bytes are safe and any later request for the upload tries again.
 pub(super) async fn finish(app: &App, id: UploadId, transfer: &Transfer) -> Result<AssetId, Problem> {
-    flow::receive::finish(app, id, transfer).await.map_err(|error| {
-        Problem::unavailable(
+    let whole = Whole::of(transfer).map_err(flow_problem)?;
+    flow::receive::finish(app, id, &whole).await.map_err(finish_problem)
+}
+
+pub(super) fn finish_problem(error: FlowError) -> Problem {
+    match error {
+        FlowError::OtherBytes { .. } => flow_problem(error),
+        _ => Problem::unavailable(
             "All bytes are stored, but the video could not be made yet. Ask for the offset again in a moment.",
             2,
         )
-        .with_log(error)
-    })
+        .with_log(error),
+    }
 }
 
-async fn note_progress(app: &App, row: &UploadRow, offset: u64) {
+async fn note_progress(app: &App, row: &UploadRow, transfer: &Transfer) {
+    let offset = transfer.offset();
+    // Of a piece that is whole the row has to know, because a final upload looks there.
+    let whole_piece = row.kind == UploadKind::Partial && transfer.is_whole();
     let due = row.state == UploadState::Created || app.now_ms() - row.updated_ms >= ROW_UPDATE_INTERVAL_MS;
-    if !due || offset == 0 {
+    if !whole_piece && (!due || offset == 0) {
         return;
     }
     if let Err(error) = flow::receive::received(app, row.id, offset).await {
@@ -186,10 +303,26 @@ async fn note_progress(app: &App, row: &UploadRow, offset: u64) {
     }
 }
 
+pub(super) fn hold_problem(error: HoldError) -> Problem {
+    match error {
+        HoldError::Busy => Problem::new(
+            Kind::Locked,
+            "Another request is still storing bytes of this upload; try again soon.",
+        ),
+        HoldError::Catalog(error) => error.into(),
+    }
+}
+
 /// Errors of the flow that are the caller's to mend, and the others.
 pub(super) fn flow_problem(error: FlowError) -> Problem {
     match error {
         FlowError::UnknownPreset { .. } => Problem::new(Kind::BadRequest, format!("{error}.")),
+        FlowError::OtherBytes { expected, found } => Problem::new(
+            Kind::ContentMismatch,
+            format!(
+                "The bytes that arrived hash to {found}, and {expected} was announced. Nothing was made of them; send the file again as a new upload."
+            ),
+        ),
         FlowError::Catalog(CatalogError::Refused(refused)) => {
             Problem::new(Kind::StateConflict, format!("{refused}."))
         }

@@ -1,9 +1,6 @@
-//! HEAD and DELETE of one upload, and finding it for its owner.
+//! One upload as a resource, whatever the dialect: finding it for its owner, looking at it, giving it up.
 
-use super::{
-    Asked, answer, empty,
-    receive::{self, Progress},
-};
+use super::{answer, receive};
 use crate::{
     app::App,
     flow,
@@ -12,12 +9,10 @@ use crate::{
         problem::{Kind, Problem},
     },
 };
-use axum::response::Response;
-use http::{HeaderMap, StatusCode};
 use reelyard_catalog::UploadRow;
 use reelyard_model::{UploadId, UploadState};
-use reelyard_storage::UploadFile;
-use reelyard_upload::tus;
+use reelyard_storage::OpenUpload;
+use reelyard_upload::Transfer;
 
 /// The upload, if the caller owns it: another tenant's is as unknown as one that never was.
 pub(super) async fn owned(app: &App, caller: Caller, id: UploadId) -> Result<UploadRow, Problem> {
@@ -33,19 +28,22 @@ pub(super) async fn live(app: &App, id: UploadId) -> Result<UploadRow, Problem> 
 }
 
 fn still_there(row: UploadRow) -> Result<UploadRow, Problem> {
-    match row.state {
-        UploadState::Terminated => Err(Problem::new(Kind::Gone, "This upload was given up.")),
-        UploadState::Expired => {
-            Err(Problem::new(Kind::Gone, "This upload was not continued in time and has expired."))
+    let why = match row.state {
+        UploadState::Terminated => "This upload was given up.",
+        UploadState::Expired => "This upload was not continued in time and has expired.",
+        UploadState::Rejected => {
+            "The bytes of this upload were not the ones that were announced; send the file again as a new upload."
         }
-        _ => Ok(row),
-    }
+        _ => return Ok(row),
+    };
+    Err(Problem::new(Kind::Gone, why))
 }
 
-/// What is durable of it. A row without a file is what a crash in the middle of a creation leaves: nobody was told of
+/// What is durable of it. A row without bytes is what a crash in the middle of a creation leaves: nobody was told of
 /// that upload, so it is as good as gone.
-pub(super) async fn open(app: &App, row: &UploadRow) -> Result<UploadFile, Problem> {
-    app.store.open_upload(row.id).await.map_err(|error| {
+pub(super) async fn open(app: &App, row: &UploadRow, fence: u64) -> Result<Box<dyn OpenUpload>, Problem> {
+    let terms = flow::receive::terms(app, row, fence);
+    app.uploads.open_upload(row.id, terms).await.map_err(|error| {
         if error.is_not_found() && row.state == UploadState::Created {
             Problem::new(Kind::Gone, "This upload was never begun; make a new one.")
         } else {
@@ -54,51 +52,30 @@ pub(super) async fn open(app: &App, row: &UploadRow) -> Result<UploadFile, Probl
     })
 }
 
-/// Where the upload stands. Whoever asks wants to go on, so a request that is still sending is stopped first: then
-/// the offset is exact. An upload that is whole but not yet an asset is finished first.
-pub(super) async fn head(asked: Asked, id: UploadId) -> Result<Response, Problem> {
-    let Asked { app, caller, holders, .. } = asked;
-    let row = owned(&app, caller, id).await?;
-    let (row, offset) = if row.asset.is_some() {
-        let length = row.byte_len.unwrap_or(row.byte_offset);
-        (row, length)
-    } else {
-        let _hold = holders.take_over(id).await?;
-        // Again, because the holder before us may have finished or ended it.
-        let row = live(&app, id).await?;
-        if row.asset.is_some() {
-            return Ok(standing(&row, row.byte_len.unwrap_or(row.byte_offset)));
-        }
-        let transfer = open(&app, &row).await?.transfer().clone();
-        if transfer.is_whole() {
-            receive::finish(&app, id, &transfer).await?;
-        }
-        (live(&app, id).await?, transfer.offset())
-    };
-    Ok(standing(&row, offset))
+/// Stops whoever is sending and tells what is durable then; no transfer: it is finished.
+pub(super) async fn stop_and_look(app: &App, id: UploadId) -> Result<(UploadRow, Option<Transfer>), Problem> {
+    let hold = app.holders.take_over(id).await.map_err(receive::hold_problem)?;
+    // Again, because the holder before us may have finished or ended it.
+    let row = live(app, id).await?;
+    if row.asset.is_some() {
+        return Ok((row, None));
+    }
+    let transfer = open(app, &row, hold.fence).await?.transfer().clone();
+    Ok((row, Some(transfer)))
 }
 
-fn standing(row: &UploadRow, offset: u64) -> Response {
-    let mut headers = HeaderMap::new();
-    Progress { offset, asset: row.asset }.put(&mut headers);
-    if let Some(length) = row.byte_len {
-        answer::put_number(&mut headers, tus::header::LENGTH, length);
-    }
-    if !row.metadata.is_empty() {
-        answer::put_text(&mut headers, tus::header::METADATA, &row.metadata);
-    }
-    if let Some(sha256) = &row.sha256 {
-        answer::put_digest(&mut headers, sha256);
-    }
-    answer::put(&mut headers, "cache-control", "no-store");
-    empty(StatusCode::OK, headers)
+/// The owner gives it up. The asset of a finished upload stays.
+pub(super) async fn terminate(app: &App, caller: Caller, id: UploadId) -> Result<(), Problem> {
+    owned(app, caller, id).await?;
+    let _hold = app.holders.take_over(id).await.map_err(receive::hold_problem)?;
+    flow::receive::terminate(app, id).await.map_err(receive::flow_problem)
 }
 
-/// The owner gives it up (termination). The asset of a finished upload stays.
-pub(super) async fn terminate(asked: Asked, id: UploadId) -> Result<Response, Problem> {
-    let Asked { app, caller, holders, .. } = asked;
-    owned(&app, caller, id).await?;
-    let _hold = holders.take_over(id).await?;
-    flow::receive::terminate(&app, id).await.map_err(receive::flow_problem)?;
-    Ok(empty(StatusCode::NO_CONTENT, HeaderMap::new()))
+/// Better told now than after hours of sending. It is no promise: others send too, and the work on it needs room.
+pub(super) async fn check_room(app: &App, length: u64) -> Result<(), Problem> {
+    let free = app.uploads.free_bytes().await.map_err(answer::store_problem)?;
+    let Some(free) = free.filter(|free| *free < length) else { return Ok(()) };
+    let detail =
+        format!("The server has room for {free} bytes, and this upload has {length}; try again later.");
+    Err(Problem::new(Kind::StorageFull, detail).with("free_bytes", free))
 }

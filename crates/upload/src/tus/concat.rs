@@ -7,7 +7,6 @@
 use super::{TusError, header};
 use crate::fields::{FieldError, Fields, bad, optional, printable};
 use reelyard_model::UploadId;
-use std::collections::HashSet;
 
 /// Whole header: it is stored with the upload and sent back on every HEAD; HTTP servers on the way stop at 8 KiB.
 pub const MAX_CONCAT_BYTES: usize = 8 << 10;
@@ -103,11 +102,7 @@ impl Concat {
             return Err(TusError::TooManyPartials { count });
         }
         let partials = list.split(' ').map(UploadReference::parse).collect::<Result<Vec<_>, _>>()?;
-        let mut seen = HashSet::new();
-        match partials.iter().find(|partial| !seen.insert(partial.id)) {
-            Some(again) => Err(TusError::PartialTwice { url: printable(&again.url) }),
-            None => Ok(Self::Final(partials)),
-        }
+        Ok(Self::Final(partials))
     }
 
     /// Whether bytes may be sent to it: a PATCH against a final upload is 403 and changes nothing.

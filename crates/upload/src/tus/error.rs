@@ -46,10 +46,6 @@ pub enum TusError {
     )]
     TooManyPartials { count: usize },
     #[error(
-        "the final upload names {url} twice; name each partial upload once, and upload repeated bytes again as a partial upload of their own"
-    )]
-    PartialTwice { url: String },
-    #[error(
         "{url} is not the address of an upload that can be joined; name addresses that creations with Upload-Concat: partial were answered with as Location, and create what has expired anew"
     )]
     UnknownPartial { url: String },
@@ -86,7 +82,6 @@ impl TusError {
             | Self::ChecksumUnannounced
             | Self::FinalWithLength
             | Self::TooManyPartials { .. }
-            | Self::PartialTwice { .. }
             | Self::UnknownPartial { .. }
             | Self::NotPartial { .. } => 400,
         }

@@ -1,0 +1,263 @@
+//! tus 1.0.0 on the wire: a thin shell over `reelyard_upload::tus` and the shared receiving.
+
+use super::{
+    answer::{self, Dialect, HeaderFields},
+    body, empty,
+    receive::{self, Completes, Incoming, Progress},
+    resource,
+};
+use crate::{
+    app::App,
+    flow::{self, FlowError, receive::Announcement},
+    http::{auth::Caller, problem::Problem, trace},
+};
+use axum::{body::Body, response::Response};
+use http::{HeaderMap, StatusCode};
+use reelyard_catalog::{CatalogError, UploadRow};
+use reelyard_model::{Completion, UploadId, UploadKind, UploadState};
+use reelyard_upload::{
+    ChunkRequest, Transfer,
+    tus::{self, Concat, Creation, HeadAnswer, TusError, UploadReference},
+};
+use std::sync::Arc;
+use tracing::Instrument as _;
+
+/// What the handlers of one request share.
+pub(super) struct Asked {
+    pub(super) app: Arc<App>,
+    pub(super) caller: Caller,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Body,
+}
+
+/// Version first, as the protocol wants it, then who asks.
+pub(super) async fn asked(app: Arc<App>, headers: HeaderMap, body: Body) -> Result<Asked, Problem> {
+    let checked = async {
+        tus::check_version(&HeaderFields(&headers)).map_err(answer::refusal)?;
+        Caller::of_headers(&app, &headers).await
+    };
+    match checked.await {
+        Ok(caller) => Ok(Asked { app, caller, headers, body }),
+        Err(problem) => Err(body::refuse(body, problem).await),
+    }
+}
+
+/// POST: a new upload, perhaps with its first bytes (creation, creation-with-upload), perhaps made of others
+/// (concatenation).
+pub(super) async fn create(asked: Asked) -> Result<Response, Problem> {
+    let Asked { app, caller, headers, body } = asked;
+    let prepared = async {
+        let creation =
+            Creation::read(&HeaderFields(&headers), app.max_upload_bytes).map_err(answer::refusal)?;
+        let length = match &creation.concat {
+            Concat::Final(partials) => final_length(&app, caller, partials).await?,
+            Concat::None | Concat::Partial => creation.length,
+        };
+        resource::check_room(&app, length.unwrap_or_default()).await?;
+        Ok((creation, length))
+    };
+    let (creation, length) = match prepared.await {
+        Ok(prepared) => prepared,
+        Err(problem) => return Err(body::refuse(body, problem).await),
+    };
+    // In a task of its own: when the client goes away this handler is dropped, and nobody would tidy up.
+    let announcement = announcement(caller, &creation, length);
+    let making = make(app, announcement, creation.first_chunk, body).in_current_span();
+    let (id, progress) = tokio::spawn(making).await.map_err(Problem::internal)??;
+    let mut answer_headers = HeaderMap::new();
+    answer::put_text(&mut answer_headers, "location", &format!("/uploads/{id}"));
+    put_progress(&mut answer_headers, progress);
+    Ok(empty(StatusCode::CREATED, answer_headers))
+}
+
+/// Partial uploads that are this caller's and still there; how long they are together, if that is known.
+async fn final_length(
+    app: &App,
+    caller: Caller,
+    partials: &[UploadReference],
+) -> Result<Option<u64>, Problem> {
+    let mut lengths = Vec::with_capacity(partials.len());
+    for partial in partials {
+        let row = app.catalog.upload(partial.id()).await?.filter(|row| row.tenant == caller.tenant);
+        let lives = |row: &UploadRow| matches!(row.state, UploadState::Created | UploadState::Receiving);
+        let row = row.filter(lives).ok_or_else(|| answer::refusal(partial.unknown()))?;
+        if row.kind != UploadKind::Partial {
+            return Err(answer::refusal(partial.not_partial()));
+        }
+        lengths.push(row.byte_len);
+    }
+    tus::final_length(lengths, app.max_upload_bytes).map_err(answer::refusal)
+}
+
+fn announcement(caller: Caller, creation: &Creation, length: Option<u64>) -> Announcement {
+    let metadata = &creation.metadata;
+    let (kind, partials) = match &creation.concat {
+        Concat::None => (UploadKind::Whole, Vec::new()),
+        Concat::Partial => (UploadKind::Partial, Vec::new()),
+        Concat::Final(partials) => (UploadKind::Final, partials.iter().map(UploadReference::id).collect()),
+    };
+    Announcement {
+        tenant: caller.tenant,
+        kind,
+        completion: Completion::Length,
+        partials,
+        concat_header: tus::format_concat(&creation.concat),
+        expected_sha256: None,
+        byte_len: length,
+        // `name` is what Uppy sends beside `filename`.
+        file_name: metadata.text("filename").or(metadata.text("name")).map(str::to_owned),
+        metadata: metadata.header().to_owned(),
+        preset: metadata.text("preset").map(str::to_owned),
+        traceparent: Some(trace::current_traceparent()),
+    }
+}
+
+async fn make(
+    app: Arc<App>,
+    announcement: Announcement,
+    first_chunk: Option<ChunkRequest>,
+    body: Body,
+) -> Result<(UploadId, Progress), Problem> {
+    let (kind, length) = (announcement.kind, announcement.byte_len);
+    let row = match flow::receive::create(&app, announcement).await {
+        Ok(row) => row,
+        Err(error) => return Err(body::refuse(body, receive::flow_problem(error)).await),
+    };
+    let progress = match (first_chunk, kind) {
+        (Some(chunk), _) => begin_with(app, row.id, chunk, body).await?,
+        (None, UploadKind::Final) => join(&app, &row).await?,
+        (None, _) => {
+            let empty = Transfer::new(length, app.max_upload_bytes);
+            receive::settle(&app, &row, empty, Completes::AtLength).await?
+        }
+    };
+    Ok((row.id, progress))
+}
+
+/// At once if every piece is there; else when the last one is. What fails here is tried again, and HEAD tells.
+async fn join(app: &App, row: &UploadRow) -> Result<Progress, Problem> {
+    let asset = match flow::concatenate::concatenate(app, row.id).await {
+        Ok(asset) => asset,
+        Err(error @ FlowError::OtherBytes { .. }) => return Err(receive::flow_problem(error)),
+        Err(error) => {
+            tracing::error!(upload = %row.id, %error, "concatenate: trying again later");
+            None
+        }
+    };
+    let (offset, length) = (row.byte_len.unwrap_or_default(), row.byte_len);
+    Ok(Progress { offset, length, complete: asset.is_some(), asset, expires_ms: row.expires_ms })
+}
+
+/// The first chunk of an upload whose address its sender does not know yet. Without a good answer the sender will never
+/// learn it and makes another upload, so what came is removed, unless it is the whole and becomes an asset later.
+async fn begin_with(
+    app: Arc<App>,
+    id: UploadId,
+    chunk: ChunkRequest,
+    body: Body,
+) -> Result<Progress, Problem> {
+    let received = receive::receive(app.clone(), id, incoming(chunk, None), body).await;
+    if received.is_err() {
+        match flow::receive::terminate(&app, id).await {
+            Ok(()) | Err(FlowError::Catalog(CatalogError::Refused(_))) => {}
+            Err(error) => {
+                tracing::warn!(upload = %id, %error, "receive: a beginning that nobody knows of was not removed; it will expire");
+            }
+        }
+    }
+    received
+}
+
+fn incoming(chunk: ChunkRequest, length: Option<u64>) -> Incoming {
+    Incoming { dialect: Dialect::Tus, chunk, length, completes: Completes::AtLength, tell: None }
+}
+
+/// PATCH.
+pub(super) async fn append(asked: Asked, id: UploadId) -> Result<Response, Problem> {
+    let Asked { app, caller, headers, body } = asked;
+    let append = match tus::Append::read(&HeaderFields(&headers)) {
+        Ok(append) => append,
+        Err(error) => return Err(body::refuse(body, answer::refusal(error)).await),
+    };
+    if let Err(problem) = resource::owned(&app, caller, id).await {
+        return Err(body::refuse(body, problem).await);
+    }
+    let progress = receive::receive(app, id, incoming(append.chunk, append.length), body).await?;
+    let mut answer_headers = HeaderMap::new();
+    put_progress(&mut answer_headers, progress);
+    Ok(empty(StatusCode::NO_CONTENT, answer_headers))
+}
+
+fn put_progress(headers: &mut HeaderMap, progress: Progress) {
+    answer::put_number(headers, tus::header::OFFSET, progress.offset);
+    answer::put_asset(headers, progress.asset);
+    if progress.asset.is_none() {
+        answer::put_text(headers, tus::header::EXPIRES, &tus::format_expires(progress.expires_ms));
+    }
+}
+
+/// HEAD: where the upload stands. Whoever asks wants to go on, so a request that is still sending is stopped first:
+/// then the offset is exact. An upload that is whole but not yet an asset is finished first.
+pub(super) async fn head(asked: Asked, id: UploadId) -> Result<Response, Problem> {
+    let Asked { app, caller, .. } = asked;
+    let row = resource::owned(&app, caller, id).await?;
+    if row.kind == UploadKind::Final && row.asset.is_none() {
+        flow::concatenate::concatenate(&app, id).await.map_err(receive::finish_problem)?;
+        let row = resource::live(&app, id).await?;
+        let offset = row.asset.and(row.byte_len);
+        return standing(&row, offset);
+    }
+    if row.asset.is_some() {
+        return standing(&row, Some(row.byte_len.unwrap_or(row.byte_offset)));
+    }
+    let (row, transfer) = resource::stop_and_look(&app, id).await?;
+    match transfer {
+        Some(transfer) => {
+            receive::settle(&app, &row, transfer.clone(), Completes::AtLength).await?;
+            standing(&resource::live(&app, id).await?, Some(transfer.offset()))
+        }
+        None => standing(&row, Some(row.byte_len.unwrap_or(row.byte_offset))),
+    }
+}
+
+fn standing(row: &UploadRow, offset: Option<u64>) -> Result<Response, Problem> {
+    let concat = match &row.concat_header {
+        Some(text) => Concat::parse(text).map_err(Problem::internal)?,
+        None => Concat::None,
+    };
+    let told = HeadAnswer {
+        offset,
+        length: row.byte_len,
+        metadata: &row.metadata,
+        concat: &concat,
+        expires_ms: row.asset.is_none().then_some(row.expires_ms),
+    };
+    let mut headers = HeaderMap::new();
+    for (name, value) in told.headers() {
+        answer::put_text(&mut headers, name, &value);
+    }
+    answer::put_asset(&mut headers, row.asset);
+    if let Some(sha256) = &row.sha256 {
+        answer::put_digest(&mut headers, sha256);
+    }
+    Ok(empty(StatusCode::OK, headers))
+}
+
+/// DELETE: the owner gives it up (termination). The asset of a finished upload stays.
+pub(super) async fn terminate(asked: Asked, id: UploadId) -> Result<Response, Problem> {
+    let Asked { app, caller, .. } = asked;
+    resource::terminate(&app, caller, id).await?;
+    Ok(empty(StatusCode::NO_CONTENT, HeaderMap::new()))
+}
+
+/// The method, or the one that a client that can only POST means (`X-HTTP-Method-Override`).
+pub(super) fn effective_method(headers: &HeaderMap, method: &http::Method) -> Result<http::Method, Problem> {
+    let named = tus::method_override(&HeaderFields(headers)).map_err(answer::refusal)?;
+    let Some(named) = named else { return Ok(method.clone()) };
+    http::Method::from_bytes(named.as_bytes()).map_err(Problem::internal)
+}
+
+/// A request that speaks no dialect: the answer says what this server speaks.
+pub(super) fn no_dialect() -> Problem {
+    answer::refusal(TusError::UnsupportedVersion { received: "none".to_owned() })
+}
