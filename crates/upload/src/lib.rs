@@ -2,8 +2,9 @@
 //!
 //! [`engine::Transfer`] holds what is durable of one upload and decides on chunks; [`checksum`] verifies one chunk;
 //! [`whole_hash`] is the SHA-256 of the whole, whose state can be stored and restored; [`fields`] reads headers. Each
-//! dialect is a module of its own, headers in, requests out: [`tus`] is tus 1.0.0, [`ietf`] the IETF draft. `reelyard-storage` carries the
-//! engine's decisions to the disk or to S3, and `src/http/uploads` carries the dialects to the wire.
+//! dialect is a module of its own, headers in, requests out: [`tus`] is tus 1.0.0, [`ietf`] the IETF draft.
+//! `reelyard-storage` carries the engine's decisions to the disk or to S3, and `src/http/uploads` carries the dialects to
+//! the wire.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
