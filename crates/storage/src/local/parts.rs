@@ -7,7 +7,7 @@
 use super::{
     directory::{blocking, lost_thread, sync_directory},
     parts_journal::PartsJournal,
-    parts_session::Claim,
+    parts_session::{Claim, Sessions},
     receiving::write_all_at,
 };
 use crate::{
@@ -61,6 +61,7 @@ impl Parts for LocalStore {
         blocking(move || session.reserve(start, byte_len)).await?;
         Ok(Box::new(LocalPart {
             claim: Arc::new(claim),
+            sessions: self.sessions.clone(),
             writing: Writing::Idle(Box::new(chunk)),
             syncing: None,
             unsynced_bytes: 0,
@@ -88,6 +89,7 @@ fn check_length(upload: UploadId, announced: u64, terms: Terms) -> Result<(), St
 struct LocalPart {
     /// Every thread that writes holds it, too: nobody else may have the part's place before the last one has ended.
     claim: Arc<Claim>,
+    sessions: Arc<Sessions>,
     writing: Writing,
     syncing: Option<JoinHandle<Result<(), StoreError>>>,
     unsynced_bytes: u64,
@@ -160,6 +162,7 @@ impl ReceivePart for LocalPart {
         let settled = written?.settle(&end)?;
         let PartSettled::Store(part) = settled.clone() else { return Ok(settled) };
         let claim = self.claim.clone();
+        claim.session.part_arrived(&part.range, &self.sessions);
         blocking(move || claim.session.commit(part)).await?;
         Ok(settled)
     }

@@ -17,9 +17,10 @@ use reelyard_upload::{
 };
 use rustix::fs::{FallocateFlags, fallocate};
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap, VecDeque},
     fs::File,
     io,
+    ops::Range,
     os::unix::fs::FileExt as _,
     path::PathBuf,
     sync::{
@@ -147,6 +148,8 @@ pub(super) struct Session {
     data: Option<Arc<File>>,
     pub(super) data_path: PathBuf,
     set: Mutex<PartSet>,
+    /// Ended and written, durable or not.
+    arrived: Mutex<Arrived>,
     /// Ended, and waiting to be made durable.
     waiting: Mutex<Vec<Waiting>>,
     journal: Mutex<PartsJournal>,
@@ -164,9 +167,31 @@ struct Waiting {
 /// Set when the part is durable or was given up.
 type Outcome = Arc<OnceLock<Result<(), io::ErrorKind>>>;
 
+/// The hash may run ahead of the syncs, over parts whose bytes are written and verified: by the time they are durable,
+/// they are hashed. If one of them does not become durable, the session is over, and what it hashed with it.
+#[derive(Debug, Default)]
+struct Arrived {
+    /// First byte to end, of those behind the first gap.
+    behind_gap: BTreeMap<u64, u64>,
+    contiguous: u64,
+}
+
+impl Arrived {
+    fn insert(&mut self, range: &Range<u64>) {
+        self.behind_gap.insert(range.start, range.end);
+        while let Some(end) = self.behind_gap.remove(&self.contiguous) {
+            self.contiguous = end;
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Hashing {
-    checkpoint: Checkpoint,
+    ahead: Checkpoint,
+    /// The last one over durable bytes only.
+    durable: Checkpoint,
+    /// Between the two, in order: as many as there are parts on their way to the disk, at most.
+    unproven: VecDeque<Checkpoint>,
     recorded_offset: u64,
 }
 
@@ -205,17 +230,21 @@ impl Session {
             return Err(damaged(format!("byte {end} was acknowledged and {file_len} are there")));
         }
         let hashed = hashed.filter(|hashed| hashed.offset <= set.contiguous());
-        let checkpoint = hashed.unwrap_or(Checkpoint { offset: 0, hash: WholeHash::new() });
-        let recorded_offset = checkpoint.offset;
+        let durable = hashed.unwrap_or(Checkpoint { offset: 0, hash: WholeHash::new() });
+        let recorded_offset = durable.offset;
+        let mut arrived = Arrived::default();
+        set.parts().for_each(|part| arrived.insert(&part.range));
+        let hashing = Hashing { ahead: durable.clone(), durable, unproven: VecDeque::new(), recorded_offset };
         Ok(Self {
             upload,
             data: data.map(Arc::new),
             data_path,
             set: Mutex::new(set),
+            arrived: Mutex::new(arrived),
             waiting: Mutex::default(),
             journal: Mutex::new(journal),
             over: AtomicBool::new(false),
-            hashing: Arc::new(tokio::sync::Mutex::new(Hashing { checkpoint, recorded_offset })),
+            hashing: Arc::new(tokio::sync::Mutex::new(hashing)),
         })
     }
 
@@ -296,58 +325,107 @@ impl Session {
         group.iter().try_for_each(|waiting| set.insert(waiting.part.clone())).map_err(io::Error::other)
     }
 
-    /// Hashes on over what is durable from the front. A caller that stops waiting loses one step of the work.
+    /// All bytes of a part are written; it will be durable when [`Self::commit`] returns.
+    pub(super) fn part_arrived(self: &Arc<Self>, range: &Range<u64>, sessions: &Arc<Sessions>) {
+        self.arrived().insert(range);
+        let (session, sessions) = (self.clone(), sessions.clone());
+        tokio::spawn(async move {
+            if let Err(error) = session.hash_ahead(&sessions).await {
+                tracing::warn!(upload = %session.upload, %error, "an upload is not hashed ahead");
+            }
+        });
+    }
+
+    async fn hash_ahead(self: &Arc<Self>, sessions: &Sessions) -> Result<(), StoreError> {
+        // Whoever is at it already looks once more when he has let go.
+        while let Ok(mut hashing) = self.hashing.clone().try_lock_owned() {
+            self.hash_arrived(sessions, &mut hashing).await?;
+            let reached = hashing.ahead.offset;
+            drop(hashing);
+            if self.is_over() || self.arrived().contiguous == reached {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The SHA-256 of what is durable from the front.
     pub(super) async fn hash(
         self: &Arc<Self>,
         sessions: &Sessions,
         limit: u64,
     ) -> Result<Transfer, StoreError> {
         let mut hashing = self.hashing.clone().lock_owned().await;
-        let length = loop {
-            let (contiguous, length) = {
-                let set = self.set();
-                (set.contiguous(), set.length())
-            };
-            if hashing.checkpoint.offset == contiguous {
-                break length;
+        self.hash_arrived(sessions, &mut hashing).await?;
+        self.count_durable(&mut hashing)?;
+        let length = self.length();
+        Transfer::restore(Some(length), limit, hashing.durable.clone()).ok_or_else(|| StoreError::Damaged {
+            what: self.data_path.display().to_string(),
+            problem: format!("it was hashed beyond its {length} bytes"),
+        })
+    }
+
+    /// A caller that stops waiting loses one step of the work.
+    async fn hash_arrived(
+        self: &Arc<Self>,
+        sessions: &Sessions,
+        hashing: &mut Hashing,
+    ) -> Result<(), StoreError> {
+        loop {
+            let arrived = self.arrived().contiguous;
+            if hashing.ahead.offset == arrived {
+                return Ok(());
             }
             let turn = sessions.hashers.acquire().await.map_err(|e| StoreError::Io {
                 doing: "waiting for a turn".to_owned(),
                 source: io::Error::other(e),
             })?;
             let (session, before) = (self.clone(), hashing.clone());
-            *hashing = blocking(move || session.hash_step(before, contiguous, length)).await?;
+            *hashing = blocking(move || session.hash_step(before, arrived)).await?;
             drop(turn);
-        };
-        let checkpoint = hashing.checkpoint.clone();
-        Transfer::restore(Some(length), limit, checkpoint).ok_or_else(|| StoreError::Damaged {
-            what: self.data_path.display().to_string(),
-            problem: format!("it was hashed beyond its {length} bytes"),
-        })
+        }
     }
 
-    fn hash_step(&self, mut hashing: Hashing, contiguous: u64, length: u64) -> Result<Hashing, StoreError> {
+    fn hash_step(&self, mut hashing: Hashing, arrived: u64) -> Result<Hashing, StoreError> {
         let data = self.data()?;
-        let checkpoint = &mut hashing.checkpoint;
-        let end = contiguous.min(checkpoint.offset + HASH_STEP_BYTES);
+        let ahead = &mut hashing.ahead;
+        let end = arrived.min(ahead.offset + HASH_STEP_BYTES);
         let mut buffer = vec![0; HASH_BUFFER_BYTES];
-        while checkpoint.offset < end {
-            let piece = &mut buffer[..(HASH_BUFFER_BYTES as u64).min(end - checkpoint.offset) as usize];
-            data.read_exact_at(piece, checkpoint.offset)
+        while ahead.offset < end {
+            let piece = &mut buffer[..(HASH_BUFFER_BYTES as u64).min(end - ahead.offset) as usize];
+            data.read_exact_at(piece, ahead.offset)
                 .map_err(|e| StoreError::io("reading", &self.data_path, e))?;
-            checkpoint.hash.update(piece);
-            checkpoint.offset += piece.len() as u64;
+            ahead.hash.update(piece);
+            ahead.offset += piece.len() as u64;
         }
-        let whole = checkpoint.offset == length;
-        if whole || checkpoint.offset - hashing.recorded_offset >= HASH_RECORD_BYTES {
+        hashing.unproven.push_back(hashing.ahead.clone());
+        self.count_durable(&mut hashing)?;
+        Ok(hashing)
+    }
+
+    /// What is hashed counts when its bytes are durable: a record of anything else could outlive them.
+    fn count_durable(&self, hashing: &mut Hashing) -> Result<(), StoreError> {
+        let (contiguous, length) = {
+            let set = self.set();
+            (set.contiguous(), set.length())
+        };
+        while let Some(proven) = hashing.unproven.pop_front_if(|checkpoint| checkpoint.offset <= contiguous) {
+            hashing.durable = proven;
+        }
+        let news = hashing.durable.offset - hashing.recorded_offset;
+        if news >= HASH_RECORD_BYTES || (news > 0 && hashing.durable.offset == length) {
             let mut journal = self.journal();
             if !self.is_over() {
                 // Not synced: the next part's record is, and a lost one costs a little time.
-                journal.append(&[PartsRecord::Hashed(checkpoint.clone())], false)?;
-                hashing.recorded_offset = checkpoint.offset;
+                journal.append(&[PartsRecord::Hashed(hashing.durable.clone())], false)?;
+                hashing.recorded_offset = hashing.durable.offset;
             }
         }
-        Ok(hashing)
+        Ok(())
+    }
+
+    fn arrived(&self) -> MutexGuard<'_, Arrived> {
+        self.arrived.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set(&self) -> MutexGuard<'_, PartSet> {

@@ -206,7 +206,8 @@ impl PartSet {
     }
 
     fn move_contiguous(&mut self) {
-        while let Some(part) = self.by_start.get(&self.contiguous).and_then(|number| self.durable.get(number)) {
+        while let Some(part) = self.by_start.get(&self.contiguous).and_then(|number| self.durable.get(number))
+        {
             self.contiguous = part.range.end;
         }
     }
