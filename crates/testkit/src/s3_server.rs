@@ -1,0 +1,160 @@
+//! S3 servers of other people, started for one test: SeaweedFS, and moto, which fails differently.
+//!
+//! Their programs are in `.tools/s3` (`scripts/setup s3` puts them there). Without them [`S3Server::start`] gives
+//! nothing, and the test says that it was skipped.
+
+use std::{
+    fs::{self, File},
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+
+/// What the servers know us as.
+pub const ACCESS_KEY_ID: &str = "reelyard-test";
+pub const SECRET_ACCESS_KEY: &str = "reelyard-test-secret";
+/// There from the start.
+pub const BUCKET: &str = "media";
+/// Both are up within two seconds; a busy machine gets more.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    SeaweedFs,
+    Moto,
+}
+
+/// A running server. Dropped, it is ended, and its directory removed.
+#[derive(Debug)]
+pub struct S3Server {
+    child: Child,
+    port: u16,
+    _directory: TempDir,
+}
+
+impl S3Server {
+    /// `None`: the programs are not installed; that was said on standard error.
+    pub fn start(kind: Kind) -> Option<Self> {
+        let program = program(kind);
+        if !program.exists() {
+            eprintln!("SKIPPED: no {} (scripts/setup s3 installs it)", program.display());
+            return None;
+        }
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let ports = free_ports();
+        let mut command = match kind {
+            Kind::SeaweedFs => seaweedfs(&program, directory.path(), &ports),
+            Kind::Moto => moto(&program, ports[0]),
+        };
+        let log = File::create(directory.path().join("log")).expect("the log can be made");
+        let child = command
+            .env("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID)
+            .env("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a descriptor"))
+            .stderr(log)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{} does not start: {error}", program.display()));
+        let mut server = Self { child, port: ports[0], _directory: directory };
+        server.wait(kind);
+        Some(server)
+    }
+
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// What the server is told with `--store`; `endpoint` is this server's own or that of a proxy before it.
+    pub fn url(endpoint: &str, prefix: &str) -> String {
+        format!("s3://{BUCKET}/{prefix}?endpoint={endpoint}&path_style=true")
+    }
+
+    /// Until the bucket is there: it then answers that we may not look, or that it is empty.
+    fn wait(&mut self, kind: Kind) {
+        let begin = Instant::now();
+        loop {
+            let method = if kind == Kind::Moto { "PUT" } else { "GET" };
+            if matches!(status(self.port, method, &format!("/{BUCKET}")), Some(200 | 403)) {
+                return;
+            }
+            let ended = self.child.try_wait().expect("a child can be asked");
+            let log = || fs::read_to_string(self._directory.path().join("log")).unwrap_or_default();
+            assert!(ended.is_none(), "{kind:?} ended: {ended:?}\n{}", log());
+            assert!(begin.elapsed() < PATIENCE, "{kind:?} does not answer\n{}", log());
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for S3Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn program(kind: Kind) -> PathBuf {
+    let name = match kind {
+        Kind::SeaweedFs => "weed",
+        Kind::Moto => "moto_server",
+    };
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tools/s3/bin").join(name)
+}
+
+/// SeaweedFS wants ten. They are free until it takes them, or somebody else does in that moment.
+fn free_ports() -> Vec<u16> {
+    let listeners: Vec<_> =
+        (0..10).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port is free")).collect();
+    listeners.iter().map(|listener| listener.local_addr().expect("it has an address").port()).collect()
+}
+
+fn seaweedfs(program: &Path, directory: &Path, ports: &[u16]) -> Command {
+    const PORTS: [&str; 10] = [
+        "s3.port",
+        "s3.port.grpc",
+        "master.port",
+        "master.port.grpc",
+        "volume.port",
+        "volume.port.grpc",
+        "filer.port",
+        "filer.port.grpc",
+        "admin.port",
+        "admin.port.grpc",
+    ];
+    let mut command = Command::new(program);
+    command.arg("mini").arg(format!("-dir={}", directory.display()));
+    command.args(["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-webdav=false", "-admin.ui=false"]);
+    command.args(["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"]);
+    command.arg(format!("-bucket={BUCKET}"));
+    for part in ["s3", "filer"] {
+        command.arg(format!("-{part}.localSocket={}", directory.join(format!("{part}.sock")).display()));
+    }
+    for (name, port) in PORTS.iter().zip(ports) {
+        command.arg(format!("-{name}={port}"));
+    }
+    command.current_dir(directory);
+    command
+}
+
+fn moto(program: &Path, port: u16) -> Command {
+    let mut command = Command::new(program);
+    command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
+    command
+}
+
+/// The status of an answer; `None` when there is none.
+fn status(port: u16, method: &str, path: &str) -> Option<u16> {
+    let mut socket = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    socket.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    );
+    socket.write_all(request.as_bytes()).ok()?;
+    let mut line = [0; 12];
+    socket.read_exact(&mut line).ok()?;
+    std::str::from_utf8(&line[9..]).ok()?.parse().ok()
+}
