@@ -10,6 +10,8 @@ mod error;
 pub mod ledger;
 mod local;
 mod parts;
+#[cfg(feature = "s3")]
+pub mod s3;
 mod uploads;
 
 pub use error::StoreError;

@@ -1,0 +1,119 @@
+//! Uploads and sources in S3, or in a server that speaks its protocol.
+//!
+//! Below the configured prefix:
+//!
+//! | key | what |
+//! |---|---|
+//! | `uploads/{upload}/{start:016x}-{random}` | bytes of an upload from `start` on: written once, never changed |
+//! | `sources/{asset}` | a source that was put together |
+//!
+//! S3 holds bytes; what counts is said by the [`Ledger`]. An object is stored first, then an entry of the ledger names
+//! it, and an object that was replaced is removed after that; so whatever is interrupted leaves at most objects that
+//! nobody names, which [`crate::Uploads::forget_upload`] removes. Any node goes on with any upload.
+
+mod assemble;
+mod bucket;
+mod concatenate;
+mod config;
+mod joining;
+mod memory;
+mod multipart;
+mod patience;
+mod pieces;
+mod receiving;
+mod scratch;
+mod sizes;
+mod source;
+mod storing;
+mod upload;
+
+pub use config::{S3Config, S3ConfigError, S3Credentials};
+pub use patience::Patience;
+
+use crate::{StoreError, ledger::Ledger};
+use bucket::Bucket;
+use memory::Memory;
+use reelyard_model::UploadId;
+use scratch::Fetched;
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+use tokio::sync::OwnedMutexGuard;
+
+/// Bytes of all uploads together on their way to S3, unless the operator says otherwise: 16 senders at full speed
+/// without waiting for one another.
+pub const DEFAULT_MEMORY_BYTES: u64 = 256 << 20;
+
+/// What an operator may want otherwise, and tests do.
+#[derive(Clone, Debug)]
+pub struct S3Settings {
+    /// For the bytes of all uploads of this process on their way to S3.
+    pub memory_bytes: u64,
+    pub patience: Patience,
+    /// A directory on this machine for sources that a child reads as a file; the files have no names there.
+    pub scratch: PathBuf,
+}
+
+impl S3Settings {
+    pub fn new(scratch: impl Into<PathBuf>) -> Self {
+        Self { memory_bytes: DEFAULT_MEMORY_BYTES, patience: Patience::default(), scratch: scratch.into() }
+    }
+}
+
+/// A place in S3. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct S3Store {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) bucket: Bucket,
+    pub(crate) ledger: Arc<dyn Ledger>,
+    pub(crate) memory: Memory,
+    pub(crate) memory_bytes: u64,
+    pub(crate) scratch: PathBuf,
+    fetched: Fetched,
+    turns: Turns,
+}
+
+impl S3Store {
+    /// Fails when the bucket does not answer or may not be written to.
+    pub async fn open(
+        config: &S3Config,
+        credentials: S3Credentials,
+        ledger: Arc<dyn Ledger>,
+        settings: S3Settings,
+    ) -> Result<Self, StoreError> {
+        let S3Settings { memory_bytes, patience, scratch } = settings;
+        let bucket = Bucket::new(config, credentials, patience);
+        bucket.check().await?;
+        let memory = Memory::new(memory_bytes);
+        let turns = Turns::default();
+        let fetched = Fetched::default();
+        let shared = Shared { bucket, ledger, memory, memory_bytes, scratch, fetched, turns };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+}
+
+/// One after another: work of this process on the same upload that goes on when whoever asked for it has gone.
+#[derive(Debug, Default)]
+struct Turns(Mutex<HashMap<UploadId, Weak<tokio::sync::Mutex<()>>>>);
+
+impl Turns {
+    async fn take(&self, upload: UploadId) -> OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.retain(|_, turn| turn.strong_count() > 0);
+            let there = turns.get(&upload).and_then(Weak::upgrade);
+            there.unwrap_or_else(|| {
+                let turn = Arc::default();
+                turns.insert(upload, Arc::downgrade(&turn));
+                turn
+            })
+        };
+        turn.lock_owned().await
+    }
+}

@@ -1,0 +1,169 @@
+//! How long an unwilling S3 is asked again, and which of its answers mean "later".
+//!
+//! The client itself repeats nothing: whoever repeats must know whether the request may be sent twice and under which
+//! key, so every request goes through [`Patience::keep_trying`]. Past the bound the caller gets
+//! [`StoreError::Unavailable`].
+
+use crate::StoreError;
+use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use std::{
+    fmt, io,
+    time::{Duration, Instant},
+};
+
+/// The least that a connection to S3 is expected to carry, in bytes per second: gives the time for one attempt.
+const SLOWEST_BYTES_PER_SECOND: u64 = 1 << 20;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// No new attempt begins after so long. A client waits for its answer meanwhile, and most give up after a minute.
+    pub bound_ms: u64,
+    /// One attempt without a body may take so long; one with a body its time on a slow line longer.
+    pub attempt_ms: u64,
+    /// The wait before the second attempt; it doubles from then on, and a random half of it is left out so that many
+    /// uploads do not come back at the same moment.
+    pub first_wait_ms: u64,
+    pub longest_wait_ms: u64,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { bound_ms: 30_000, attempt_ms: 10_000, first_wait_ms: 100, longest_wait_ms: 4_000 }
+    }
+}
+
+/// Why one attempt failed.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// It may go better next time.
+    Passing(String),
+    /// What was asked for is not there.
+    Missing,
+    /// It will not go better.
+    Lasting(StoreError),
+}
+
+impl Patience {
+    pub(crate) fn attempt_time(&self, body_len: u64) -> Duration {
+        Duration::from_millis(self.attempt_ms + body_len * 1_000 / SLOWEST_BYTES_PER_SECOND)
+    }
+
+    /// `Ok(None)`: what was asked for is not there.
+    pub(crate) async fn keep_trying<T, Attempt: Future<Output = Result<T, Fault>>>(
+        &self,
+        doing: &str,
+        body_len: u64,
+        mut attempt: impl FnMut() -> Attempt,
+    ) -> Result<Option<T>, StoreError> {
+        let began = Instant::now();
+        let bound = Duration::from_millis(self.bound_ms);
+        let time = self.attempt_time(body_len);
+        let mut wait_ms = self.first_wait_ms;
+        loop {
+            let reason = match tokio::time::timeout(time, attempt()).await {
+                Ok(Ok(done)) => return Ok(Some(done)),
+                Ok(Err(Fault::Missing)) => return Ok(None),
+                Ok(Err(Fault::Lasting(error))) => return Err(error),
+                Ok(Err(Fault::Passing(reason))) => reason,
+                Err(_) => format!("no answer within {time:?}"),
+            };
+            let wait = Duration::from_millis(jittered(wait_ms));
+            if began.elapsed() + wait >= bound {
+                return Err(StoreError::Unavailable { doing: doing.to_owned(), reason });
+            }
+            tracing::debug!(doing, reason, ?wait, "S3 is asked again");
+            tokio::time::sleep(wait).await;
+            wait_ms = (wait_ms * 2).min(self.longest_wait_ms);
+        }
+    }
+}
+
+/// Between half of it and all of it.
+fn jittered(wait_ms: u64) -> u64 {
+    let half = wait_ms / 2;
+    half + getrandom::u64().map_or(half, |random| random % (half + 1))
+}
+
+/// What an answer of S3 means for the one who asked.
+pub(crate) fn fault<E>(doing: &str, error: SdkError<E>) -> Fault
+where
+    E: ProvideErrorMetadata + std::error::Error + fmt::Debug + Send + Sync + 'static,
+{
+    let status = error.raw_response().map(|response| response.status().as_u16());
+    let code = error.code().unwrap_or_default().to_owned();
+    let text = match (&error, status) {
+        (SdkError::ServiceError(_), Some(status)) => {
+            format!("S3 answers {status} {code} {}", error.message().unwrap_or_default()).trim().to_owned()
+        }
+        _ => DisplayErrorContext(&error).to_string(),
+    };
+    let lasting = |kind, text| {
+        Fault::Lasting(StoreError::Io { doing: doing.to_owned(), source: io::Error::new(kind, text) })
+    };
+    match (status, code.as_str()) {
+        (None, _) if matches!(error, SdkError::ConstructionFailure(_)) => {
+            lasting(io::ErrorKind::InvalidInput, text)
+        }
+        (_, "NoSuchBucket") => lasting(io::ErrorKind::Other, text),
+        (Some(404), _) => Fault::Missing,
+        (Some(507), _) => Fault::Lasting(StoreError::Full {
+            doing: doing.to_owned(),
+            source: io::Error::new(io::ErrorKind::StorageFull, text),
+        }),
+        // Damage and delay on the way, and two at the same time.
+        (
+            _,
+            "BadDigest"
+            | "XAmzContentChecksumMismatch"
+            | "IncompleteBody"
+            | "RequestTimeout"
+            | "OperationAborted",
+        ) => Fault::Passing(text),
+        (Some(403), _) => lasting(io::ErrorKind::PermissionDenied, text),
+        (Some(408 | 409 | 429), _) | (None, _) => Fault::Passing(text),
+        (Some(status), _) if status >= 500 || status < 400 => Fault::Passing(text),
+        _ => lasting(io::ErrorKind::Other, text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Fault, Patience, jittered};
+    use crate::StoreError;
+    use std::{cell::Cell, future::ready};
+
+    const QUICK: Patience =
+        Patience { bound_ms: 60, attempt_ms: 1_000, first_wait_ms: 1, longest_wait_ms: 4 };
+
+    #[tokio::test]
+    async fn a_passing_fault_is_tried_again() {
+        let tries = Cell::new(0);
+        let outcome = QUICK.keep_trying("asking", 0, || {
+            tries.set(tries.get() + 1);
+            ready(if tries.get() < 3 { Err(Fault::Passing("503".to_owned())) } else { Ok(7) })
+        });
+        assert_eq!(outcome.await.unwrap(), Some(7));
+        assert_eq!(tries.get(), 3);
+    }
+
+    #[tokio::test]
+    async fn patience_ends() {
+        let outcome: Result<Option<()>, _> =
+            QUICK.keep_trying("asking", 0, || ready(Err(Fault::Passing("503".to_owned())))).await;
+        assert!(matches!(outcome, Err(StoreError::Unavailable { .. })), "{outcome:?}");
+    }
+
+    #[tokio::test]
+    async fn what_is_missing_is_not_asked_for_again() {
+        let outcome: Result<Option<()>, _> =
+            QUICK.keep_trying("asking", 0, || ready(Err(Fault::Missing))).await;
+        assert_eq!(outcome.unwrap(), None);
+    }
+
+    #[test]
+    fn waits_vary_by_half() {
+        for _ in 0..100 {
+            assert!((50..=100).contains(&jittered(100)));
+        }
+    }
+}
