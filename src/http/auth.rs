@@ -48,7 +48,7 @@ impl Caller {
         let digest: [u8; 32] = Sha256::digest(key.as_bytes()).into();
         let found = app.catalog.live_api_key(&hex::encode(digest)).await?;
         found
-            .map(|row| Self { tenant: row.tenant })
+            .map(|live| Self { tenant: live.key.tenant })
             .ok_or_else(|| Problem::new(Kind::UnknownKey, "This API key is not known here."))
     }
 }

@@ -1,5 +1,6 @@
 //! What can go wrong, by what the caller can do about it.
 
+use crate::OverQuota;
 use reelyard_model::state::{Refused, UnknownName};
 
 #[derive(Debug, thiserror::Error)]
@@ -10,6 +11,9 @@ pub enum CatalogError {
     /// The row is in a state in which this cannot be done: answer 409 with the sentence.
     #[error(transparent)]
     Refused(#[from] Refused),
+    /// A limit of the tenant or of the upload stands in the way: answer with the figures.
+    #[error(transparent)]
+    OverQuota(#[from] OverQuota),
     /// The row holds something that this version cannot read. A newer version wrote it, or the file is damaged.
     #[error("the catalogue holds a {what} that cannot be read: {reason}")]
     Unreadable { what: &'static str, reason: String },

@@ -1,8 +1,117 @@
-//! Tenants, API keys and workers: who may speak to the server.
+//! Tenants, API keys with their scopes, and workers: who may speak to the server.
+//!
+//! Called by `src/http/auth.rs` on every request, by `serve` at start, and by the commands `keys` and `tenants`. A key
+//! itself is never stored, only its SHA-256.
 
-use crate::{ApiKeyRow, Catalog, CatalogError};
+use crate::{ApiKeyRow, Catalog, CatalogError, TenantLimits, quota};
 use reelyard_model::{TenantId, WorkerId};
+use sqlx::Row;
+use std::{fmt, str::FromStr};
 use uuid::Uuid;
+
+macro_rules! scopes {
+    ($($(#[doc = $doc:literal])* $variant:ident = $name:literal;)*) => {
+        /// What a key may do. Words in the database, in `reelyard keys` and in problems.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Scope { $($(#[doc = $doc])* $variant,)* }
+
+        impl Scope {
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+scopes! {
+    /// Everything, and what concerns the whole server (its metrics).
+    Admin = "admin";
+    /// Begin, continue and give up uploads.
+    UploadsWrite = "uploads:write";
+    /// Sign upload tokens for browsers.
+    UploadsSign = "uploads:sign";
+    /// Look at assets, jobs and events; get sources back.
+    AssetsRead = "assets:read";
+    /// Delete, cancel and retry assets and jobs.
+    AssetsWrite = "assets:write";
+    /// Make playback links.
+    PlaybackSign = "playback:sign";
+}
+
+/// A set of scopes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scopes(u32);
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no scope {name:?}; there are {}", Scope::ALL.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(", "))]
+pub struct UnknownScope {
+    name: String,
+}
+
+impl Scopes {
+    pub fn of(scopes: &[Scope]) -> Self {
+        Self(scopes.iter().fold(0, |bits, &scope| bits | 1 << scope as u32))
+    }
+
+    /// `admin` holds all the others.
+    pub const fn contain(self, scope: Scope) -> bool {
+        self.0 & (1 << scope as u32 | 1 << Scope::Admin as u32) != 0
+    }
+
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// Separated by commas or spaces.
+impl FromStr for Scopes {
+    type Err = UnknownScope;
+
+    fn from_str(text: &str) -> Result<Self, UnknownScope> {
+        let mut scopes = Vec::new();
+        for name in text.split([',', ' ']).filter(|name| !name.is_empty()) {
+            let found = Scope::ALL.iter().find(|scope| scope.as_str() == name);
+            scopes.push(*found.ok_or_else(|| UnknownScope { name: name.to_owned() })?);
+        }
+        Ok(Self::of(&scopes))
+    }
+}
+
+impl fmt::Display for Scopes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named = Scope::ALL.iter().filter(|&&scope| self.0 & (1 << scope as u32) != 0);
+        f.write_str(&named.map(|scope| scope.as_str()).collect::<Vec<_>>().join(" "))
+    }
+}
+
+/// A key to be stored.
+#[derive(Clone, Debug)]
+pub struct NewApiKey<'text> {
+    pub id: Uuid,
+    pub tenant: TenantId,
+    pub label: &'text str,
+    /// Lower-case hexadecimal.
+    pub key_sha256: &'text str,
+    pub scopes: Scopes,
+    pub now_ms: i64,
+}
+
+/// A key that opens something now, and what its tenant is held to.
+#[derive(Clone, Debug)]
+pub struct LiveApiKey {
+    pub key: ApiKeyRow,
+    pub limits: TenantLimits,
+}
+
+#[derive(Clone, Debug)]
+pub struct TenantRow {
+    pub id: TenantId,
+    pub name: String,
+    pub created_ms: i64,
+    pub limits: TenantLimits,
+}
 
 impl Catalog {
     /// Safe to repeat.
@@ -17,31 +126,46 @@ impl Catalog {
         self.commit(write).await
     }
 
+    /// Oldest first.
+    pub async fn tenants(&self) -> Result<Vec<TenantRow>, CatalogError> {
+        let found = sqlx::query(
+            "SELECT tenant.*, tenant_limit.* FROM tenant LEFT JOIN tenant_limit ON tenant_limit.tenant = tenant.id
+             ORDER BY tenant.created_ms, tenant.id",
+        )
+        .fetch_all(&self.reader)
+        .await?;
+        found
+            .iter()
+            .map(|row| {
+                Ok(TenantRow {
+                    id: crate::rows::text(row, "id")?,
+                    name: row.try_get("name")?,
+                    created_ms: row.try_get("created_ms")?,
+                    limits: quota::read_limits(row)?,
+                })
+            })
+            .collect()
+    }
+
     /// Stores the hash of a key, never the key. Safe to repeat with the same hash; a revoked key stays revoked.
-    pub async fn add_api_key(
-        &self,
-        id: Uuid,
-        tenant: TenantId,
-        label: &str,
-        key_sha256: &str,
-        now_ms: i64,
-    ) -> Result<(), CatalogError> {
+    pub async fn add_api_key(&self, new: NewApiKey<'_>) -> Result<(), CatalogError> {
         let mut write = self.write().await?;
         sqlx::query(
-            "INSERT INTO api_key (id, tenant, label, key_sha256, created_ms) VALUES (?, ?, ?, ?, ?)
+            "INSERT INTO api_key (id, tenant, label, key_sha256, scopes, created_ms) VALUES (?, ?, ?, ?, ?, ?)
              ON CONFLICT (key_sha256) DO NOTHING",
         )
-        .bind(id.to_string())
-        .bind(tenant.to_string())
-        .bind(label)
-        .bind(key_sha256)
-        .bind(now_ms)
+        .bind(new.id.to_string())
+        .bind(new.tenant.to_string())
+        .bind(new.label)
+        .bind(new.key_sha256)
+        .bind(new.scopes.to_string())
+        .bind(new.now_ms)
         .execute(write.connection())
         .await?;
         self.commit(write).await
     }
 
-    /// This one is the admin key from now on, and no other is.
+    /// This one is the admin key from now on, and no other of that label is.
     pub async fn install_admin_key(
         &self,
         id: Uuid,
@@ -58,8 +182,8 @@ impl Catalog {
         .execute(write.connection())
         .await?;
         sqlx::query(
-            "INSERT INTO api_key (id, tenant, label, key_sha256, created_ms) VALUES (?, ?, 'admin', ?, ?)
-             ON CONFLICT (key_sha256) DO UPDATE SET revoked_ms = NULL",
+            "INSERT INTO api_key (id, tenant, label, key_sha256, scopes, created_ms) VALUES (?, ?, 'admin', ?, 'admin', ?)
+             ON CONFLICT (key_sha256) DO UPDATE SET revoked_ms = NULL, scopes = 'admin', label = 'admin'",
         )
         .bind(id.to_string())
         .bind(tenant.to_string())
@@ -71,17 +195,36 @@ impl Catalog {
     }
 
     /// The key with this hash (lower-case hexadecimal SHA-256), unless it was revoked.
-    pub async fn live_api_key(&self, key_sha256: &str) -> Result<Option<ApiKeyRow>, CatalogError> {
-        let found = sqlx::query("SELECT * FROM api_key WHERE key_sha256 = ? AND revoked_ms IS NULL")
-            .bind(key_sha256)
-            .fetch_optional(&self.reader)
-            .await?;
-        found.as_ref().map(ApiKeyRow::read).transpose()
+    pub async fn live_api_key(&self, key_sha256: &str) -> Result<Option<LiveApiKey>, CatalogError> {
+        let found = sqlx::query(
+            "SELECT api_key.*, tenant_limit.storage_bytes, tenant_limit.max_upload_bytes, tenant_limit.open_uploads,
+                    tenant_limit.concurrent_transfers, tenant_limit.requests_per_second
+             FROM api_key LEFT JOIN tenant_limit ON tenant_limit.tenant = api_key.tenant
+             WHERE key_sha256 = ? AND revoked_ms IS NULL",
+        )
+        .bind(key_sha256)
+        .fetch_optional(&self.reader)
+        .await?;
+        found
+            .as_ref()
+            .map(|row| Ok(LiveApiKey { key: ApiKeyRow::read(row)?, limits: quota::read_limits(row)? }))
+            .transpose()
     }
 
-    pub async fn api_keys(&self, tenant: TenantId) -> Result<Vec<ApiKeyRow>, CatalogError> {
-        let found = sqlx::query("SELECT * FROM api_key WHERE tenant = ? ORDER BY id")
-            .bind(tenant.to_string())
+    /// Is this key still good? For requests that take long.
+    pub async fn api_key_lives(&self, id: &str) -> Result<bool, CatalogError> {
+        let found: Option<i64> =
+            sqlx::query_scalar("SELECT 1 FROM api_key WHERE id = ? AND revoked_ms IS NULL")
+                .bind(id)
+                .fetch_optional(&self.reader)
+                .await?;
+        Ok(found.is_some())
+    }
+
+    /// Of one tenant or of all, revoked ones too, oldest first.
+    pub async fn api_keys(&self, tenant: Option<TenantId>) -> Result<Vec<ApiKeyRow>, CatalogError> {
+        let found = sqlx::query("SELECT * FROM api_key WHERE ?1 IS NULL OR tenant = ?1 ORDER BY id")
+            .bind(tenant.map(|tenant| tenant.to_string()))
             .fetch_all(&self.reader)
             .await?;
         found.iter().map(ApiKeyRow::read).collect()
@@ -115,5 +258,29 @@ impl Catalog {
             .execute(write.connection())
             .await?;
         self.commit(write).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Scope, Scopes};
+
+    #[test]
+    fn scopes_are_read_as_they_are_written() {
+        let both: Scopes = "assets:read,uploads:write".parse().unwrap();
+        assert_eq!(both.to_string(), "uploads:write assets:read");
+        assert_eq!(both.to_string().parse(), Ok(both));
+        assert!(both.contain(Scope::AssetsRead) && !both.contain(Scope::AssetsWrite));
+        assert!(!both.contain(Scope::Admin));
+        let unknown = "assets:read everything".parse::<Scopes>().unwrap_err().to_string();
+        assert!(unknown.contains("\"everything\"") && unknown.contains("uploads:sign"), "{unknown}");
+    }
+
+    #[test]
+    fn an_admin_may_everything_and_nobody_nothing() {
+        for &scope in Scope::ALL {
+            assert!(Scopes::of(&[Scope::Admin]).contain(scope));
+            assert!(!Scopes::default().contain(scope));
+        }
     }
 }

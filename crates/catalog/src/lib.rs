@@ -22,6 +22,7 @@ mod outcome;
 mod overview;
 mod page;
 mod publications;
+mod quota;
 mod rows;
 mod store;
 mod tasks;
@@ -32,6 +33,7 @@ pub use claim::{ClaimRequest, Claimed, HeartbeatAnswer};
 pub use error::CatalogError;
 pub use events::{EventKind, EventRow};
 pub use holders::Taken;
+pub use keys::{LiveApiKey, NewApiKey, Scope, Scopes, TenantRow, UnknownScope};
 pub use ledger::LedgerError;
 pub use outcome::{
     CompletedProbe, CompletedPublish, CompletedTask, FailedTask, NewRendition, NewTask, PublishedRendition,
@@ -39,6 +41,7 @@ pub use outcome::{
 };
 pub use overview::{Counts, StateCount, TaskCount, Waiting};
 pub use page::{Cursor, Page};
+pub use quota::{DEFERRED_STEP_BYTES, OverQuota, TenantLimits, UploadGrant, Usage};
 pub use rows::{ApiKeyRow, AssetRow, PublicationRow, RenditionRow, TaskRow, UploadRow};
 pub use store::Catalog;
 pub use tasks::TaskFilter;

@@ -11,6 +11,7 @@ const ALL: &[(i64, &str, &str)] = &[
     (2, "indexes", include_str!("../migrations/0002_indexes.sql")),
     (3, "restarts", include_str!("../migrations/0003_restarts.sql")),
     (4, "uploads", include_str!("../migrations/0004_uploads.sql")),
+    (5, "access", include_str!("../migrations/0005_access.sql")),
 ];
 
 pub(crate) fn migrator() -> Migrator {
@@ -75,6 +76,23 @@ mod tests {
             catalog.check_integrity().await.unwrap();
             assert_eq!(catalog.counts().await.unwrap().last_event, 0);
         }
+    }
+
+    #[tokio::test]
+    async fn keys_from_before_there_were_scopes_may_do_what_they_always_could() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("catalog.sqlite");
+        let old = database(&path).await;
+        up_to(4).run(&old).await.unwrap();
+        for statement in [
+            "INSERT INTO tenant VALUES ('00000000-0000-0000-0000-000000000001', 'default', 0)",
+            "INSERT INTO api_key VALUES ('1', '00000000-0000-0000-0000-000000000001', 'admin', 'ab', 0, NULL)",
+        ] {
+            sqlx::query(statement).execute(&old).await.unwrap();
+        }
+        old.close().await;
+        let live = Catalog::open(&path).await.unwrap().live_api_key("ab").await.unwrap().unwrap();
+        assert_eq!(live.key.scopes.to_string(), "admin");
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! The rows as callers see them, and how they are read. Reading is the one place where stored text becomes types;
 //! what cannot be read is an error that names the column, never a default.
 
-use crate::CatalogError;
+use crate::{CatalogError, Scopes};
 use reelyard_model::{
     AssetId, AssetState, Completion, Failure, MediaInfo, PlaybackId, PublicationState, TaskId, TaskState,
     TenantId, UploadId, UploadKind, UploadState, WorkerId,
@@ -34,6 +34,10 @@ pub struct UploadRow {
     pub sha256: Option<String>,
     /// Once finished.
     pub asset: Option<AssetId>,
+    /// The `jti` of the upload token that began it; `None`: an API key did.
+    pub token: Option<String>,
+    /// Longest that it may become, where its token or its tenant's limits say so.
+    pub max_byte_len: Option<u64>,
     pub traceparent: String,
     pub created_ms: i64,
     pub updated_ms: i64,
@@ -135,6 +139,7 @@ pub struct ApiKeyRow {
     pub id: String,
     pub tenant: TenantId,
     pub label: String,
+    pub scopes: Scopes,
     pub created_ms: i64,
     pub revoked_ms: Option<i64>,
 }
@@ -228,6 +233,8 @@ impl UploadRow {
             preset: row.try_get("preset")?,
             sha256: row.try_get("sha256")?,
             asset: optional_text(row, "asset")?,
+            token: row.try_get("token")?,
+            max_byte_len: optional_number(row, "max_byte_len")?,
             traceparent: row.try_get("traceparent")?,
             created_ms: row.try_get("created_ms")?,
             updated_ms: row.try_get("updated_ms")?,
@@ -330,6 +337,7 @@ impl ApiKeyRow {
             id: row.try_get("id")?,
             tenant: text(row, "tenant")?,
             label: row.try_get("label")?,
+            scopes: text(row, "scopes")?,
             created_ms: row.try_get("created_ms")?,
             revoked_ms: row.try_get("revoked_ms")?,
         })

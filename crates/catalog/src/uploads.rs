@@ -1,8 +1,9 @@
 //! Upload rows: from the announcement to the asset that a finished upload becomes.
 
 use crate::{
-    Catalog, CatalogError, EventKind, UploadRow,
+    Catalog, CatalogError, EventKind, UploadGrant, UploadRow,
     events::NewEvent,
+    quota,
     rows::{UPLOAD_SELECT, signed},
     store::Write,
 };
@@ -60,13 +61,23 @@ pub struct FinishedUpload {
 
 impl Catalog {
     pub async fn create_upload(&self, new: NewUpload) -> Result<UploadRow, CatalogError> {
+        self.create_upload_within(new, UploadGrant::default()).await
+    }
+
+    /// Makes the row if the tenant's limits and the grant allow it; what it will need is reserved with it.
+    pub async fn create_upload_within(
+        &self,
+        new: NewUpload,
+        grant: UploadGrant,
+    ) -> Result<UploadRow, CatalogError> {
         let partials = serde_json::json!(new.partials).to_string();
         let mut write = self.write().await?;
+        let max_byte_len = quota::reserve(&mut write, new.tenant, new.kind, new.byte_len, &grant).await?;
         sqlx::query(
             "INSERT INTO upload (id, tenant, state, kind, completion, partials, concat_header, expected_sha256, byte_len,
                                  byte_offset, file_name, metadata, preset, traceparent, created_ms, updated_ms,
-                                 expires_ms)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?)",
+                                 expires_ms, token, max_byte_len)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(new.id.to_string())
         .bind(new.tenant.to_string())
@@ -84,6 +95,8 @@ impl Catalog {
         .bind(new.now_ms)
         .bind(new.now_ms)
         .bind(new.expires_ms)
+        .bind(grant.token.map(|(token, _)| token))
+        .bind(max_byte_len.map(signed))
         .execute(write.connection())
         .await?;
         let upload = require_upload(write.connection(), new.id).await?;
@@ -101,7 +114,8 @@ impl Catalog {
         found.as_ref().map(UploadRow::read).transpose()
     }
 
-    /// The client told the length that it had deferred. Refused when it had told another one before.
+    /// The client told the length that it had deferred, which must fit into the limits. Refused when it had told
+    /// another one before.
     pub async fn set_upload_length(
         &self,
         id: UploadId,
@@ -109,7 +123,8 @@ impl Catalog {
         now_ms: i64,
     ) -> Result<bool, CatalogError> {
         let mut write = self.write().await?;
-        require_upload(write.connection(), id).await?;
+        let upload = require_upload(write.connection(), id).await?;
+        quota::check_declared(&mut write, &upload, byte_len).await?;
         let done = sqlx::query(
             "UPDATE upload SET byte_len = ?, updated_ms = ? WHERE id = ? AND (byte_len IS NULL OR byte_len = ?)",
         )
@@ -162,6 +177,8 @@ impl Catalog {
         if upload.asset.is_some() {
             return Ok(upload);
         }
+        // Again: what was promised at the beginning is what may become an asset.
+        quota::check_length(upload.max_byte_len, byte_len)?;
         upload.state = upload_state::next(upload.state, UploadEvent::AllBytesDurable)?;
         sqlx::query(
             "UPDATE upload SET state = ?, byte_len = ?, byte_offset = ?, updated_ms = ? WHERE id = ?",
@@ -297,7 +314,10 @@ impl Catalog {
     }
 }
 
-async fn require_upload(connection: &mut SqliteConnection, id: UploadId) -> Result<UploadRow, CatalogError> {
+pub(crate) async fn require_upload(
+    connection: &mut SqliteConnection,
+    id: UploadId,
+) -> Result<UploadRow, CatalogError> {
     let found = sqlx::query(AssertSqlSafe(format!("{UPLOAD_SELECT} WHERE upload.id = ?")))
         .bind(id.to_string())
         .fetch_optional(connection)

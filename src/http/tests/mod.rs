@@ -10,7 +10,8 @@ use axum::{Router, body::Body};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use reelyard_catalog::{
-    Catalog, ClaimRequest, CompletedProbe, CompletedPublish, CompletedTask, NewRendition, NewTask, Settled,
+    Catalog, ClaimRequest, CompletedProbe, CompletedPublish, CompletedTask, NewApiKey, NewRendition, NewTask,
+    Scope, Scopes, Settled,
 };
 use reelyard_model::{
     AssetId, MediaInfo, Plan, PlaybackId, TaskId, TenantId, WorkerId,
@@ -81,7 +82,14 @@ impl Bench {
         let folder = tempfile::tempdir().unwrap();
         let catalog = Catalog::open(&folder.path().join("catalog.sqlite")).await.unwrap();
         catalog
-            .add_api_key(Uuid::now_v7(), TenantId::DEFAULT, "test", &hex::encode(Sha256::digest(KEY)), 0)
+            .add_api_key(NewApiKey {
+                id: Uuid::now_v7(),
+                tenant: TenantId::DEFAULT,
+                label: "test",
+                key_sha256: &hex::encode(Sha256::digest(KEY)),
+                scopes: Scopes::of(&[Scope::Admin]),
+                now_ms: 0,
+            })
             .await
             .unwrap();
         let worker = WorkerId::from_uuid(Uuid::now_v7());
