@@ -66,10 +66,6 @@ struct Turn(Interim);
 
 impl Interim {
     /// Sends a 104 with these headers, if it can still be sent.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the shell of the IETF dialect, which sends them, comes next")
-    )]
     pub(crate) fn upload_resumption_supported(&self, headers: &HeaderMap) {
         let mut message = BytesMut::from(STATUS_LINE.as_bytes());
         for (name, value) in headers {

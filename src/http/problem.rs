@@ -122,6 +122,8 @@ struct Parts {
     log: Option<String>,
     extensions: Map<String, Value>,
     headers: HeaderMap,
+    /// A type and a title of somebody else's registry, instead of the kind's.
+    registered: Option<(&'static str, &'static str)>,
 }
 
 impl Problem {
@@ -132,6 +134,7 @@ impl Problem {
             log: None,
             extensions: Map::new(),
             headers: HeaderMap::new(),
+            registered: None,
         }))
     }
     /// The public text.
@@ -167,7 +170,12 @@ impl Problem {
         self
     }
     pub(crate) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.0.headers.append(name, value);
+        self.0.headers.insert(name, value);
+        self
+    }
+    /// A problem type that a specification has registered.
+    pub(crate) fn with_type(mut self, type_uri: &'static str, title: &'static str) -> Self {
+        self.0.registered = Some((type_uri, title));
         self
     }
 }
@@ -180,7 +188,7 @@ impl fmt::Debug for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let Parts { kind, detail, log, extensions, headers: more_headers } = *self.0;
+        let Parts { kind, detail, log, extensions, headers: more_headers, registered } = *self.0;
         let status = kind.status();
         let log = log.as_deref().unwrap_or("");
         if status.is_server_error() {
@@ -189,8 +197,12 @@ impl IntoResponse for Problem {
             tracing::debug!(problem = kind.slug(), detail = %detail, cause = log, "request refused");
         }
         let mut object = extensions;
-        object.insert("type".into(), json!(kind.type_uri()));
-        object.insert("title".into(), json!(kind.title()));
+        let (type_uri, title) = match registered {
+            Some((type_uri, title)) => (type_uri.to_owned(), title),
+            None => (kind.type_uri(), kind.title()),
+        };
+        object.insert("type".into(), json!(type_uri));
+        object.insert("title".into(), json!(title));
         object.insert("status".into(), json!(kind.status_code()));
         object.insert("detail".into(), json!(detail));
         if let Some(trace_id) = super::trace::current_trace_id() {

@@ -15,6 +15,7 @@ use reelyard_storage::{ReceiveError, StoreError};
 use reelyard_upload::{
     Refusal,
     fields::{Field, Fields},
+    ietf,
     tus::{self, TusError},
 };
 
@@ -51,15 +52,13 @@ impl Fields for HeaderFields<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dialect {
     Tus,
-    Ietf,
+    Ietf(ietf::Dialect),
 }
 
 impl Dialect {
     /// tus unless it is plainly the other: whoever speaks neither is told of tus.
     pub(super) fn of(headers: &HeaderMap) -> Self {
-        const IETF: [&str; 3] = ["upload-complete", "upload-incomplete", "upload-draft-interop-version"];
-        let tus = headers.contains_key(tus::header::RESUMABLE);
-        if !tus && IETF.iter().any(|name| headers.contains_key(*name)) { Self::Ietf } else { Self::Tus }
+        ietf::Dialect::detect(&HeaderFields(headers)).map_or(Self::Tus, Self::Ietf)
     }
 }
 
@@ -94,6 +93,9 @@ pub(super) fn options(max_upload_bytes: u64) -> Response {
     put(&mut headers, tus::header::EXTENSION, tus::EXTENSIONS);
     put(&mut headers, tus::header::CHECKSUM_ALGORITHM, tus::CHECKSUM_ALGORITHMS);
     put_number(&mut headers, tus::header::MAX_SIZE, max_upload_bytes);
+    for (name, value) in super::ietf::discovered(max_upload_bytes) {
+        put_text(&mut headers, name, &value);
+    }
     (StatusCode::NO_CONTENT, headers).into_response()
 }
 
@@ -150,14 +152,19 @@ pub(super) fn refusal(error: TusError) -> Problem {
     Problem::new(kind, text)
 }
 
-/// What the engine refused, as each dialect says it.
+/// What the engine refused before it took a byte, as each dialect says it.
 pub(super) fn refused(dialect: Dialect, refusal: Refusal) -> Problem {
+    if let Dialect::Ietf(dialect) = dialect {
+        return super::ietf::refused(dialect, refusal);
+    }
     let text = sentence(&refusal.to_string());
-    let kind = match (&refusal, dialect) {
-        (Refusal::OffsetMismatch { .. }, _) => Kind::UploadOffsetConflict,
-        (Refusal::BeyondLength { .. } | Refusal::BeyondLimit { .. }, _) => Kind::TooLarge,
-        (Refusal::ChecksumMismatch { .. }, Dialect::Tus) => Kind::ChecksumMismatch,
-        _ => Kind::BadRequest,
+    let kind = match &refusal {
+        Refusal::OffsetMismatch { .. } => Kind::UploadOffsetConflict,
+        Refusal::BeyondLength { .. } | Refusal::BeyondLimit { .. } => Kind::TooLarge,
+        Refusal::ChecksumMismatch { .. } => Kind::ChecksumMismatch,
+        Refusal::LengthChanged { .. }
+        | Refusal::LengthBelowOffset { .. }
+        | Refusal::ChecksumMissing { .. } => Kind::BadRequest,
     };
     let problem = Problem::new(kind, text);
     match refusal {
@@ -167,11 +174,6 @@ pub(super) fn refused(dialect: Dialect, refusal: Refusal) -> Problem {
         Refusal::BeyondLimit { limit, .. } => problem.with("max_bytes", limit),
         _ => problem,
     }
-}
-
-/// The upload is finished and takes no more.
-pub(super) fn completed(length: u64) -> Problem {
-    Problem::new(Kind::StateConflict, format!("The upload is complete with its {length} bytes."))
 }
 
 /// Tells the durable offset in a member and in the protocol's header.
@@ -208,7 +210,7 @@ pub(super) fn store_problem(error: StoreError) -> Problem {
     }
 }
 
-fn sentence(text: &str) -> String {
+pub(super) fn sentence(text: &str) -> String {
     let mut letters = text.chars();
     let first = letters.next().map(|letter| letter.to_uppercase().to_string()).unwrap_or_default();
     format!("{first}{}.", letters.as_str())

@@ -9,6 +9,7 @@
 mod answer;
 mod body;
 mod download;
+mod ietf;
 mod receive;
 mod resource;
 mod tus;
@@ -24,7 +25,7 @@ use axum::{
     routing::any,
 };
 use http::{HeaderMap, Method, StatusCode};
-use reelyard_model::UploadId;
+use reelyard_model::{Completion, UploadId};
 use std::sync::Arc;
 
 /// Name of the header that carries the asset of a finished upload.
@@ -49,7 +50,9 @@ async fn collection(State(app): State<Arc<App>>, request: Request) -> Result<Res
     }
     let (parts, body) = request.into_parts();
     match Dialect::of(&parts.headers) {
-        Dialect::Ietf => Err(body::refuse(body, tus::no_dialect()).await),
+        Dialect::Ietf(dialect) => {
+            ietf::create(ietf::asked(app, dialect, parts.headers, &parts.extensions, body).await?).await
+        }
         Dialect::Tus => tus::create(tus::asked(app, parts.headers, body).await?).await,
     }
 }
@@ -72,8 +75,16 @@ async fn single(
         return download::download(&app, caller, upload_id(&id)?, request.headers()).await;
     }
     let (parts, body) = request.into_parts();
-    match Dialect::of(&parts.headers) {
-        Dialect::Ietf => Err(body::refuse(body, tus::no_dialect()).await),
+    match dialect_for(&app, &parts.headers, &method, &id).await {
+        Dialect::Ietf(dialect) => {
+            let asked = ietf::asked(app, dialect, parts.headers, &parts.extensions, body).await?;
+            let id = upload_id(&id)?;
+            match method.as_str() {
+                "PATCH" => ietf::append(asked, id).await,
+                "DELETE" => ietf::cancel(asked, id).await,
+                _ => ietf::head(asked, id).await,
+            }
+        }
         Dialect::Tus => {
             let asked = tus::asked(app, parts.headers, body).await?;
             let id = upload_id(&id)?;
@@ -83,6 +94,22 @@ async fn single(
                 _ => tus::head(asked, id).await,
             }
         }
+    }
+}
+
+/// The IETF draft asks for no header of its own in HEAD and DELETE: there the upload tells in which dialect it was made.
+async fn dialect_for(app: &App, headers: &HeaderMap, method: &Method, id: &str) -> Dialect {
+    let dialect = Dialect::of(headers);
+    let names_tus = headers.contains_key(reelyard_upload::tus::header::RESUMABLE);
+    if dialect != Dialect::Tus || names_tus || method == Method::PATCH {
+        return dialect;
+    }
+    let Ok(id) = id.parse() else { return dialect };
+    match app.catalog.upload(id).await {
+        Ok(Some(row)) if row.completion == Completion::Declared => {
+            Dialect::Ietf(reelyard_upload::ietf::Dialect::unnamed())
+        }
+        _ => dialect,
     }
 }
 

@@ -4,7 +4,7 @@
 use super::{
     answer::{self, Dialect, HeaderFields},
     body::{self, Ended, Stop},
-    resource,
+    ietf as ietf_shell, resource,
 };
 use crate::{
     app::App,
@@ -15,8 +15,12 @@ use crate::{
 use axum::body::Body;
 use reelyard_catalog::{CatalogError, UploadRow};
 use reelyard_model::{AssetId, UploadId, UploadKind, UploadState};
-use reelyard_storage::{OpenUpload, Receive};
-use reelyard_upload::{BodyEnd, Check, ChunkRequest, Refusal, Transfer, tus};
+use reelyard_storage::{OpenUpload, Receive, ReceiveError};
+use reelyard_upload::{
+    BodyEnd, Check, ChunkRequest, Refusal, Transfer,
+    ietf::{self, Admitted, State},
+    tus,
+};
 use std::sync::Arc;
 use tracing::Instrument as _;
 
@@ -25,13 +29,44 @@ const ROW_UPDATE_INTERVAL_MS: i64 = 30_000;
 
 /// What a request brings.
 pub(super) struct Incoming {
-    pub(super) dialect: Dialect,
+    pub(super) how: How,
     pub(super) chunk: ChunkRequest,
     /// The length of the whole, where the request tells it.
     pub(super) length: Option<u64>,
-    pub(super) completes: Completes,
     /// Hears of the durable offset on the way.
     pub(super) tell: Option<Box<dyn FnMut(u64) + Send + Sync>>,
+}
+
+/// What the dialects see differently.
+pub(super) enum How {
+    Tus,
+    Ietf { dialect: ietf::Dialect, append: Box<ietf::Append>, limits: ietf::Limits },
+}
+
+impl How {
+    fn dialect(&self) -> Dialect {
+        match self {
+            Self::Tus => Dialect::Tus,
+            Self::Ietf { dialect, .. } => Dialect::Ietf(*dialect),
+        }
+    }
+
+    fn completes(&self) -> Completes {
+        match self {
+            Self::Tus => Completes::AtLength,
+            Self::Ietf { append, .. } => Completes::Declared(append.completes),
+        }
+    }
+
+    /// Whether the request may append where the upload stands; true: it asks for a lost answer again.
+    fn asks_again(&self, state: &State) -> Result<bool, Problem> {
+        let Self::Ietf { dialect, append, limits } = self else { return Ok(false) };
+        match append.admit(*dialect, state, limits) {
+            Ok(Admitted::Replay) => Ok(true),
+            Ok(Admitted::Receive { .. }) => Ok(false),
+            Err(error) => Err(ietf_shell::problem(*dialect, &error, Some(state))),
+        }
+    }
 }
 
 /// What makes the upload complete.
@@ -96,27 +131,24 @@ async fn begin(app: &App, hold: &Hold, id: UploadId, incoming: &Incoming) -> Res
     if row.expires_ms - app.now_ms() < UPLOAD_EXPIRES_AFTER_MS / 2 {
         flow::receive::received(app, id, row.byte_offset).await.map_err(flow_problem)?;
     }
+    let dialect = incoming.how.dialect();
     let open = resource::open(app, &row, hold.fence).await?;
+    incoming.how.asks_again(&state_of(open.transfer()))?;
     let (row, open) = match incoming.length {
-        Some(length) if row.byte_len.is_none() => {
-            learn_length(app, hold, row, open, length, incoming.dialect).await?
-        }
+        Some(length) if row.byte_len.is_none() => learn_length(app, hold, row, open, length, dialect).await?,
         Some(length) => {
             let mut transfer = open.transfer().clone();
-            transfer.declare_length(length).map_err(|refused| answer::refused(incoming.dialect, refused))?;
+            transfer.declare_length(length).map_err(|refused| answer::refused(dialect, refused))?;
             (row, open)
         }
         None => (row, open),
     };
     if open.transfer().is_whole() {
         let transfer = open.transfer().clone();
-        transfer
-            .begin_chunk(&incoming.chunk)
-            .map_err(|refused| answer::refused(incoming.dialect, refused))?;
-        return settle(app, &row, transfer, incoming.completes).await.map(Begun::Done);
+        transfer.begin_chunk(&incoming.chunk).map_err(|refused| answer::refused(dialect, refused))?;
+        return settle(app, &row, transfer, incoming.how.completes()).await.map(Begun::Done);
     }
-    let receiving =
-        open.begin(&incoming.chunk).map_err(|error| answer::receive_problem(incoming.dialect, error))?;
+    let receiving = open.begin(&incoming.chunk).map_err(|error| answer::receive_problem(dialect, error))?;
     Ok(Begun::Receiving { row: Box::new(row), receiving })
 }
 
@@ -175,13 +207,44 @@ async fn fill(
     if let Some(problem) = unreadable {
         return Err(answer::with_offset(problem, offset));
     }
-    let ended = ended.map_err(|error| answer::receive_problem(incoming.dialect, error))?;
-    let transfer = settled.map_err(|error| answer::receive_problem(incoming.dialect, error))?;
+    let (ended, transfer) = match (ended, settled) {
+        (Ok(ended), Ok(transfer)) => (ended, transfer),
+        (Err(error), _) | (Ok(_), Err(error)) => {
+            return Err(refused_body(app, row, &incoming, offset, error).await);
+        }
+    };
     note_progress(app, row, &transfer).await;
     // What was cut short is counted all the same; whether it is the whole is settled by the request that asks next.
     match ended {
-        Ended::Complete(_) => settle(app, row, transfer, incoming.completes).await,
+        Ended::Complete(_) => settle(app, row, transfer, incoming.how.completes()).await,
         short => Err(answer::with_offset(short_problem(row, offset, &short), offset)),
+    }
+}
+
+fn state_of(transfer: &Transfer) -> State {
+    State { offset: transfer.offset(), length: transfer.length(), is_complete: false }
+}
+
+/// The body was not what it should be, or the store failed.
+async fn refused_body(
+    app: &App,
+    row: &UploadRow,
+    incoming: &Incoming,
+    offset: u64,
+    error: ReceiveError,
+) -> Problem {
+    match (error, &incoming.how) {
+        (ReceiveError::Store(error), _) => answer::store_problem(error),
+        (ReceiveError::Refused(refusal), How::Tus) => answer::refused(Dialect::Tus, refusal),
+        (ReceiveError::Refused(refusal), How::Ietf { dialect, .. }) => {
+            let state = State { offset, length: row.byte_len, is_complete: false };
+            let (problem, ends_upload) =
+                ietf_shell::of_body(*dialect, refusal, &incoming.chunk.check, &state);
+            if ends_upload && let Err(error) = flow::receive::terminate(app, row.id).await {
+                tracing::warn!(upload = %row.id, %error, "receive: an upload that cannot go on was not ended; it will expire");
+            }
+            problem
+        }
     }
 }
 
@@ -220,6 +283,12 @@ pub(super) async fn settle(
     mut transfer: Transfer,
     completes: Completes,
 ) -> Result<Progress, Problem> {
+    if let Completes::Declared(completes) = completes
+        && let Err(error) = ietf::completion(completes, transfer.offset(), transfer.length())
+    {
+        let dialect = ietf::Dialect::unnamed();
+        return Err(ietf_shell::problem(dialect, &error, Some(&state_of(&transfer))));
+    }
     let complete = match completes {
         Completes::AtLength => transfer.is_whole(),
         Completes::Declared(last) => last,
@@ -236,7 +305,7 @@ pub(super) async fn settle(
     }
     if transfer.length().is_none() {
         let length = transfer.offset();
-        transfer.declare_length(length).map_err(|refused| answer::refused(Dialect::Ietf, refused))?;
+        transfer.declare_length(length).map_err(|refused| answer::refused(Dialect::Tus, refused))?;
         app.catalog.set_upload_length(row.id, length, app.now_ms()).await?;
     }
     if row.kind == UploadKind::Partial {
@@ -258,16 +327,15 @@ async fn piece_is_whole(app: &App, id: UploadId) {
 fn repeat_of_last(row: &UploadRow, asset: AssetId, incoming: &Incoming) -> Result<Progress, Problem> {
     let length = row.byte_len.unwrap_or(row.byte_offset);
     let chunk = &incoming.chunk;
-    if incoming.dialect == Dialect::Ietf {
-        return Err(answer::completed(length));
-    }
-    if chunk.offset != length {
-        let refused = Refusal::OffsetMismatch { claimed: chunk.offset, durable: length };
-        return Err(answer::refused(incoming.dialect, refused));
-    }
-    if chunk.body_len.is_some_and(|body_len| body_len > 0) {
-        let refused = Refusal::BeyondLength { offset: length, room: 0, length };
-        return Err(answer::refused(incoming.dialect, refused));
+    if !incoming.how.asks_again(&ietf_shell::finished_state(row))? {
+        if chunk.offset != length {
+            let refused = Refusal::OffsetMismatch { claimed: chunk.offset, durable: length };
+            return Err(answer::refused(Dialect::Tus, refused));
+        }
+        if chunk.body_len.is_some_and(|body_len| body_len > 0) {
+            let refused = Refusal::BeyondLength { offset: length, room: 0, length };
+            return Err(answer::refused(Dialect::Tus, refused));
+        }
     }
     let expires_ms = row.expires_ms;
     Ok(Progress { offset: length, length: Some(length), complete: true, asset: Some(asset), expires_ms })

@@ -1,9 +1,9 @@
 //! tus 1.0.0 on the wire: a thin shell over `reelyard_upload::tus` and the shared receiving.
 
 use super::{
-    answer::{self, Dialect, HeaderFields},
+    answer::{self, HeaderFields},
     body, empty,
-    receive::{self, Completes, Incoming, Progress},
+    receive::{self, Completes, How, Incoming, Progress},
     resource,
 };
 use crate::{
@@ -17,7 +17,7 @@ use reelyard_catalog::{CatalogError, UploadRow};
 use reelyard_model::{Completion, UploadId, UploadKind, UploadState};
 use reelyard_upload::{
     ChunkRequest, Transfer,
-    tus::{self, Concat, Creation, HeadAnswer, TusError, UploadReference},
+    tus::{self, Concat, Creation, HeadAnswer, UploadReference},
 };
 use std::sync::Arc;
 use tracing::Instrument as _;
@@ -169,7 +169,7 @@ async fn begin_with(
 }
 
 fn incoming(chunk: ChunkRequest, length: Option<u64>) -> Incoming {
-    Incoming { dialect: Dialect::Tus, chunk, length, completes: Completes::AtLength, tell: None }
+    Incoming { how: How::Tus, chunk, length, tell: None }
 }
 
 /// PATCH.
@@ -213,7 +213,12 @@ pub(super) async fn head(asked: Asked, id: UploadId) -> Result<Response, Problem
     let (row, transfer) = resource::stop_and_look(&app, id).await?;
     match transfer {
         Some(transfer) => {
-            receive::settle(&app, &row, transfer.clone(), Completes::AtLength).await?;
+            // Looking at an upload does not complete one whose sender has to say so.
+            let completes = match row.completion {
+                Completion::Length => Completes::AtLength,
+                Completion::Declared => Completes::Declared(false),
+            };
+            receive::settle(&app, &row, transfer.clone(), completes).await?;
             standing(&resource::live(&app, id).await?, Some(transfer.offset()))
         }
         None => standing(&row, Some(row.byte_len.unwrap_or(row.byte_offset))),
@@ -255,9 +260,4 @@ pub(super) fn effective_method(headers: &HeaderMap, method: &http::Method) -> Re
     let named = tus::method_override(&HeaderFields(headers)).map_err(answer::refusal)?;
     let Some(named) = named else { return Ok(method.clone()) };
     http::Method::from_bytes(named.as_bytes()).map_err(Problem::internal)
-}
-
-/// A request that speaks no dialect: the answer says what this server speaks.
-pub(super) fn no_dialect() -> Problem {
-    answer::refusal(TusError::UnsupportedVersion { received: "none".to_owned() })
 }

@@ -1,0 +1,310 @@
+//! Resumable Uploads for HTTP (the IETF draft and its older interop versions) on the wire: a thin shell over
+//! `reelyard_upload::ietf` and the shared receiving.
+//!
+//! Completion is declared: that all bytes are there does not make the asset, the client's word does. While a body comes
+//! in, interim answers (104) tell where the upload is and how much of it is safe, where the client takes them.
+
+use super::{
+    answer::{self, HeaderFields},
+    body, empty,
+    receive::{self, How, Incoming, Progress},
+    resource,
+};
+use crate::{
+    app::App,
+    flow::{
+        self, FlowError,
+        receive::{Announcement, UPLOAD_EXPIRES_AFTER_MS},
+    },
+    http::{
+        auth::Caller,
+        interim::Interim,
+        problem::{Kind, Problem},
+        trace,
+    },
+};
+use axum::{body::Body, response::Response};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode};
+use reelyard_catalog::{CatalogError, UploadRow};
+use reelyard_model::{Completion, UploadId, UploadKind};
+use reelyard_upload::{
+    Check, Transfer,
+    ietf::{self, Answer, Append, Creation, IetfError, Limits, Member, State},
+};
+use serde_json::json;
+use std::sync::Arc;
+use tracing::Instrument as _;
+
+/// What the handlers of one request share.
+pub(super) struct Asked {
+    pub(super) app: Arc<App>,
+    pub(super) caller: Caller,
+    pub(super) dialect: ietf::Dialect,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Body,
+    /// Where the connection can carry interim answers.
+    pub(super) interim: Option<Interim>,
+}
+
+pub(super) async fn asked(
+    app: Arc<App>,
+    dialect: ietf::Dialect,
+    headers: HeaderMap,
+    extensions: &Extensions,
+    body: Body,
+) -> Result<Asked, Problem> {
+    let interim = extensions.get::<Interim>().cloned();
+    match Caller::of_headers(&app, &headers).await {
+        Ok(caller) => Ok(Asked { app, caller, dialect, headers, body, interim }),
+        Err(problem) => Err(body::refuse(body, problem).await),
+    }
+}
+
+fn limits(app: &App, expires_ms: Option<i64>) -> Limits {
+    let left_ms = expires_ms.map_or(UPLOAD_EXPIRES_AFTER_MS, |expires_ms| expires_ms - app.now_ms());
+    Limits {
+        max_size: Some(app.max_upload_bytes),
+        max_age_seconds: u64::try_from(left_ms / 1000).ok(),
+        ..Limits::default()
+    }
+}
+
+/// The headers of OPTIONS.
+pub(super) fn discovered(max_upload_bytes: u64) -> ietf::Headers {
+    ietf::Dialect::discovered(&Limits { max_size: Some(max_upload_bytes), ..Limits::default() })
+}
+
+/// An error of the draft as a problem: its registered type where there is one, its members and headers.
+pub(super) fn problem(dialect: ietf::Dialect, error: &IetfError, state: Option<&State>) -> Problem {
+    let kind = match error.status() {
+        409 => Kind::UploadOffsetConflict,
+        413 => Kind::TooLarge,
+        415 => Kind::WrongMediaType,
+        _ => Kind::BadRequest,
+    };
+    let told = match error {
+        IetfError::BeyondLimit { limit, .. } | IetfError::TooLarge { max: limit, .. } => {
+            Limits { max_size: Some(*limit), ..Limits::default() }
+        }
+        _ => Limits::default(),
+    };
+    let mut problem = Problem::new(kind, answer::sentence(&error.to_string()));
+    if let Some(registered) = error.registered() {
+        problem = problem.with_type(registered.type_uri, registered.title);
+    }
+    for (name, member) in error.members() {
+        let value = match member {
+            Member::Number(number) => json!(number),
+            Member::Entry(pairs) => json!([pairs.into_iter().collect::<std::collections::BTreeMap<_, _>>()]),
+        };
+        problem = problem.with(name, value);
+    }
+    for (name, value) in dialect.refused(error, state, &told) {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            problem = problem.with_header(HeaderName::from_static(name), value);
+        }
+    }
+    problem
+}
+
+/// POST: a new upload, with all its bytes, some or none.
+pub(super) async fn create(asked: Asked) -> Result<Response, Problem> {
+    let Asked { app, caller, dialect, headers, body, interim } = asked;
+    let prepared = async {
+        let creation = Creation::read(dialect, &HeaderFields(&headers), &limits(&app, None))
+            .map_err(|error| problem(dialect, &error, None))?;
+        resource::check_room(&app, creation.length.unwrap_or_default()).await?;
+        Ok::<_, Problem>(creation)
+    };
+    let creation = match prepared.await {
+        Ok(creation) => creation,
+        Err(problem) => return Err(body::refuse(body, problem).await),
+    };
+    let announcement = announcement(caller, &creation);
+    let making = make(app.clone(), dialect, creation, announcement, body, interim).in_current_span();
+    let (id, progress) = tokio::spawn(making).await.map_err(Problem::internal)??;
+    standing(&app, dialect, id, progress, |location, state, limits| dialect.created(location, state, limits))
+        .await
+}
+
+fn announcement(caller: Caller, creation: &Creation) -> Announcement {
+    let metadata = &creation.metadata;
+    let expected = creation.repr_digest.as_ref().map(|checksum| checksum.digest());
+    Announcement {
+        tenant: caller.tenant,
+        kind: UploadKind::Whole,
+        completion: Completion::Declared,
+        partials: Vec::new(),
+        concat_header: None,
+        expected_sha256: expected.and_then(|digest| digest.try_into().ok()),
+        byte_len: creation.length,
+        file_name: metadata.text("filename").map(str::to_owned),
+        metadata: metadata.header().to_owned(),
+        preset: metadata.text("preset").map(str::to_owned),
+        traceparent: Some(trace::current_traceparent()),
+    }
+}
+
+async fn make(
+    app: Arc<App>,
+    dialect: ietf::Dialect,
+    creation: Creation,
+    announcement: Announcement,
+    body: Body,
+    interim: Option<Interim>,
+) -> Result<(UploadId, Progress), Problem> {
+    let row = match flow::receive::create(&app, announcement).await {
+        Ok(row) => row,
+        Err(error) => return Err(body::refuse(body, receive::flow_problem(error)).await),
+    };
+    let Some(chunk) = creation.first_chunk else {
+        let empty = Transfer::new(creation.length, app.max_upload_bytes);
+        let progress = receive::settle(&app, &row, empty, receive::Completes::Declared(creation.completes));
+        return progress.await.map(|progress| (row.id, progress));
+    };
+    let announced = dialect.announced(&location(row.id), &limits(&app, None));
+    let knows_address = announced.is_some() && interim.is_some();
+    if let (Some(announced), Some(interim)) = (announced, &interim) {
+        interim.upload_resumption_supported(&header_map(announced.headers));
+    }
+    let append = Append { chunk, completes: creation.completes, length: creation.length };
+    let incoming = incoming(dialect, append, &app, interim);
+    match receive::receive(app.clone(), row.id, incoming, body).await {
+        Ok(progress) => Ok((row.id, progress)),
+        Err(problem) => {
+            if !knows_address {
+                forget(&app, row.id).await;
+            }
+            Err(problem)
+        }
+    }
+}
+
+/// Nobody will ever learn of it: what came is removed, unless it is the whole and becomes an asset later.
+async fn forget(app: &App, id: UploadId) {
+    match flow::receive::terminate(app, id).await {
+        Ok(()) | Err(FlowError::Catalog(CatalogError::Refused(_))) => {}
+        Err(error) => {
+            tracing::warn!(upload = %id, %error, "receive: a beginning that nobody knows of was not removed; it will expire");
+        }
+    }
+}
+
+fn incoming(dialect: ietf::Dialect, append: Append, app: &App, interim: Option<Interim>) -> Incoming {
+    let mut progress = ietf::Progress::new(dialect, append.chunk.offset);
+    let tell = interim.map(|interim| {
+        Box::new(move |offset| {
+            if let Some(reached) = progress.reached(offset) {
+                interim.upload_resumption_supported(&header_map(reached.headers));
+            }
+        }) as Box<dyn FnMut(u64) + Send + Sync>
+    });
+    Incoming {
+        chunk: append.chunk.clone(),
+        length: append.length,
+        how: How::Ietf { dialect, append: Box::new(append), limits: limits(app, None) },
+        tell,
+    }
+}
+
+/// PATCH.
+pub(super) async fn append(asked: Asked, id: UploadId) -> Result<Response, Problem> {
+    let Asked { app, caller, dialect, headers, body, interim } = asked;
+    let read = async {
+        resource::owned(&app, caller, id).await?;
+        Append::read(dialect, &HeaderFields(&headers), &limits(&app, None))
+            .map_err(|error| problem(dialect, &error, None))
+    };
+    let append = match read.await {
+        Ok(append) => append,
+        Err(problem) => return Err(body::refuse(body, problem).await),
+    };
+    let incoming = incoming(dialect, append, &app, interim);
+    let progress = receive::receive(app.clone(), id, incoming, body).await?;
+    standing(&app, dialect, id, progress, |_, state, limits| dialect.appended(state, limits)).await
+}
+
+/// The answer after a body: of the whole when that was its end, else of what is there.
+async fn standing(
+    app: &App,
+    dialect: ietf::Dialect,
+    id: UploadId,
+    progress: Progress,
+    open: impl FnOnce(&str, &State, &Limits) -> Answer,
+) -> Result<Response, Problem> {
+    let state = State { offset: progress.offset, length: progress.length, is_complete: progress.complete };
+    if !progress.complete {
+        return Ok(copied(open(&location(id), &state, &limits(app, Some(progress.expires_ms)))));
+    }
+    let row = resource::live(app, id).await?;
+    let sha256 = row.sha256.as_deref().and_then(|text| hex::decode(text).ok());
+    let sha256 = sha256.and_then(|digest| digest.try_into().ok());
+    let sha256 = sha256.ok_or_else(|| Problem::internal("a finished upload has no digest"))?;
+    let mut response = copied(dialect.finished(&location(id), &state, sha256));
+    answer::put_asset(response.headers_mut(), progress.asset);
+    Ok(response)
+}
+
+/// HEAD: stops whoever is sending, so that the offset is exact.
+pub(super) async fn head(asked: Asked, id: UploadId) -> Result<Response, Problem> {
+    let Asked { app, caller, dialect, headers, .. } = asked;
+    ietf::check_bare(dialect, &HeaderFields(&headers)).map_err(|error| problem(dialect, &error, None))?;
+    resource::owned(&app, caller, id).await?;
+    let (row, transfer) = resource::stop_and_look(&app, id).await?;
+    let state = match &transfer {
+        Some(transfer) => State { offset: transfer.offset(), length: transfer.length(), is_complete: false },
+        None => finished_state(&row),
+    };
+    let mut response = copied(dialect.retrieved(&state, &limits(&app, Some(row.expires_ms))));
+    let headers = response.headers_mut();
+    answer::put_asset(headers, row.asset);
+    if let Some(sha256) = &row.sha256 {
+        answer::put_digest(headers, sha256);
+    }
+    Ok(response)
+}
+
+pub(super) fn finished_state(row: &UploadRow) -> State {
+    let length = row.byte_len.unwrap_or(row.byte_offset);
+    State { offset: length, length: Some(length), is_complete: true }
+}
+
+/// DELETE: the client gives the upload up. The asset of a finished upload stays.
+pub(super) async fn cancel(asked: Asked, id: UploadId) -> Result<Response, Problem> {
+    let Asked { app, caller, dialect, headers, .. } = asked;
+    ietf::check_bare(dialect, &HeaderFields(&headers)).map_err(|error| problem(dialect, &error, None))?;
+    resource::terminate(&app, caller, id).await?;
+    Ok(copied(dialect.cancelled()))
+}
+
+/// What the engine refused while the body came in or at its end.
+pub(super) fn of_body(
+    dialect: ietf::Dialect,
+    refusal: reelyard_upload::Refusal,
+    check: &Check,
+    state: &State,
+) -> (Problem, bool) {
+    let error = IetfError::of_body(refusal, check);
+    (problem(dialect, &error, Some(state)), error.ends_upload())
+}
+
+pub(super) fn refused(dialect: ietf::Dialect, refusal: reelyard_upload::Refusal) -> Problem {
+    problem(dialect, &IetfError::before_body(refusal), None)
+}
+
+fn location(id: UploadId) -> String {
+    format!("/uploads/{id}")
+}
+
+fn header_map(headers: ietf::Headers) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        answer::put_text(&mut map, name, &value);
+    }
+    map
+}
+
+fn copied(answer: Answer) -> Response {
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::NO_CONTENT);
+    empty(status, header_map(answer.headers))
+}
