@@ -18,6 +18,8 @@ pub(crate) struct App {
     pub(crate) store: LocalStore,
     /// Uploads in progress and sources: on this disk, or in S3.
     pub(crate) uploads: Arc<dyn UploadStore>,
+    /// Finished uploads lie in pieces there until `flow::assemble` has been at them.
+    pub(crate) sources_in_pieces: bool,
     /// Who works on which upload.
     pub(crate) holders: Holders,
     pub(crate) keyring: Keyring,
@@ -37,6 +39,8 @@ pub(crate) struct App {
     pub(crate) publish_ticket: Notify,
     /// Rung when there are files to remove.
     pub(crate) swept_ticket: Notify,
+    /// Rung when there is a source in pieces.
+    pub(crate) assemble_ticket: Notify,
     /// Cancelled when the server is to stop: nothing new is begun from then on. Long answers (events) end.
     pub(crate) shutdown: CancellationToken,
 }

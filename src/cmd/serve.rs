@@ -8,8 +8,9 @@ mod background;
 mod data_dir;
 mod listen;
 mod logging;
+mod storage;
 
-use crate::{app::App, config, flow, holders::Holders, http::connections, presets::PresetFiles};
+use crate::{app::App, config, flow, http::connections, presets::PresetFiles};
 use anyhow::Context;
 use reelyard_catalog::Catalog;
 use reelyard_model::WorkerId;
@@ -55,6 +56,8 @@ pub(crate) struct Args {
     media_program: Option<PathBuf>,
     #[command(flatten)]
     presets: PresetFiles,
+    #[command(flatten)]
+    storage: storage::StorageArgs,
     /// Largest upload that is accepted
     #[arg(long, value_name = "BYTES", env = "REELYARD_MAX_UPLOAD_BYTES", default_value_t = reelyard_upload::DEFAULT_MAX_UPLOAD_BYTES)]
     max_upload_bytes: u64,
@@ -134,10 +137,12 @@ async fn prepare(args: &Args) -> anyhow::Result<Prepared> {
         .with_context(|| format!("cannot use {}", path.join(config::CATALOG_FILE).display()))?;
     let new_admin_key = if args.insecure_open { None } else { data_dir::admin_key(path, &catalog).await? };
     let store = LocalStore::open(path).await?;
+    let storage = args.storage.open(&store, &catalog).await?;
     let app = Arc::new(App {
         catalog,
-        uploads: Arc::new(store.clone()),
-        holders: Holders::alone(),
+        uploads: storage.uploads,
+        holders: storage.holders,
+        sources_in_pieces: storage.in_pieces,
         store,
         keyring: data_dir::signing_keys(path)?,
         presets,
@@ -150,6 +155,7 @@ async fn prepare(args: &Args) -> anyhow::Result<Prepared> {
         ticket: Notify::new(),
         publish_ticket: Notify::new(),
         swept_ticket: Notify::new(),
+        assemble_ticket: Notify::new(),
         shutdown: CancellationToken::new(),
     });
     let healed = flow::receive::recover(&app).await.context("taking up unfinished uploads")?;

@@ -4,6 +4,7 @@
 //! is safe to run twice: it first looks at what is there, or its write is conditional. A step that fails leaves the
 //! world as it was or in a state that `receive::recover` and `sweep` know.
 
+pub(crate) mod assemble;
 pub(crate) mod collect;
 pub(crate) mod concatenate;
 pub(crate) mod dispatch;

@@ -87,7 +87,10 @@ pub(crate) async fn create(app: &App, announcement: Announcement) -> Result<Uplo
             expires_ms: now_ms.saturating_add(UPLOAD_EXPIRES_AFTER_MS),
         })
         .await?;
-    app.uploads.create_upload(id, announcement.byte_len).await?;
+    match (announcement.kind, announcement.byte_len) {
+        (UploadKind::Parts, Some(length)) => app.uploads.create_parts(id, length).await?,
+        (_, byte_len) => app.uploads.create_upload(id, byte_len).await?,
+    }
     tracing::info!(upload = %id, trace_id = trace_id(&upload.traceparent), byte_len = announcement.byte_len, "receive: upload announced");
     Ok(upload)
 }
@@ -121,12 +124,14 @@ pub(crate) async fn finish(app: &App, id: UploadId, whole: &Whole) -> Result<Ass
             source_key: source_key(id),
             probe_task: TaskId::from_uuid(Uuid::now_v7()),
             probe_priority: PROBE_PRIORITY,
+            to_assemble: app.sources_in_pieces,
             now_ms: app.now_ms(),
         })
         .await?;
     if finished.first_time {
         tracing::info!(upload = %id, asset = %finished.asset, trace_id = trace_id(&upload.traceparent), byte_len = whole.byte_len, "receive: upload finished");
         app.ring();
+        app.assemble_ticket.notify_one();
     }
     Ok(finished.asset)
 }
@@ -183,11 +188,11 @@ pub(crate) async fn finish_if_whole(app: &App, row: &UploadRow) -> bool {
     let (id, finishing) = (row.id, row.state == UploadState::Finishing);
     // Pieces wait for their final upload, and that all bytes are there is not always that the upload is complete.
     let by_itself = finishing || row.completion == Completion::Length;
-    if !by_itself || row.kind == UploadKind::Parts {
+    if !by_itself {
         return false;
     }
-    let transfer = match app.uploads.open_upload(id, terms(app, row, 0)).await {
-        Ok(file) => file.transfer().clone(),
+    let transfer = match look(app, row).await {
+        Ok(transfer) => transfer,
         // Announced, and the crash came before its file: it expires like any other.
         Err(StoreError::NotFound { .. }) => return false,
         Err(error) => {
@@ -208,6 +213,15 @@ pub(crate) async fn finish_if_whole(app: &App, row: &UploadRow) -> bool {
             tracing::error!(upload = %id, %error, "receive: an upload cannot be finished yet");
             false
         }
+    }
+}
+
+/// What is durable of it from the front.
+async fn look(app: &App, row: &UploadRow) -> Result<Transfer, StoreError> {
+    let terms = terms(app, row, 0);
+    match row.kind {
+        UploadKind::Parts => app.uploads.hash_parts(row.id, terms).await,
+        _ => Ok(app.uploads.open_upload(row.id, terms).await?.transfer().clone()),
     }
 }
 

@@ -10,6 +10,10 @@ ALTER TABLE upload ADD COLUMN concat_header TEXT;
 -- What its sender says that the whole hashes to, lower-case hexadecimal.
 ALTER TABLE upload ADD COLUMN expected_sha256 TEXT;
 
+-- 1: its source lies in pieces in the store, and is to become one object.
+ALTER TABLE upload ADD COLUMN to_assemble INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX upload_to_assemble ON upload (id) WHERE to_assemble = 1;
+
 -- The node that works on it, until when, its fencing token, and who else wants it. Unused while one node has the store.
 ALTER TABLE upload ADD COLUMN fence INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE upload ADD COLUMN holder TEXT;

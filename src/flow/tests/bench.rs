@@ -62,6 +62,7 @@ impl Bench {
             uploads: Arc::new(store.clone()),
             holders: Holders::alone(),
             store,
+            sources_in_pieces: false,
             keyring: Keyring::new([7; 32]),
             presets: reelyard_planner::Presets::built_in().unwrap(),
             data_dir: directory.path().to_owned(),
@@ -73,6 +74,7 @@ impl Bench {
             ticket: Notify::new(),
             publish_ticket: Notify::new(),
             swept_ticket: Notify::new(),
+            assemble_ticket: Notify::new(),
             shutdown: CancellationToken::new(),
         });
         flow::sweep::at_start(&app).await.unwrap();

@@ -100,6 +100,7 @@ impl Bench {
             uploads: Arc::new(store.clone()),
             holders: crate::holders::Holders::alone(),
             store,
+            sources_in_pieces: false,
             keyring: Keyring::new([7; 32]),
             data_dir: folder.path().to_owned(),
             insecure_open,
@@ -111,6 +112,7 @@ impl Bench {
             ticket: Notify::new(),
             publish_ticket: Notify::new(),
             swept_ticket: Notify::new(),
+            assemble_ticket: Notify::new(),
             shutdown: CancellationToken::new(),
         });
         Self { router: crate::http::router(app.clone()), app, _folder: folder }

@@ -153,6 +153,7 @@ pub(crate) fn finish(upload: UploadId, now_ms: i64) -> FinishUpload {
         title: "cat".into(),
         source_key: "sources/x".into(),
         probe_task: TaskId::from_uuid(Uuid::now_v7()),
+        to_assemble: false,
         probe_priority: 30,
         now_ms,
     }

@@ -1,0 +1,38 @@
+//! Where uploads and sources lie: in the data directory, or in S3 when a URL says so.
+//!
+//! Renditions and publications lie in the data directory either way. Credentials come from the environment variables
+//! that all S3 tools read.
+
+use crate::holders::Holders;
+use reelyard_catalog::Catalog;
+use reelyard_storage::{LocalStore, UploadStore};
+use std::sync::Arc;
+
+#[derive(clap::Args)]
+pub(crate) struct StorageArgs {
+    /// Keep uploads and sources in S3: s3://bucket/prefix?endpoint=URL&region=NAME&path_style=true, with the
+    /// credentials in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY [default: in the data directory]
+    #[arg(long, value_name = "URL", env = "REELYARD_STORAGE_URL")]
+    storage_url: Option<String>,
+    /// Memory for the bytes of all uploads on their way to S3
+    #[arg(long, value_name = "BYTES", env = "REELYARD_UPLOAD_MEMORY_BYTES", default_value_t = 256 << 20)]
+    upload_memory_bytes: u64,
+}
+
+/// What the app needs to know of it.
+pub(super) struct Storage {
+    pub(super) uploads: Arc<dyn UploadStore>,
+    pub(super) holders: Holders,
+    /// Finished uploads lie in pieces until they are assembled.
+    pub(super) in_pieces: bool,
+}
+
+impl StorageArgs {
+    pub(super) async fn open(&self, local: &LocalStore, catalog: &Catalog) -> anyhow::Result<Storage> {
+        let Some(url) = &self.storage_url else {
+            let uploads = Arc::new(local.clone());
+            return Ok(Storage { uploads, holders: Holders::alone(), in_pieces: false });
+        };
+        anyhow::bail!("--storage-url {url}: not wired yet");
+    }
+}
