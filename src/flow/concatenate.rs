@@ -1,28 +1,32 @@
 //! **concatenate**: a final upload becomes the bytes of its partials, and then an asset (tus concatenation).
 //!
-//! Called when a final upload is announced, when a partial of one becomes whole, and by the sweep. As long as a partial
-//! is not whole, nothing happens. An interrupted concatenation goes on at its durable offset. The partials go when the
-//! asset is there.
+//! Called when a final upload is announced or asked for, when a partial of one becomes whole, and by the sweep. As long
+//! as a partial is not whole, no byte moves. An interrupted concatenation goes on at its durable offset. The partials go
+//! when the asset is there and no other final upload waits for them. A final upload that has lost a partial, or has
+//! grown too long, can never be made: whoever asks is told so, and it expires.
 
 use super::{FlowError, receive};
 use crate::{app::App, holders::HoldError};
 use reelyard_catalog::UploadRow;
 use reelyard_model::{AssetId, UploadId, UploadKind, UploadState};
+use reelyard_upload::tus::final_length;
 
-/// The partials, in order, with their lengths; `None` while one of them is not whole.
-async fn whole_partials(app: &App, row: &UploadRow) -> Result<Option<Vec<(UploadId, u64)>>, FlowError> {
+/// The partials, in order.
+async fn partials_of(app: &App, row: &UploadRow) -> Result<Vec<UploadRow>, FlowError> {
     let mut partials = Vec::with_capacity(row.partials.len());
-    for id in &row.partials {
-        let Some(partial) = app.catalog.upload(*id).await? else { return Ok(None) };
-        let lives = matches!(partial.state, UploadState::Created | UploadState::Receiving);
-        // The row of a partial is told of its last byte before its sender is; the store is not asked, because somebody
-        // may be sending to it.
-        if !lives || partial.byte_len != Some(partial.byte_offset) {
-            return Ok(None);
-        }
-        partials.push((*id, partial.byte_offset));
+    for &id in &row.partials {
+        let partial = app.catalog.upload(id).await?;
+        let lives =
+            |partial: &UploadRow| matches!(partial.state, UploadState::Created | UploadState::Receiving);
+        partials.push(partial.filter(lives).ok_or(FlowError::PartialGone { partial: id })?);
     }
-    Ok(Some(partials))
+    Ok(partials)
+}
+
+/// All bytes of it are there. Its row is told of the last one before its sender is; the store is not asked, because
+/// somebody may be sending to it.
+fn is_whole(partial: &UploadRow) -> bool {
+    partial.byte_len == Some(partial.byte_offset)
 }
 
 /// `None`: a partial is missing yet. Safe to repeat.
@@ -38,24 +42,52 @@ pub(crate) async fn concatenate(app: &App, id: UploadId) -> Result<Option<AssetI
     if row.asset.is_some() {
         return Ok(row.asset);
     }
-    let Some(partials) = whole_partials(app, &row).await? else { return Ok(None) };
-    let length = partials.iter().map(|(_, byte_len)| byte_len).sum();
-    app.catalog.set_upload_length(id, length, app.now_ms()).await?;
-    let row = UploadRow { byte_len: Some(length), ..row };
-    let transfer = app.uploads.concatenate(id, receive::terms(app, &row, hold.fence), &partials).await?;
-    let asset = receive::finish(app, id, &receive::Whole::of(&transfer)?).await?;
-    for (partial, _) in partials {
-        receive::terminate(app, partial).await?;
+    let partials = partials_of(app, &row).await?;
+    let lengths = partials.iter().map(|partial| partial.byte_len);
+    let Some(length) = final_length(lengths, app.max_upload_bytes).map_err(FlowError::FinalTooLong)? else {
+        return Ok(None);
+    };
+    if row.byte_len.is_none() {
+        app.catalog.set_upload_length(id, length, app.now_ms()).await?;
     }
+    if !partials.iter().all(is_whole) {
+        return Ok(None);
+    }
+    let row = UploadRow { byte_len: Some(length), ..row };
+    let pieces: Vec<_> = partials.iter().map(|partial| (partial.id, partial.byte_offset)).collect();
+    let transfer = tokio::select! {
+        biased;
+        // It may take minutes; the next start goes on with it.
+        () = app.shutdown.cancelled() => return Ok(None),
+        joined = app.uploads.concatenate(id, receive::terms(app, &row, hold.fence), &pieces) => joined?,
+    };
+    let asset = receive::finish(app, id, &receive::Whole::of(&transfer)?).await?;
+    release_partials(app, &row).await?;
     Ok(Some(asset))
+}
+
+/// The final upload is an asset: its partials go, but for those that another one waits for.
+pub(crate) async fn release_partials(app: &App, finished: &UploadRow) -> Result<(), FlowError> {
+    for &partial in &finished.partials {
+        if app.catalog.unfinished_finals(Some(partial)).await?.is_empty() {
+            receive::terminate(app, partial).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Tries all final uploads that are not finished, or those that wait for this partial. Failures are told and tried
 /// again by the next sweep.
 pub(crate) async fn concatenate_waiting(app: &App, partial: Option<UploadId>) -> Result<(), FlowError> {
     for waiting in app.catalog.unfinished_finals(partial).await? {
-        if let Err(error) = concatenate(app, waiting.id).await {
-            tracing::error!(upload = %waiting.id, %error, "concatenate: trying again later");
+        match concatenate(app, waiting.id).await {
+            Ok(_) => {}
+            Err(error @ (FlowError::PartialGone { .. } | FlowError::FinalTooLong(_))) => {
+                tracing::debug!(upload = %waiting.id, %error, "concatenate: never; it will expire");
+            }
+            Err(error) => {
+                tracing::error!(upload = %waiting.id, %error, "concatenate: trying again later");
+            }
         }
     }
     Ok(())

@@ -17,8 +17,9 @@ pub(crate) mod sweep;
 pub(crate) mod tests;
 
 use reelyard_catalog::CatalogError;
-use reelyard_model::AssetId;
+use reelyard_model::{AssetId, UploadId};
 use reelyard_storage::StoreError;
+use reelyard_upload::tus::TusError;
 
 /// What a step of the flow answers when it did not happen.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +36,14 @@ pub(crate) enum FlowError {
     /// Answer 422: the client sent other bytes than it had announced. The upload has ended.
     #[error("the bytes hash to {found}, and {expected} was announced")]
     OtherBytes { expected: String, found: String },
+    /// Answer 410: a final upload cannot be made any more.
+    #[error(
+        "the partial upload {partial} was given up or has expired, so this final upload can never be made; send its bytes as a new partial upload and create the final one anew"
+    )]
+    PartialGone { partial: UploadId },
+    /// Answer 413: the partials told their lengths, and together they are too long.
+    #[error(transparent)]
+    FinalTooLong(TusError),
     /// A row that other rows promise is not there: a bug or a damaged file.
     #[error("asset {asset}: {what}")]
     Inconsistent { asset: AssetId, what: String },

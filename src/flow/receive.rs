@@ -202,13 +202,22 @@ pub(crate) async fn finish_if_whole(app: &App, row: &UploadRow) -> bool {
     };
     let Ok(whole) = Whole::of(&transfer) else { return false };
     if row.kind == UploadKind::Partial {
-        if let Err(error) = received(app, id, whole.byte_len).await {
+        // Told of its bytes, where a crash kept that from the row. Its sender did nothing, so it expires as before.
+        let told = app.catalog.upload_received(id, whole.byte_len, app.now_ms(), row.expires_ms);
+        if row.byte_offset != whole.byte_len
+            && let Err(error) = told.await
+        {
             tracing::warn!(upload = %id, %error, "receive: the row was not told that this piece is whole");
         }
         return false;
     }
     match finish(app, id, &whole).await {
-        Ok(_) => true,
+        Ok(_) => {
+            if let Err(error) = super::concatenate::release_partials(app, row).await {
+                tracing::warn!(upload = %id, %error, "receive: pieces of a finished upload stay until they expire");
+            }
+            true
+        }
         Err(error) => {
             tracing::error!(upload = %id, %error, "receive: an upload cannot be finished yet");
             false

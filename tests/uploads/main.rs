@@ -12,4 +12,6 @@ mod full_disk;
 mod hand_over;
 mod protocol;
 mod server;
+mod tus;
+mod tus_concatenation;
 mod wire;

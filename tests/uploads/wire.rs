@@ -49,13 +49,22 @@ impl Request {
 
     /// With a body in chunked coding, whose length nobody told.
     pub(crate) fn send_chunked(self, pieces: &[&[u8]]) -> Answer {
+        self.send_chunked_then(pieces, &[])
+    }
+
+    /// And with fields behind the body (RFC 9112 section 7.1.2).
+    pub(crate) fn send_chunked_then(self, pieces: &[&[u8]], trailers: &[(&str, &str)]) -> Answer {
         let mut connection = self.with("Transfer-Encoding", "chunked").begin(None);
         for piece in pieces {
             let _ = write!(connection, "{:x}\r\n", piece.len());
             let _ = connection.write_all(piece);
             let _ = connection.write_all(b"\r\n");
         }
-        let _ = connection.write_all(b"0\r\n\r\n");
+        let _ = connection.write_all(b"0\r\n");
+        for (name, value) in trailers {
+            let _ = write!(connection, "{name}: {value}\r\n");
+        }
+        let _ = connection.write_all(b"\r\n");
         read_answer(&mut connection, false).expect("no answer")
     }
 

@@ -134,8 +134,13 @@ async fn begin(app: &App, hold: &Hold, id: UploadId, incoming: &Incoming) -> Res
     let dialect = incoming.how.dialect();
     let open = resource::open(app, &row, hold.fence).await?;
     incoming.how.asks_again(&state_of(open.transfer()))?;
+    // Of all that may be wrong, the offset comes first: tus asks for 409 then, whatever else the request says.
+    let at_offset = ChunkRequest { offset: incoming.chunk.offset, ..ChunkRequest::default() };
+    open.transfer().begin_chunk(&at_offset).map_err(|refused| answer::refused(dialect, refused))?;
     let (row, open) = match incoming.length {
-        Some(length) if row.byte_len.is_none() => learn_length(app, hold, row, open, length, dialect).await?,
+        Some(length) if row.byte_len.is_none() => {
+            learn_length(app, hold, row, open, length, incoming).await?
+        }
         Some(length) => {
             let mut transfer = open.transfer().clone();
             transfer.declare_length(length).map_err(|refused| answer::refused(dialect, refused))?;
@@ -170,10 +175,13 @@ async fn learn_length(
     row: UploadRow,
     open: Box<dyn OpenUpload>,
     length: u64,
-    dialect: Dialect,
+    incoming: &Incoming,
 ) -> Result<(UploadRow, Box<dyn OpenUpload>), Problem> {
+    let refused = |refused| answer::refused(incoming.how.dialect(), refused);
     let mut transfer = open.transfer().clone();
-    transfer.declare_length(length).map_err(|refused| answer::refused(dialect, refused))?;
+    transfer.declare_length(length).map_err(refused)?;
+    // A request that is refused tells no length either.
+    transfer.begin_chunk(&incoming.chunk).map_err(refused)?;
     app.catalog.set_upload_length(row.id, length, app.now_ms()).await?;
     let row = UploadRow { byte_len: Some(length), ..row };
     let open = resource::open(app, &row, hold.fence).await?;
@@ -309,16 +317,21 @@ pub(super) async fn settle(
         app.catalog.set_upload_length(row.id, length, app.now_ms()).await?;
     }
     if row.kind == UploadKind::Partial {
-        piece_is_whole(app, row.id).await;
+        piece_is_whole(app, row.id, transfer.offset()).await;
         return Ok(standing(&transfer, None));
     }
     let asset = finish(app, row.id, &transfer).await?;
     Ok(standing(&transfer, Some(asset)))
 }
 
-/// Some final upload may have waited for it. Whether that one can be made now is not this sender's matter.
-async fn piece_is_whole(app: &App, id: UploadId) {
-    if let Err(error) = flow::concatenate::concatenate_waiting(app, Some(id)).await {
+/// Some final upload may have waited for it, and looks at its row. Whether that one can be made now is not this sender's
+/// matter.
+async fn piece_is_whole(app: &App, id: UploadId, length: u64) {
+    let told = async {
+        flow::receive::received(app, id, length).await?;
+        flow::concatenate::concatenate_waiting(app, Some(id)).await
+    };
+    if let Err(error) = told.await {
         tracing::warn!(upload = %id, %error, "concatenate: the sweep tries again");
     }
 }

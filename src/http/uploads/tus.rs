@@ -9,7 +9,11 @@ use super::{
 use crate::{
     app::App,
     flow::{self, FlowError, receive::Announcement},
-    http::{auth::Caller, problem::Problem, trace},
+    http::{
+        auth::Caller,
+        problem::{Kind, Problem},
+        trace,
+    },
 };
 use axum::{body::Body, response::Response};
 use http::{HeaderMap, StatusCode};
@@ -17,7 +21,7 @@ use reelyard_catalog::{CatalogError, UploadRow};
 use reelyard_model::{Completion, UploadId, UploadKind, UploadState};
 use reelyard_upload::{
     ChunkRequest, Transfer,
-    tus::{self, Concat, Creation, HeadAnswer, UploadReference},
+    tus::{self, Concat, Creation, HeadAnswer, TusError, UploadReference},
 };
 use std::sync::Arc;
 use tracing::Instrument as _;
@@ -62,11 +66,16 @@ pub(super) async fn create(asked: Asked) -> Result<Response, Problem> {
     };
     // In a task of its own: when the client goes away this handler is dropped, and nobody would tidy up.
     let announcement = announcement(caller, &creation, length);
+    let is_final = announcement.kind == UploadKind::Final;
     let making = make(app, announcement, creation.first_chunk, body).in_current_span();
     let (id, progress) = tokio::spawn(making).await.map_err(Problem::internal)??;
     let mut answer_headers = HeaderMap::new();
     answer::put_text(&mut answer_headers, "location", &format!("/uploads/{id}"));
     put_progress(&mut answer_headers, progress);
+    if is_final && !progress.complete {
+        // What is not joined yet has no offset.
+        answer_headers.remove(tus::header::OFFSET);
+    }
     Ok(empty(StatusCode::CREATED, answer_headers))
 }
 
@@ -138,7 +147,9 @@ async fn make(
 async fn join(app: &App, row: &UploadRow) -> Result<Progress, Problem> {
     let asset = match flow::concatenate::concatenate(app, row.id).await {
         Ok(asset) => asset,
-        Err(error @ FlowError::OtherBytes { .. }) => return Err(receive::flow_problem(error)),
+        Err(error @ (FlowError::PartialGone { .. } | FlowError::FinalTooLong(_))) => {
+            return Err(join_problem(error));
+        }
         Err(error) => {
             tracing::error!(upload = %row.id, %error, "concatenate: trying again later");
             None
@@ -146,6 +157,14 @@ async fn join(app: &App, row: &UploadRow) -> Result<Progress, Problem> {
     };
     let (offset, length) = (row.byte_len.unwrap_or_default(), row.byte_len);
     Ok(Progress { offset, length, complete: asset.is_some(), asset, expires_ms: row.expires_ms })
+}
+
+fn join_problem(error: FlowError) -> Problem {
+    match error {
+        FlowError::PartialGone { .. } => Problem::new(Kind::Gone, format!("This cannot be joined: {error}.")),
+        FlowError::FinalTooLong(error) => answer::refusal(error),
+        other => receive::finish_problem(other),
+    }
 }
 
 /// The first chunk of an upload whose address its sender does not know yet. Without a good answer the sender will never
@@ -175,13 +194,18 @@ fn incoming(chunk: ChunkRequest, length: Option<u64>) -> Incoming {
 /// PATCH.
 pub(super) async fn append(asked: Asked, id: UploadId) -> Result<Response, Problem> {
     let Asked { app, caller, headers, body } = asked;
-    let append = match tus::Append::read(&HeaderFields(&headers)) {
-        Ok(append) => append,
-        Err(error) => return Err(body::refuse(body, answer::refusal(error)).await),
+    let read = async {
+        // First, so that any PATCH against a final upload is 403, also when it is finished.
+        let row = resource::owned(&app, caller, id).await?;
+        if row.kind == UploadKind::Final {
+            return Err(answer::refusal(TusError::FinalTakesNoBytes));
+        }
+        tus::Append::read(&HeaderFields(&headers)).map_err(answer::refusal)
     };
-    if let Err(problem) = resource::owned(&app, caller, id).await {
-        return Err(body::refuse(body, problem).await);
-    }
+    let append = match read.await {
+        Ok(append) => append,
+        Err(problem) => return Err(body::refuse(body, problem).await),
+    };
     let progress = receive::receive(app, id, incoming(append.chunk, append.length), body).await?;
     let mut answer_headers = HeaderMap::new();
     put_progress(&mut answer_headers, progress);
@@ -202,7 +226,12 @@ pub(super) async fn head(asked: Asked, id: UploadId) -> Result<Response, Problem
     let Asked { app, caller, .. } = asked;
     let row = resource::owned(&app, caller, id).await?;
     if row.kind == UploadKind::Final && row.asset.is_none() {
-        flow::concatenate::concatenate(&app, id).await.map_err(receive::finish_problem)?;
+        // In a task of its own: a client that goes away must not drop it in the middle of a write.
+        let joining = {
+            let app = app.clone();
+            async move { flow::concatenate::concatenate(&app, id).await }.in_current_span()
+        };
+        tokio::spawn(joining).await.map_err(Problem::internal)?.map_err(join_problem)?;
         let row = resource::live(&app, id).await?;
         let offset = row.asset.and(row.byte_len);
         return standing(&row, offset);
