@@ -1,0 +1,84 @@
+//! Many uploads share little memory: each gets its turn, none waits for ever.
+
+use crate::bench::{Bench, at, noise, sha256};
+use bytes::Bytes;
+use futures::future::join_all;
+use reelyard_upload::{Algorithm, BodyEnd, Check, Checksum, ChunkRequest};
+use std::time::Duration;
+use tokio::time::timeout;
+
+crate::cases!(
+    many_uploads_get_through_a_tiny_budget,
+    uploads_that_stall_do_not_keep_the_others_waiting,
+    a_batch_larger_than_the_budget_gets_through,
+);
+
+const KIB: usize = 1 << 10;
+/// Past this, they wait for one another for ever.
+const STUCK: Duration = Duration::from_secs(60);
+
+async fn many_uploads_get_through_a_tiny_budget(mut bench: Bench) {
+    bench.place().memory_bytes = 128 << 10;
+    bench.reopen().await;
+    let bench = &bench;
+    let uploads = (0..30).map(|number| async move {
+        let bytes = noise(100 * KIB + number * 7 * KIB);
+        let length = Some(bytes.len() as u64);
+        let upload = bench.new_upload(length).await;
+        // Every second one may not count anything before its end.
+        let check = Check::Announced(Checksum::of(Algorithm::Sha1, &bytes));
+        let request = if number % 2 == 0 { at(0) } else { ChunkRequest { check, ..at(0) } };
+        let batches: Vec<&[u8]> = bytes.chunks(10 * KIB).collect();
+        let (_, outcome) = bench.send(upload, length, &request, &batches, BodyEnd::Complete).await;
+        assert_eq!(outcome.unwrap().sha256(), Some(sha256(&bytes)), "upload {number}");
+    });
+    timeout(STUCK, join_all(uploads)).await.expect("the uploads wait for one another");
+}
+
+async fn uploads_that_stall_do_not_keep_the_others_waiting(mut bench: Bench) {
+    bench.place().memory_bytes = 64 << 10;
+    bench.reopen().await;
+    let bytes = noise(200 * KIB);
+    let length = Some(bytes.len() as u64);
+    // As many as fill the budget, each with a little that makes no part; their callers ask again, as the routes do.
+    let mut stalled = Vec::new();
+    for _ in 0..12 {
+        let upload = bench.new_upload(length).await;
+        let open = bench.store.open_upload(upload, bench.terms(length)).await.unwrap();
+        let mut receiving = open.begin(&at(0)).unwrap();
+        receiving.write(vec![Bytes::copy_from_slice(&bytes[..5 * KIB])]).await.unwrap();
+        stalled.push(receiving);
+    }
+    let asking = async {
+        loop {
+            for receiving in &mut stalled {
+                if receiving.wants_checkpoint() {
+                    receiving.write(Vec::new()).await.unwrap();
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let sending = async {
+        let upload = bench.new_upload(length).await;
+        let batches: Vec<&[u8]> = bytes.chunks(20 * KIB).collect();
+        bench.send(upload, length, &at(0), &batches, BodyEnd::Complete).await.1.unwrap();
+    };
+    tokio::select! {
+        () = asking => {}
+        done = timeout(STUCK, sending) => done.expect("the upload waits for those that stall"),
+    }
+    assert!(stalled.iter().all(|receiving| !receiving.wants_checkpoint() || receiving.durable_offset() == 0));
+}
+
+async fn a_batch_larger_than_the_budget_gets_through(mut bench: Bench) {
+    bench.place().memory_bytes = 4 << 10;
+    bench.reopen().await;
+    let bytes = noise(100 * KIB);
+    let length = Some(bytes.len() as u64);
+    let upload = bench.new_upload(length).await;
+    let (request, batches) = (at(0), [&bytes[..50 * KIB], &bytes[50 * KIB..]]);
+    let sending = bench.send(upload, length, &request, &batches, BodyEnd::Complete);
+    let (_, outcome) = timeout(STUCK, sending).await.expect("it waits for more than there is");
+    assert_eq!(outcome.unwrap().sha256(), Some(sha256(&bytes)));
+}
