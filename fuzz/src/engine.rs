@@ -88,7 +88,7 @@ fn in_parts(script: &mut Script<'_>, file: &[u8]) {
         let end = start + 1 + script.next() % (LENGTH - start);
         let request = PartRequest { number, range: start as u64..end as u64, check: Check::None };
         let Ok(mut chunk) = set.begin(&request) else { continue };
-        let whole = script.next() % 4 > 0;
+        let whole = !script.next().is_multiple_of(4);
         let body = &file[start..if whole { end } else { start + (end - start) / 2 }];
         let taken = body.chunks(1 + script.next() % 50).try_for_each(|piece| chunk.take(piece));
         let complete = BodyEnd::Complete;

@@ -12,8 +12,11 @@ mod message;
 mod parts;
 mod tus;
 
+/// Fed with arbitrary bytes; panics when a promise is broken.
+pub type Target = fn(&[u8]);
+
 /// Name and function of every target; the name is that of its corpus.
-pub const TARGETS: [(&str, fn(&[u8])); 4] = [
+pub const TARGETS: [(&str, Target); 4] = [
     ("tus_headers", tus::headers),
     ("ietf_headers", ietf::headers),
     ("parts_message", parts::message),
