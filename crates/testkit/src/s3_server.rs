@@ -60,7 +60,7 @@ impl S3Server {
             .spawn()
             .unwrap_or_else(|error| panic!("{} does not start: {error}", program.display()));
         let mut server = Self { child, port: ports[0], _directory: directory };
-        server.wait(kind);
+        server.wait(kind, &ports);
         Some(server)
     }
 
@@ -73,12 +73,15 @@ impl S3Server {
         format!("s3://{BUCKET}/{prefix}?endpoint={endpoint}&path_style=true")
     }
 
-    /// Until the bucket is there: it then answers that we may not look, or that it is empty.
-    fn wait(&mut self, kind: Kind) {
+    /// Until the bucket is there. SeaweedFS makes it after its S3 gateway has begun to answer; its filer tells when.
+    fn wait(&mut self, kind: Kind, ports: &[u16]) {
         let begin = Instant::now();
         loop {
-            let method = if kind == Kind::Moto { "PUT" } else { "GET" };
-            if matches!(status(self.port, method, &format!("/{BUCKET}")), Some(200 | 403)) {
+            let answer = match kind {
+                Kind::SeaweedFs => status(ports[FILER_PORT], "GET", &format!("/buckets/{BUCKET}/")),
+                Kind::Moto => status(self.port, "PUT", &format!("/{BUCKET}")),
+            };
+            if answer == Some(200) {
                 return;
             }
             let ended = self.child.try_wait().expect("a child can be asked");
@@ -108,23 +111,25 @@ fn program(kind: Kind) -> PathBuf {
 /// SeaweedFS wants ten. They are free until it takes them, or somebody else does in that moment.
 fn free_ports() -> Vec<u16> {
     let listeners: Vec<_> =
-        (0..10).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port is free")).collect();
+        PORTS.iter().map(|_| TcpListener::bind("127.0.0.1:0").expect("a port is free")).collect();
     listeners.iter().map(|listener| listener.local_addr().expect("it has an address").port()).collect()
 }
 
+const PORTS: [&str; 10] = [
+    "s3.port",
+    "s3.port.grpc",
+    "master.port",
+    "master.port.grpc",
+    "volume.port",
+    "volume.port.grpc",
+    "filer.port",
+    "filer.port.grpc",
+    "admin.port",
+    "admin.port.grpc",
+];
+const FILER_PORT: usize = 6;
+
 fn seaweedfs(program: &Path, directory: &Path, ports: &[u16]) -> Command {
-    const PORTS: [&str; 10] = [
-        "s3.port",
-        "s3.port.grpc",
-        "master.port",
-        "master.port.grpc",
-        "volume.port",
-        "volume.port.grpc",
-        "filer.port",
-        "filer.port.grpc",
-        "admin.port",
-        "admin.port.grpc",
-    ];
     let mut command = Command::new(program);
     command.arg("mini").arg(format!("-dir={}", directory.display()));
     command.args(["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-webdav=false", "-admin.ui=false"]);
