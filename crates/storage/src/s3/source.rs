@@ -50,7 +50,8 @@ impl Sources for S3Store {
         bucket.abort_multipart(&source_key(upload)).await?;
         let mut keys = bucket.list(&upload_prefix(upload)).await?;
         keys.push(source_key(upload));
-        bucket.remove(keys).await
+        bucket.remove(keys).await?;
+        bucket.remove(vec![upload_prefix(upload)]).await
     }
 }
 

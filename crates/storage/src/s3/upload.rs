@@ -109,8 +109,13 @@ impl Uploads for S3Store {
         }
         let named: HashSet<String> = named.into_iter().map(|extent| extent.key).collect();
         let mut there = bucket.list(&upload_prefix(upload)).await?;
+        let before = there.len();
         there.retain(|key| !named.contains(key));
+        let is_all = there.len() == before;
         bucket.remove(there).await?;
+        if is_all {
+            bucket.remove(vec![upload_prefix(upload)]).await?;
+        }
         drop(turn);
         Ok(())
     }
@@ -140,7 +145,8 @@ impl Shared {
     }
 }
 
-/// All objects of an upload begin so.
+/// All objects of an upload begin so. Some servers keep a directory of this name when the last of them is gone; it is
+/// removed like an object, and elsewhere there is none.
 pub(crate) fn upload_prefix(upload: UploadId) -> String {
     format!("{UPLOADS}{upload}/")
 }

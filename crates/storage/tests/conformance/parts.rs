@@ -1,33 +1,46 @@
-//! What every keeper of uploads in parts promises.
-//!
-//! [`all`] is called for each of them, with a way to get the id of an upload that nobody has made yet (a store whose
-//! ledger has to know uploads beforehand tells it there).
+//! Uploads in parts: side by side, in any order, repeated, damaged, and after a crash.
 
+use crate::{
+    bench::{Bench, Keeps, collected, noise, sha256},
+    cases,
+};
 use bytes::Bytes;
-use futures::{TryStreamExt as _, future::join_all};
+use futures::future::join_all;
 use reelyard_model::UploadId;
-use reelyard_storage::{PartError, Parts, ReceivePart, Sources, Terms, Uploads, source_key};
+use reelyard_storage::{PartError, ReceivePart, Terms, source_key};
 use reelyard_upload::{
-    Algorithm, BodyEnd, Check, Checksum, WholeHash,
+    Algorithm, BodyEnd, Check, Checksum,
     parts::{DurablePart, ListedPart, PartRefusal, PartRequest, PartSettled},
 };
 use std::ops::Range;
+use uuid::Uuid;
+
+cases![
+    a_new_upload_has_no_parts_and_its_id_is_taken,
+    parts_that_come_at_once_and_in_any_order_become_the_source,
+    a_part_counts_when_its_end_was_answered_and_not_before,
+    after_a_crash_answered_parts_are_there_and_no_others,
+    a_part_sent_again_is_compared,
+    a_part_that_is_cut_short_long_or_damaged_leaves_nothing,
+    a_part_may_take_no_place_that_is_taken,
+    of_two_parts_at_one_place_one_is_stored,
+    the_hash_follows_what_is_durable_from_the_front,
+    an_upload_without_bytes_is_whole,
+    what_was_given_up_is_gone,
+];
 
 /// Smallest part but the last that the dialect lets through.
 const PART: u64 = 5 << 20;
 
-pub(crate) async fn all<Store: Uploads + Parts + Sources>(store: &Store, new_id: impl Fn() -> UploadId) {
-    a_new_upload_has_no_parts_and_its_id_is_taken(store, new_id()).await;
-    parts_that_come_at_once_and_in_any_order_become_the_source(store, new_id()).await;
-    a_part_counts_when_its_end_was_answered_and_not_before(store, new_id()).await;
-    a_part_sent_again_is_compared(store, new_id()).await;
-    a_part_that_is_cut_short_long_or_damaged_leaves_nothing(store, new_id()).await;
-    a_part_may_take_no_place_that_is_taken(store, new_id()).await;
-    of_two_parts_at_one_place_one_is_stored(store, new_id()).await;
-    the_hash_follows_what_is_durable_from_the_front(store, new_id()).await;
-    an_upload_without_bytes_is_whole(store, new_id()).await;
-    what_was_given_up_is_gone(store, new_id()).await;
-    an_upload_that_nobody_made_is_not_found(store, new_id()).await;
+/// A new upload in parts, which the ledger of a store that has one knows of.
+async fn begun(bench: &Bench, length: u64) -> UploadId {
+    let upload = UploadId::from_uuid(Uuid::now_v7());
+    #[cfg(feature = "s3")]
+    if let crate::bench::Keeper::S3(place) = &bench.keeper {
+        place.ledger.add(upload);
+    }
+    bench.store.create_parts(upload, length).await.unwrap();
+    upload
 }
 
 fn terms(length: u64) -> Terms {
@@ -38,17 +51,6 @@ fn request(number: u32, range: Range<u64>) -> PartRequest {
     PartRequest { number, range, check: Check::None }
 }
 
-/// Bytes that differ from place to place.
-fn content(byte_len: u64) -> Vec<u8> {
-    (0..byte_len).map(|at| (at * 7 + at / 251) as u8).collect()
-}
-
-fn sha256(bytes: &[u8]) -> [u8; 32] {
-    let mut hash = WholeHash::new();
-    hash.update(bytes);
-    hash.digest()
-}
-
 async fn finish(mut part: Box<dyn ReceivePart>, body: &[u8], end: BodyEnd) -> Result<PartSettled, PartError> {
     for piece in body.chunks(1 << 20) {
         part.write(vec![Bytes::copy_from_slice(piece)]).await?;
@@ -57,7 +59,7 @@ async fn finish(mut part: Box<dyn ReceivePart>, body: &[u8], end: BodyEnd) -> Re
 }
 
 async fn send_body(
-    store: &impl Parts,
+    store: &dyn Keeps,
     upload: UploadId,
     length: u64,
     request: &PartRequest,
@@ -68,7 +70,7 @@ async fn send_body(
 }
 
 async fn send(
-    store: &impl Parts,
+    store: &dyn Keeps,
     upload: UploadId,
     whole: &[u8],
     number: u32,
@@ -79,7 +81,7 @@ async fn send(
 }
 
 async fn refused(
-    store: &impl Parts,
+    store: &dyn Keeps,
     upload: UploadId,
     length: u64,
     request: &PartRequest,
@@ -91,24 +93,23 @@ async fn refused(
     }
 }
 
-async fn stored(store: &impl Parts, upload: UploadId, length: u64) -> Vec<DurablePart> {
+async fn stored(store: &dyn Keeps, upload: UploadId, length: u64) -> Vec<DurablePart> {
     store.part_set(upload, terms(length)).await.unwrap().parts().cloned().collect()
 }
 
-async fn a_new_upload_has_no_parts_and_its_id_is_taken(store: &impl Parts, upload: UploadId) {
-    store.create_parts(upload, 10).await.unwrap();
+async fn a_new_upload_has_no_parts_and_its_id_is_taken(bench: Bench) {
+    let store = bench.store.as_ref();
+    let upload = begun(&bench, 10).await;
     let set = store.part_set(upload, terms(10)).await.unwrap();
     assert_eq!((set.length(), set.contiguous(), set.parts().len()), (10, 0, 0));
     assert!(store.create_parts(upload, 10).await.is_err());
 }
 
-async fn parts_that_come_at_once_and_in_any_order_become_the_source<Store: Uploads + Parts + Sources>(
-    store: &Store,
-    upload: UploadId,
-) {
-    let whole = content(4 * PART + 4321);
+async fn parts_that_come_at_once_and_in_any_order_become_the_source(bench: Bench) {
+    let store = bench.store.as_ref();
+    let whole = noise(4 * PART as usize + 4321);
     let length = whole.len() as u64;
-    store.create_parts(upload, length).await.unwrap();
+    let upload = begun(&bench, length).await;
     let ranges = [4 * PART..length, 2 * PART..3 * PART, 0..PART, 3 * PART..4 * PART, PART..2 * PART];
     let sending =
         ranges.into_iter().map(|range| send(store, upload, &whole, (range.start / PART) as u32 + 1, range));
@@ -128,17 +129,17 @@ async fn parts_that_come_at_once_and_in_any_order_become_the_source<Store: Uploa
     }
     let again = store.hash_parts(upload, terms(length)).await.unwrap();
     assert_eq!(again.sha256(), Some(sha256(&whole)), "a lost answer can be asked again");
-    let read = store.read_source(&key, 0..length).await.unwrap();
-    let bytes: Vec<Bytes> = read.try_collect().await.unwrap();
-    assert!(bytes.concat() == whole, "the source is the file");
+    let read = collected(store.read_source(&key, 0..length).await.unwrap()).await;
+    assert!(read == whole, "the source is the file");
     store.forget_upload(upload).await.unwrap();
     assert_eq!(store.source_len(&key).await.unwrap(), Some(length), "the source stays");
     store.delete_source(&key).await.unwrap();
 }
 
-async fn a_part_counts_when_its_end_was_answered_and_not_before(store: &impl Parts, upload: UploadId) {
-    let whole = content(100);
-    store.create_parts(upload, 100).await.unwrap();
+async fn a_part_counts_when_its_end_was_answered_and_not_before(bench: Bench) {
+    let store = bench.store.as_ref();
+    let whole = noise(100);
+    let upload = begun(&bench, 100).await;
     let mut part = store.begin_part(upload, terms(100), &request(2, 50..100)).await.unwrap();
     part.write(vec![Bytes::copy_from_slice(&whole[50..])]).await.unwrap();
     assert_eq!(stored(store, upload, 100).await, []);
@@ -147,9 +148,28 @@ async fn a_part_counts_when_its_end_was_answered_and_not_before(store: &impl Par
     assert_eq!(stored(store, upload, 100).await, [expected]);
 }
 
-async fn a_part_sent_again_is_compared(store: &impl Parts, upload: UploadId) {
-    let whole = content(100);
-    store.create_parts(upload, 100).await.unwrap();
+async fn after_a_crash_answered_parts_are_there_and_no_others(mut bench: Bench) {
+    let whole = noise(300);
+    let upload = begun(&bench, 300).await;
+    send(bench.store.as_ref(), upload, &whole, 3, 200..300).await.unwrap();
+    send(bench.store.as_ref(), upload, &whole, 1, 0..100).await.unwrap();
+    assert_eq!(bench.store.hash_parts(upload, terms(300)).await.unwrap().offset(), 100);
+    let mut lost = bench.store.begin_part(upload, terms(300), &request(2, 100..200)).await.unwrap();
+    lost.write(vec![Bytes::copy_from_slice(&whole[100..200])]).await.unwrap();
+    drop(lost);
+    bench.crash().await;
+    let store = bench.store.as_ref();
+    let numbers: Vec<u32> = stored(store, upload, 300).await.iter().map(|part| part.number).collect();
+    assert_eq!(numbers, [1, 3]);
+    send(store, upload, &whole, 2, 100..200).await.unwrap();
+    let transfer = store.hash_parts(upload, terms(300)).await.unwrap();
+    assert_eq!(transfer.sha256(), Some(sha256(&whole)));
+}
+
+async fn a_part_sent_again_is_compared(bench: Bench) {
+    let store = bench.store.as_ref();
+    let whole = noise(100);
+    let upload = begun(&bench, 100).await;
     send(store, upload, &whole, 1, 0..60).await.unwrap();
     let expected = DurablePart { number: 1, range: 0..60, sha256: sha256(&whole[..60]) };
     for _ in 0..2 {
@@ -163,9 +183,10 @@ async fn a_part_sent_again_is_compared(store: &impl Parts, upload: UploadId) {
     assert_eq!(stored(store, upload, 100).await, [expected]);
 }
 
-async fn a_part_that_is_cut_short_long_or_damaged_leaves_nothing(store: &impl Parts, upload: UploadId) {
-    let whole = content(100);
-    store.create_parts(upload, 100).await.unwrap();
+async fn a_part_that_is_cut_short_long_or_damaged_leaves_nothing(bench: Bench) {
+    let store = bench.store.as_ref();
+    let whole = noise(100);
+    let upload = begun(&bench, 100).await;
     let part = store.begin_part(upload, terms(100), &request(1, 0..60)).await.unwrap();
     assert_eq!(finish(part, &whole[..30], BodyEnd::Cut).await.unwrap(), PartSettled::Discard);
     let short = refused(store, upload, 100, &request(1, 0..60), &whole[..59]).await;
@@ -181,9 +202,10 @@ async fn a_part_that_is_cut_short_long_or_damaged_leaves_nothing(store: &impl Pa
     assert_eq!(stored(store, upload, 100).await.len(), 1);
 }
 
-async fn a_part_may_take_no_place_that_is_taken(store: &impl Parts, upload: UploadId) {
-    let whole = content(100);
-    store.create_parts(upload, 100).await.unwrap();
+async fn a_part_may_take_no_place_that_is_taken(bench: Bench) {
+    let store = bench.store.as_ref();
+    let whole = noise(100);
+    let upload = begun(&bench, 100).await;
     send(store, upload, &whole, 1, 0..60).await.unwrap();
     for (number, range, expected) in [
         (1, 0..50, PartRefusal::OtherRange { number: 1, stored: 0..60 }),
@@ -196,9 +218,10 @@ async fn a_part_may_take_no_place_that_is_taken(store: &impl Parts, upload: Uplo
 }
 
 /// Whether the second is refused when it begins or when it ends is the store's choice.
-async fn of_two_parts_at_one_place_one_is_stored(store: &impl Parts, upload: UploadId) {
-    let whole = content(100);
-    store.create_parts(upload, 100).await.unwrap();
+async fn of_two_parts_at_one_place_one_is_stored(bench: Bench) {
+    let store = bench.store.as_ref();
+    let whole = noise(100);
+    let upload = begun(&bench, 100).await;
     let first = store.begin_part(upload, terms(100), &request(1, 0..60)).await.unwrap();
     let second = match store.begin_part(upload, terms(100), &request(2, 40..100)).await {
         Ok(part) => finish(part, &whole[40..], BodyEnd::Complete).await,
@@ -210,9 +233,10 @@ async fn of_two_parts_at_one_place_one_is_stored(store: &impl Parts, upload: Upl
     assert_eq!(stored(store, upload, 100).await.len(), 1);
 }
 
-async fn the_hash_follows_what_is_durable_from_the_front(store: &impl Parts, upload: UploadId) {
-    let whole = content(300);
-    store.create_parts(upload, 300).await.unwrap();
+async fn the_hash_follows_what_is_durable_from_the_front(bench: Bench) {
+    let store = bench.store.as_ref();
+    let whole = noise(300);
+    let upload = begun(&bench, 300).await;
     for (number, range, hashed) in [(3, 200..300, 0), (1, 0..100, 100), (2, 100..200, 300)] {
         send(store, upload, &whole, number, range).await.unwrap();
         let transfer = store.hash_parts(upload, terms(300)).await.unwrap();
@@ -224,28 +248,22 @@ async fn the_hash_follows_what_is_durable_from_the_front(store: &impl Parts, upl
     }
 }
 
-async fn an_upload_without_bytes_is_whole<Store: Uploads + Parts + Sources>(store: &Store, upload: UploadId) {
-    store.create_parts(upload, 0).await.unwrap();
+async fn an_upload_without_bytes_is_whole(bench: Bench) {
+    let store = bench.store.as_ref();
+    let upload = begun(&bench, 0).await;
     assert!(store.part_set(upload, terms(0)).await.unwrap().is_whole());
     assert_eq!(store.hash_parts(upload, terms(0)).await.unwrap().sha256(), Some(sha256(b"")));
     store.finish_upload(upload, 0).await.unwrap();
     assert_eq!(store.source_len(&source_key(upload)).await.unwrap(), Some(0));
 }
 
-async fn what_was_given_up_is_gone<Store: Uploads + Parts>(store: &Store, upload: UploadId) {
-    let whole = content(100);
-    store.create_parts(upload, 100).await.unwrap();
+async fn what_was_given_up_is_gone(bench: Bench) {
+    let store = bench.store.as_ref();
+    let whole = noise(100);
+    let upload = begun(&bench, 100).await;
     send(store, upload, &whole, 2, 60..100).await.unwrap();
     for _ in 0..2 {
         store.forget_upload(upload).await.unwrap();
     }
     assert!(!store.list_uploads().await.unwrap().contains(&upload));
-}
-
-async fn an_upload_that_nobody_made_is_not_found(store: &impl Parts, upload: UploadId) {
-    // A ledger that was told of the upload knows it without parts; nobody else does.
-    match store.part_set(upload, terms(100)).await {
-        Ok(set) => assert_eq!(set.parts().len(), 0),
-        Err(error) => assert!(error.is_not_found(), "{error}"),
-    }
 }

@@ -1,0 +1,216 @@
+//! A store under test with what a case wants to do to it.
+
+use bytes::Bytes;
+use futures::TryStreamExt as _;
+use reelyard_model::UploadId;
+use reelyard_storage::{ByteStream, LocalStore, ReceiveError, Sources, Terms, Uploads};
+use reelyard_upload::{BodyEnd, ChunkRequest, Transfer, WholeHash};
+use std::sync::Arc;
+use tempfile::TempDir;
+use uuid::Uuid;
+
+pub(crate) const MIB: usize = 1 << 20;
+const LIMIT: u64 = 1 << 40;
+
+pub(crate) struct Bench {
+    pub(crate) store: Arc<dyn Keeps>,
+    pub(crate) keeper: Keeper,
+    /// Data directory or scratch directory.
+    pub(crate) directory: TempDir,
+}
+
+pub(crate) trait Keeps: Uploads + reelyard_storage::Parts + Sources {}
+impl<Store: Uploads + reelyard_storage::Parts + Sources> Keeps for Store {}
+
+pub(crate) enum Keeper {
+    Disk,
+    #[cfg(feature = "s3")]
+    S3(in_s3::Place),
+}
+
+impl Bench {
+    pub(crate) fn on_a_disk() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = block_on(LocalStore::open(directory.path())).unwrap();
+        Self { store: Arc::new(store), keeper: Keeper::Disk, directory }
+    }
+
+    /// The process is gone in the middle of whatever it did, and a new one has come up.
+    pub(crate) async fn crash(&mut self) {
+        match &mut self.keeper {
+            Keeper::Disk => self.store = Arc::new(LocalStore::open(self.directory.path()).await.unwrap()),
+            #[cfg(feature = "s3")]
+            Keeper::S3(place) => {
+                place.ledger.change_hands();
+                self.store = Arc::new(place.open(self.directory.path()).await.unwrap());
+            }
+        }
+    }
+
+    pub(crate) async fn new_upload(&self, length: Option<u64>) -> UploadId {
+        let upload = UploadId::from_uuid(Uuid::now_v7());
+        #[cfg(feature = "s3")]
+        if let Keeper::S3(place) = &self.keeper {
+            place.ledger.add(upload);
+        }
+        self.store.create_upload(upload, length).await.unwrap();
+        upload
+    }
+
+    /// What the catalogue does when an upload is given up: nobody knows it any more.
+    pub(crate) fn give_up(&self, _upload: UploadId) {
+        #[cfg(feature = "s3")]
+        if let Keeper::S3(place) = &self.keeper {
+            place.ledger.remove(_upload);
+        }
+    }
+
+    pub(crate) fn terms(&self, length: Option<u64>) -> Terms {
+        let fence = match &self.keeper {
+            Keeper::Disk => 0,
+            #[cfg(feature = "s3")]
+            Keeper::S3(place) => place.ledger.fence(),
+        };
+        Terms { length, limit: LIMIT, fence }
+    }
+
+    pub(crate) async fn offset(&self, upload: UploadId, length: Option<u64>) -> u64 {
+        self.store.open_upload(upload, self.terms(length)).await.unwrap().transfer().offset()
+    }
+
+    /// One chunk, in batches of the given pieces.
+    pub(crate) async fn send(
+        &self,
+        upload: UploadId,
+        length: Option<u64>,
+        request: &ChunkRequest,
+        pieces: &[&[u8]],
+        end: BodyEnd,
+    ) -> (u64, Result<Transfer, ReceiveError>) {
+        let open = self.store.open_upload(upload, self.terms(length)).await.unwrap();
+        let mut receiving = open.begin(request).unwrap();
+        for piece in pieces {
+            // What is wrong is told again at the end.
+            let _ = receiving.write(vec![Bytes::copy_from_slice(piece)]).await;
+        }
+        receiving.end(end).await
+    }
+
+    /// A whole upload in one chunk, finished.
+    pub(crate) async fn source(&self, bytes: &[u8]) -> UploadId {
+        let length = bytes.len() as u64;
+        let upload = self.new_upload(Some(length)).await;
+        let batches: Vec<&[u8]> = bytes.chunks(MIB).collect();
+        let (_, outcome) = self.send(upload, Some(length), &at(0), &batches, BodyEnd::Complete).await;
+        assert_eq!(outcome.unwrap().sha256(), Some(sha256(bytes)));
+        self.store.finish_upload(upload, length).await.unwrap();
+        upload
+    }
+}
+
+pub(crate) async fn collected(bytes: ByteStream) -> Vec<u8> {
+    bytes.try_collect::<Vec<_>>().await.unwrap().concat()
+}
+
+pub(crate) fn at(offset: usize) -> ChunkRequest {
+    ChunkRequest { offset: offset as u64, ..ChunkRequest::default() }
+}
+
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut hash = WholeHash::new();
+    hash.update(bytes);
+    hash.digest()
+}
+
+/// Bytes without a pattern that a displaced block could hide in.
+pub(crate) fn noise(byte_len: usize) -> Vec<u8> {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64 ^ byte_len as u64;
+    let mut bytes = Vec::with_capacity(byte_len + 8);
+    while bytes.len() < byte_len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(byte_len);
+    bytes
+}
+
+/// Inside a runtime, from a function that is not async.
+pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> T {
+    tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(work))
+}
+
+#[cfg(feature = "s3")]
+pub(crate) mod in_s3 {
+    use super::{Bench, Keeper, block_on};
+    use crate::memory_ledger::MemoryLedger;
+    use reelyard_storage::{
+        StoreError,
+        s3::{Patience, S3Config, S3Credentials, S3Settings, S3Store},
+    };
+    use reelyard_testkit::{ACCESS_KEY_ID, FaultProxy, Plan, S3Server, SECRET_ACCESS_KEY};
+    use std::{path::Path, sync::Arc};
+    use uuid::Uuid;
+
+    /// A prefix of its own in the bucket of a server, behind a proxy.
+    pub(crate) struct Place {
+        pub(crate) ledger: Arc<MemoryLedger>,
+        pub(crate) proxy: FaultProxy,
+        /// Of the server itself.
+        pub(crate) endpoint: String,
+        pub(crate) prefix: String,
+        pub(crate) memory_bytes: u64,
+        pub(crate) patience: Patience,
+    }
+
+    impl Place {
+        pub(crate) async fn open(&self, scratch: &Path) -> Result<S3Store, StoreError> {
+            let config = S3Config::parse(&S3Server::url(self.proxy.url(), &self.prefix)).unwrap();
+            let settings = S3Settings {
+                memory_bytes: self.memory_bytes,
+                patience: self.patience,
+                ..S3Settings::new(scratch)
+            };
+            S3Store::open(&config, credentials(), self.ledger.clone(), settings).await
+        }
+    }
+
+    pub(crate) fn credentials() -> S3Credentials {
+        S3Credentials {
+            access_key_id: ACCESS_KEY_ID.to_owned(),
+            secret_access_key: SECRET_ACCESS_KEY.to_owned(),
+            session_token: None,
+        }
+    }
+
+    impl Bench {
+        pub(crate) fn in_s3(endpoint: &str) -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let place = Place {
+                ledger: Arc::default(),
+                proxy: FaultProxy::start(endpoint, Plan::calm()),
+                endpoint: endpoint.to_owned(),
+                prefix: format!("t/{}", Uuid::now_v7()),
+                // Parts of 1 MiB, so that small uploads show what large ones do.
+                memory_bytes: 4 << 20,
+                patience: Patience { first_wait_ms: 10, longest_wait_ms: 200, ..Patience::default() },
+            };
+            let store = block_on(place.open(directory.path())).unwrap();
+            Self { store: Arc::new(store), keeper: Keeper::S3(place), directory }
+        }
+
+        pub(crate) fn place(&mut self) -> &mut Place {
+            match &mut self.keeper {
+                Keeper::S3(place) => place,
+                Keeper::Disk => panic!("this case is for S3"),
+            }
+        }
+
+        /// The store anew, with settings that were changed.
+        pub(crate) async fn reopen(&mut self) {
+            let scratch = self.directory.path().to_owned();
+            self.store = Arc::new(self.place().open(&scratch).await.unwrap());
+        }
+    }
+}
