@@ -2,7 +2,6 @@
 
 use super::{ListedPart, MAX_PARTS, PartRequest, PartSizes, PartsError, header};
 use crate::{
-    Algorithm, Checksum,
     digest_fields::{Digests, Integrity, content_check},
     fields::{FieldError, Fields, bad, content_length, digits, number, optional, printable},
     tus::Metadata,
@@ -23,8 +22,8 @@ pub struct Opening {
     pub length: u64,
     /// From `Upload-Metadata` and from the body, in the form of the header.
     pub metadata: Metadata,
-    /// Of the whole, where the client knows it already.
-    pub expected: Option<Checksum>,
+    /// SHA-256 of the whole, where the client knows it already.
+    pub expected: Option<[u8; SHA256_LEN]>,
 }
 
 /// The JSON body that it may have.
@@ -52,8 +51,8 @@ pub struct PartUpload {
 pub struct Completion {
     pub upload: UploadId,
     pub list: Vec<ListedPart>,
-    /// Of the whole.
-    pub expected: Option<Checksum>,
+    /// SHA-256 of the whole.
+    pub expected: Option<[u8; SHA256_LEN]>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -234,25 +233,25 @@ fn etag(text: &str) -> Option<[u8; SHA256_LEN]> {
     hex::decode(bare).ok()?.try_into().ok()
 }
 
-/// What the whole is said to be, in `Repr-Digest` or as `sha256` in the body.
+/// What the whole is said to be, in `Repr-Digest` or as `sha256` in the body. Of the digests of RFC 9530, SHA-256 is the
+/// one that is computed; others are ignored, as its section 2 allows.
 fn expected(
     fields: &impl Fields,
     sha256: Option<&str>,
     body: &'static str,
-) -> Result<Option<Checksum>, PartsError> {
-    let digests = Digests::read(fields, Integrity::Repr)?;
+) -> Result<Option<[u8; SHA256_LEN]>, PartsError> {
+    let header = Digests::read(fields, Integrity::Repr)?.sha256;
+    let header = header.and_then(|checksum| checksum.digest().try_into().ok());
     let told = sha256.map(|text| {
         let digest = hex::decode(text.trim()).ok();
-        digest.and_then(|digest| Checksum::new(Algorithm::Sha256, digest)).ok_or_else(|| {
-            PartsError::BadBody {
-                problem: format!("sha256 is {}, not 64 hexadecimal digits", printable(text)),
-                expected: body,
-            }
+        digest.and_then(|digest| digest.try_into().ok()).ok_or_else(|| PartsError::BadBody {
+            problem: format!("sha256 is {}, not 64 hexadecimal digits", printable(text)),
+            expected: body,
         })
     });
-    match (told.transpose()?, digests.sha256.clone()) {
+    match (told.transpose()?, header) {
         (Some(told), Some(header)) if told != header => Err(PartsError::WholeDigestTwice),
-        (told, _) => Ok(told.or(digests.best())),
+        (told, header) => Ok(told.or(header)),
     }
 }
 

@@ -214,7 +214,7 @@ fn an_upload_is_begun_with_headers_or_with_json() {
     let digest = hex::encode(sha256(b"abc"));
     let told = format!("{{\"length\": 3, \"sha256\": \"{digest}\"}}");
     let expected = Opening::read(&sent(&[]), told.as_bytes(), 100).unwrap().expected;
-    assert_eq!(expected, Some(Checksum::of(Algorithm::Sha256, b"abc")));
+    assert_eq!(expected, Some(sha256(b"abc")));
 }
 
 #[test]
@@ -343,7 +343,7 @@ fn a_completion_is_a_list_or_a_list_with_a_digest() {
     }
     let full = format!("{{\"parts\": {bare}, \"sha256\": \"{digest}\"}}");
     let completion = Completion::read(&id, full.as_bytes()).unwrap();
-    let expected = Some(Checksum::of(Algorithm::Sha256, b"abc"));
+    let expected = Some(sha256(b"abc"));
     assert_eq!((&completion.list, &completion.expected), (&listed, &expected));
     let repr = "sha-256=:ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=:";
     let by_header = sent(&[("x-upload-id", UPLOAD), ("repr-digest", repr)]);
