@@ -18,6 +18,7 @@ mod config;
 mod joining;
 mod memory;
 mod multipart;
+mod parts;
 mod patience;
 mod pieces;
 mod receiving;
@@ -77,6 +78,8 @@ pub(crate) struct Shared {
     pub(crate) scratch: PathBuf,
     fetched: Fetched,
     turns: Turns,
+    /// Of hashing the parts of an upload.
+    hashing: Turns,
 }
 
 impl S3Store {
@@ -91,9 +94,9 @@ impl S3Store {
         let bucket = Bucket::new(config, credentials, patience);
         bucket.check().await?;
         let memory = Memory::new(memory_bytes);
-        let turns = Turns::default();
+        let (turns, hashing) = (Turns::default(), Turns::default());
         let fetched = Fetched::default();
-        let shared = Shared { bucket, ledger, memory, memory_bytes, scratch, fetched, turns };
+        let shared = Shared { bucket, ledger, memory, memory_bytes, scratch, fetched, turns, hashing };
         Ok(Self { shared: Arc::new(shared) })
     }
 }

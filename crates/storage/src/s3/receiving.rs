@@ -28,7 +28,7 @@ use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 
 /// Bytes of a slow sender are stored after so long though they make no full part: what a kill can cost beside a part.
 /// Shorter would be more requests to S3, which are paid one by one.
-const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
+pub(super) const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A chunk that is being received.
 pub(crate) struct S3Receive {

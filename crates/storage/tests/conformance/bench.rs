@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use futures::TryStreamExt as _;
 use reelyard_model::UploadId;
-use reelyard_storage::{ByteStream, LocalStore, ReceiveError, Sources, Terms, Uploads};
+use reelyard_storage::{ByteStream, LocalStore, ReceiveError, Terms, UploadStore};
 use reelyard_upload::{BodyEnd, ChunkRequest, Transfer, WholeHash};
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -13,14 +13,11 @@ pub(crate) const MIB: usize = 1 << 20;
 const LIMIT: u64 = 1 << 40;
 
 pub(crate) struct Bench {
-    pub(crate) store: Arc<dyn Keeps>,
+    pub(crate) store: Arc<dyn UploadStore>,
     pub(crate) keeper: Keeper,
     /// Data directory or scratch directory.
     pub(crate) directory: TempDir,
 }
-
-pub(crate) trait Keeps: Uploads + Sources {}
-impl<Store: Uploads + Sources> Keeps for Store {}
 
 pub(crate) enum Keeper {
     Disk,
@@ -54,6 +51,16 @@ impl Bench {
             place.ledger.add(upload);
         }
         self.store.create_upload(upload, length).await.unwrap();
+        upload
+    }
+
+    pub(crate) async fn new_parts(&self, length: usize) -> UploadId {
+        let upload = UploadId::from_uuid(Uuid::now_v7());
+        #[cfg(feature = "s3")]
+        if let Keeper::S3(place) = &self.keeper {
+            place.ledger.add(upload);
+        }
+        self.store.create_parts(upload, length as u64).await.unwrap();
         upload
     }
 
@@ -157,8 +164,6 @@ pub(crate) mod in_s3 {
     pub(crate) struct Place {
         pub(crate) ledger: Arc<MemoryLedger>,
         pub(crate) proxy: FaultProxy,
-        /// Of the server itself.
-        pub(crate) endpoint: String,
         pub(crate) prefix: String,
         pub(crate) memory_bytes: u64,
         pub(crate) patience: Patience,
@@ -190,7 +195,6 @@ pub(crate) mod in_s3 {
             let place = Place {
                 ledger: Arc::default(),
                 proxy: FaultProxy::start(endpoint, Plan::calm()),
-                endpoint: endpoint.to_owned(),
                 prefix: format!("t/{}", Uuid::now_v7()),
                 // Parts of 1 MiB, so that small uploads show what large ones do.
                 memory_bytes: 4 << 20,

@@ -15,6 +15,7 @@ mod fences;
 mod memory;
 #[cfg(feature = "s3")]
 mod memory_ledger;
+mod parts;
 mod sources;
 mod uploads;
 
@@ -70,7 +71,7 @@ macro_rules! groups {
     };
 }
 
-groups!(everywhere: uploads, checksums, sources; in_s3: fences, memory, faults);
+groups!(everywhere: uploads, checksums, sources, parts; in_s3: fences, memory, faults);
 
 #[cfg(feature = "s3")]
 fn run_in_s3(cases: &[Case], kind: reelyard_testkit::Kind) {

@@ -1,6 +1,9 @@
 //! Many uploads share little memory: each gets its turn, none waits for ever.
 
-use crate::bench::{Bench, at, noise, sha256};
+use crate::{
+    bench::{Bench, at, noise, sha256},
+    parts::part,
+};
 use bytes::Bytes;
 use futures::future::join_all;
 use reelyard_upload::{Algorithm, BodyEnd, Check, Checksum, ChunkRequest};
@@ -10,6 +13,7 @@ use tokio::time::timeout;
 crate::cases!(
     many_uploads_get_through_a_tiny_budget,
     uploads_that_stall_do_not_keep_the_others_waiting,
+    parts_that_stall_do_not_keep_the_others_waiting,
     a_batch_larger_than_the_budget_gets_through,
 );
 
@@ -69,6 +73,27 @@ async fn uploads_that_stall_do_not_keep_the_others_waiting(mut bench: Bench) {
         done = timeout(STUCK, sending) => done.expect("the upload waits for those that stall"),
     }
     assert!(stalled.iter().all(|receiving| !receiving.wants_checkpoint() || receiving.durable_offset() == 0));
+}
+
+async fn parts_that_stall_do_not_keep_the_others_waiting(mut bench: Bench) {
+    bench.place().memory_bytes = 64 << 10;
+    bench.reopen().await;
+    let bytes = noise(200 * KIB);
+    let length = bytes.len() as u64;
+    let terms = bench.terms(Some(length));
+    let upload = bench.new_parts(bytes.len()).await;
+    let mut stalled = Vec::new();
+    for number in 0..12 {
+        let at = number * 10 * KIB;
+        let request = part(number as u32 + 1, at..at + 10 * KIB);
+        let mut receiving = bench.store.begin_part(upload, terms, &request).await.unwrap();
+        receiving.write(vec![Bytes::copy_from_slice(&bytes[at..at + 5 * KIB])]).await.unwrap();
+        stalled.push(receiving);
+    }
+    let other = bench.new_upload(Some(length)).await;
+    let (request, batches) = (at(0), bytes.chunks(20 * KIB).collect::<Vec<_>>());
+    let sending = bench.send(other, Some(length), &request, &batches, BodyEnd::Complete);
+    timeout(STUCK, sending).await.expect("the upload waits for those that stall").1.unwrap();
 }
 
 async fn a_batch_larger_than_the_budget_gets_through(mut bench: Bench) {
