@@ -29,7 +29,7 @@ const EXTEND_EVERY: Duration = Duration::from_millis(3_333);
 
 #[derive(Clone)]
 pub(crate) struct Holders {
-    places: Arc<Mutex<HashMap<UploadId, Place>>>,
+    places: Arc<Mutex<HashMap<Work, Place>>>,
     /// Where other nodes are heard of; `None` when the store is this process's alone.
     shared: Option<Arc<Shared>>,
 }
@@ -39,7 +39,10 @@ struct Shared {
     node: String,
 }
 
-/// One upload that somebody holds or waits for.
+/// An upload, or one part of it.
+type Work = (UploadId, Option<u32>);
+
+/// One piece of work that somebody holds or waits for.
 struct Place {
     gate: Arc<tokio::sync::Mutex<()>>,
     /// Of the one that came last.
@@ -60,7 +63,7 @@ pub(crate) struct Hold {
 
 struct Seat {
     holders: Holders,
-    upload: UploadId,
+    work: Work,
 }
 
 /// The row says that this node holds it.
@@ -100,7 +103,7 @@ impl Holders {
 
     pub(crate) async fn take_over(&self, upload: UploadId) -> Result<Hold, HoldError> {
         let until = Instant::now() + HAND_OVER_LIMIT;
-        let (gate, stop, seat) = self.sit_down(upload);
+        let (gate, stop, seat) = self.sit_down((upload, None));
         let gate = tokio::time::timeout_at(until, gate.lock_owned()).await.map_err(|_| HoldError::Busy)?;
         let lease = match &self.shared {
             Some(shared) => Some(take_lease(shared, upload, until).await?),
@@ -108,6 +111,22 @@ impl Holders {
         };
         let fence = lease.as_ref().map_or(0, |lease| lease.fence);
         Ok(Hold { stop, fence, _lease: lease, _gate: gate, _seat: seat })
+    }
+
+    /// One part of an upload in parts. Between nodes this is not kept apart: a store that several of them share stores
+    /// one of two such parts and refuses the other.
+    pub(crate) async fn take_over_part(&self, upload: UploadId, number: u32) -> Result<Hold, HoldError> {
+        let until = Instant::now() + HAND_OVER_LIMIT;
+        let (gate, stop, seat) = self.sit_down((upload, Some(number)));
+        let gate = tokio::time::timeout_at(until, gate.lock_owned()).await.map_err(|_| HoldError::Busy)?;
+        Ok(Hold { stop, fence: 0, _lease: None, _gate: gate, _seat: seat })
+    }
+
+    /// The upload ends: whoever receives a part of it stops.
+    pub(crate) fn stop_parts(&self, upload: UploadId) {
+        let places = self.places();
+        let parts = places.iter().filter(|((of, number), _)| *of == upload && number.is_some());
+        parts.for_each(|(_, place)| place.stop.cancel());
     }
 
     /// Keeps what this node holds and lets go of what others want. Returns when `shutdown` is cancelled, or at once
@@ -135,14 +154,14 @@ impl Holders {
     }
 
     fn ask_to_stop(&self, upload: UploadId) {
-        if let Some(place) = self.places().get(&upload) {
+        if let Some(place) = self.places().get(&(upload, None)) {
             place.stop.cancel();
         }
     }
 
-    fn sit_down(&self, upload: UploadId) -> (Arc<tokio::sync::Mutex<()>>, CancellationToken, Seat) {
+    fn sit_down(&self, work: Work) -> (Arc<tokio::sync::Mutex<()>>, CancellationToken, Seat) {
         let mut places = self.places();
-        let place = places.entry(upload).or_insert_with(|| Place {
+        let place = places.entry(work).or_insert_with(|| Place {
             gate: Arc::default(),
             stop: CancellationToken::new(),
             users: 0,
@@ -150,10 +169,10 @@ impl Holders {
         place.users += 1;
         let stop = CancellationToken::new();
         std::mem::replace(&mut place.stop, stop.clone()).cancel();
-        (place.gate.clone(), stop, Seat { holders: self.clone(), upload })
+        (place.gate.clone(), stop, Seat { holders: self.clone(), work })
     }
 
-    fn places(&self) -> MutexGuard<'_, HashMap<UploadId, Place>> {
+    fn places(&self) -> MutexGuard<'_, HashMap<Work, Place>> {
         // Nothing in here can panic half-way, so a poisoned map is a good map.
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -191,10 +210,10 @@ impl Drop for Lease {
 impl Drop for Seat {
     fn drop(&mut self) {
         let mut places = self.holders.places();
-        if let Some(place) = places.get_mut(&self.upload) {
+        if let Some(place) = places.get_mut(&self.work) {
             place.users -= 1;
             if place.users == 0 {
-                places.remove(&self.upload);
+                places.remove(&self.work);
             }
         }
     }
@@ -228,5 +247,16 @@ mod tests {
         let first = holders.take_over(UploadId::from_uuid(Uuid::from_u128(1))).await.unwrap();
         let _second = holders.take_over(UploadId::from_uuid(Uuid::from_u128(2))).await.unwrap();
         assert!(!first.stop().is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn parts_of_one_upload_are_held_side_by_side_and_stopped_together() {
+        let (holders, upload) = (Holders::alone(), UploadId::from_uuid(Uuid::from_u128(1)));
+        let whole = holders.take_over(upload).await.unwrap();
+        let first = holders.take_over_part(upload, 1).await.unwrap();
+        let second = holders.take_over_part(upload, 2).await.unwrap();
+        assert!(!first.stop().is_cancelled());
+        holders.stop_parts(upload);
+        assert!(first.stop().is_cancelled() && second.stop().is_cancelled() && !whole.stop().is_cancelled());
     }
 }

@@ -58,6 +58,14 @@ kinds! {
         "Send `Authorization: Bearer KEY`. On a new server the admin key is in the file `admin.key` of the data directory.";
     UnknownKey, 401, "unknown-key", "The API key is not known",
         "The key was revoked or never existed on this server. Check that it was copied whole and that it belongs to this server.";
+    UploadTokenNotValid, 401, "upload-token-not-valid", "The upload token is not valid",
+        "The token was not signed by this server or with one of its keys, or it does not say what it has to say. The detail names what is wrong. Get a new token from whoever gave you this one.";
+    UploadTokenExpired, 401, "upload-token-expired", "The upload token has expired",
+        "Get a new token for the same upload and go on where it stands: nothing that was acknowledged is lost.";
+    MissingScope, 403, "missing-scope", "The API key may not do this",
+        "The member `scope` names what the key would have to have. Use another key, or have an operator make one: `reelyard keys add --scopes ...`.";
+    OutsideUploadToken, 403, "outside-upload-token", "The upload token does not allow this",
+        "The token is good, but for something else: another upload, another length or type, or another kind of request. The detail gives its terms.";
     WrongHost, 403, "wrong-host", "The request was not addressed to this machine",
         "The server runs without keys (`--insecure-open`), so it answers only requests whose Host is a loopback name such as localhost or 127.0.0.1. This keeps web sites from reaching it through DNS rebinding. Use a loopback address, or run the server with keys.";
     CrossSite, 403, "cross-site", "Another site sent this request",
@@ -72,8 +80,14 @@ kinds! {
         "The video exists but cannot be played: it is still being processed, its processing failed, or it was withdrawn. Its watch page and `/v1/assets/{id}` say which.";
     MethodNotAllowed, 405, "method-not-allowed", "The address does not know this method",
         "The header `Allow` lists the methods that this address answers.";
+    SenderTooSlow, 408, "sender-too-slow", "The body came too slowly",
+        "The sender was silent for too long, slower than the least speed, or longer at it than one request may be. What arrived is kept: ask for the offset and go on in a new request.";
     StateConflict, 409, "state-conflict", "The state does not allow this",
         "What was asked cannot be done in the present state, for example cancelling a job that has ended. The detail says which state it is. Look at it again before you decide.";
+    PartConflict, 409, "part-conflict", "The part or the list contradicts what is stored",
+        "A part that is stored keeps its number, its range and its bytes, and no two parts share a byte. The detail names what is there; `GET /uploads/parts` lists all of it. Nothing of this request was stored.";
+    PartsMissing, 409, "parts-missing", "Parts of the upload are missing",
+        "The member `missing` lists the ranges that are not stored. Send them, then complete the upload again. What is stored stays.";
     UploadOffsetConflict, 409, "upload-offset-conflict", "The offset is not where the upload stands",
         "Ask for the offset with HEAD and go on from there. Nothing of this request was stored.";
     LinkExpired, 410, "link-expired", "The playback link has expired",
@@ -84,6 +98,8 @@ kinds! {
         "Send `Tus-Resumable: 1.0.0`. The header `Tus-Version` lists what the server speaks.";
     TooLarge, 413, "too-large", "The request is larger than allowed",
         "The body, or the upload that was announced, is above a limit of this server. The detail gives the limit.";
+    QuotaExceeded, 413, "quota-exceeded", "The tenant has no room left",
+        "What is stored and what open uploads will bring reach the tenant's limit; the members give the figures. Delete videos, give up uploads that nobody continues, or have an operator raise the limit.";
     WrongMediaType, 415, "wrong-media-type", "The content type is not the one needed",
         "The detail names the `Content-Type` that this address takes.";
     RangeNotSatisfiable, 416, "range-not-satisfiable", "The range lies outside the file",
@@ -94,6 +110,10 @@ kinds! {
         "Another connection is sending to the same upload. Wait for it to end, ask for the offset with HEAD, and go on.";
     ChecksumMismatch, 460, "checksum-mismatch", "The bytes do not have the checksum they came with",
         "The bytes changed on the way. Nothing of this request was stored: send it again.";
+    TooManyOpenUploads, 429, "too-many-open-uploads", "The tenant has too many uploads open",
+        "Finish some, or give up those that nobody continues; those also expire by themselves. The members give the figures.";
+    TooManyRequests, 429, "too-many-requests", "Too many requests",
+        "Wait as long as `Retry-After` says, then go on more slowly. `RateLimit-Policy` tells how many are allowed in which time.";
     Internal, 500, "internal", "Something went wrong on our side",
         "The fault is the server's. It is in its log under the `trace_id` of this answer. Trying again may help.";
     Unavailable, 503, "unavailable", "Not possible right now",

@@ -4,7 +4,7 @@
 //! one suite (`tests/conformance`) shows that both do. The promise of all of it: what a call reports as done is
 //! durable, and each call is safe to run twice. Nothing here decides about uploads: `reelyard_upload` has decided.
 
-use crate::StoreError;
+use crate::{Parts, StoreError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -108,9 +108,9 @@ pub trait Sources: fmt::Debug + Send + Sync + 'static {
 }
 
 /// Everything that the platform asks of the place where uploads lie.
-pub trait UploadStore: Uploads + Sources {}
+pub trait UploadStore: Uploads + Parts + Sources {}
 
-impl<Store: Uploads + Sources> UploadStore for Store {}
+impl<Store: Uploads + Parts + Sources> UploadStore for Store {}
 
 /// The key of the source that an upload becomes. An asset has the id of its upload.
 pub fn source_key(upload: UploadId) -> String {

@@ -66,12 +66,13 @@ impl Dialect {
 /// `Authorization`, which browsers never add on their own, so any origin may ask.
 pub(super) async fn label(request: Request, next: Next) -> Response {
     let from_page = request.headers().contains_key(header::ORIGIN);
-    let dialect = Dialect::of(request.headers());
+    let speaks_tus =
+        Dialect::of(request.headers()) == Dialect::Tus && !super::parts::is_path(request.uri().path());
     let preflight = request.method() == Method::OPTIONS
         && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
-    if dialect == Dialect::Tus {
+    if speaks_tus {
         put(headers, tus::header::RESUMABLE, tus::VERSION);
     }
     if from_page {
@@ -210,7 +211,7 @@ pub(super) fn store_problem(error: StoreError) -> Problem {
     }
 }
 
-pub(super) fn sentence(text: &str) -> String {
+pub(in crate::http) fn sentence(text: &str) -> String {
     let mut letters = text.chars();
     let first = letters.next().map(|letter| letter.to_uppercase().to_string()).unwrap_or_default();
     format!("{first}{}.", letters.as_str())

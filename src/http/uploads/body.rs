@@ -5,7 +5,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body_util::BodyExt as _;
-use reelyard_storage::{MAX_BATCH_PIECES, Receive, ReceiveError};
+use reelyard_storage::{MAX_BATCH_PIECES, PartError, Receive, ReceiveError, ReceivePart};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -51,15 +51,57 @@ struct Batch {
     byte_len: usize,
 }
 
+/// Where the bytes of a body go.
+pub(super) trait Sink: Send {
+    type Error;
+
+    fn write(&mut self, batch: Vec<Bytes>) -> impl Future<Output = Result<(), Self::Error>> + Send;
+    fn wants_checkpoint(&self) -> bool;
+    fn durable_offset(&self) -> u64;
+}
+
+impl Sink for Box<dyn Receive + '_> {
+    type Error = ReceiveError;
+
+    async fn write(&mut self, batch: Vec<Bytes>) -> Result<(), ReceiveError> {
+        self.as_mut().write(batch).await
+    }
+
+    fn wants_checkpoint(&self) -> bool {
+        self.as_ref().wants_checkpoint()
+    }
+
+    fn durable_offset(&self) -> u64 {
+        self.as_ref().durable_offset()
+    }
+}
+
+/// A part counts whole or not at all, so there is nothing to tell on the way.
+impl Sink for Box<dyn ReceivePart + '_> {
+    type Error = PartError;
+
+    async fn write(&mut self, batch: Vec<Bytes>) -> Result<(), PartError> {
+        self.as_mut().write(batch).await
+    }
+
+    fn wants_checkpoint(&self) -> bool {
+        false
+    }
+
+    fn durable_offset(&self) -> u64 {
+        0
+    }
+}
+
 /// Feeds the body to the store until it ends, breaks, goes quiet, or somebody else wants the upload. All that has
 /// arrived by then was handed over. `tell` hears of the durable offset from time to time.
-pub(super) async fn receive(
+pub(super) async fn receive<Into: Sink>(
     body: Body,
     body_len: Option<u64>,
-    receiving: &mut dyn Receive,
+    receiving: &mut Into,
     stop: Stop<'_>,
     mut tell: impl FnMut(u64),
-) -> Result<Ended, ReceiveError> {
+) -> Result<Ended, Into::Error> {
     let mut body = body;
     let mut trailers = HeaderMap::new();
     let mut batch = Batch::default();

@@ -10,11 +10,13 @@ mod answer;
 mod body;
 mod download;
 mod ietf;
+mod parts;
 mod receive;
 mod resource;
 mod tus;
 
 use self::answer::Dialect;
+pub(super) use self::answer::sentence;
 use super::{auth::Caller, problem::Problem};
 use crate::app::App;
 use axum::{
@@ -35,6 +37,7 @@ pub(crate) fn router() -> Router<Arc<App>> {
     Router::new()
         .route("/uploads", any(collection))
         .route("/uploads/", any(collection))
+        .merge(parts::router())
         .route("/uploads/{id}", any(single))
         .route("/uploads/{id}/", any(single))
         .layer(middleware::from_fn(answer::label))

@@ -161,11 +161,18 @@ fn check_takes_bytes(row: &UploadRow) -> Result<(), Problem> {
     match row.kind {
         UploadKind::Whole | UploadKind::Partial => Ok(()),
         UploadKind::Final => Err(answer::refusal(tus::TusError::FinalTakesNoBytes)),
-        UploadKind::Parts => Err(Problem::new(
-            Kind::StateConflict,
-            "This upload is received in parts; send them with PUT to /uploads/parts.",
-        )),
+        UploadKind::Parts => check_not_in_parts(row),
     }
+}
+
+pub(super) fn check_not_in_parts(row: &UploadRow) -> Result<(), Problem> {
+    if row.kind != UploadKind::Parts {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Kind::StateConflict,
+        "This upload is received in parts; send them with PUT to /uploads/parts, and ask there with GET how far it is.",
+    ))
 }
 
 /// The client tells the length that it had deferred: stored before a byte is taken under it.
@@ -203,7 +210,7 @@ async fn fill(
             tell(offset);
         }
     };
-    let ended = body::receive(body, incoming.chunk.body_len, receiving.as_mut(), stop, tell).await;
+    let ended = body::receive(body, incoming.chunk.body_len, &mut receiving, stop, tell).await;
     let end = match &ended {
         Ok(Ended::Complete(trailers)) => body_end(&incoming.chunk.check, trailers),
         _ => Ok(BodyEnd::Cut),

@@ -42,6 +42,7 @@ fn still_there(row: UploadRow) -> Result<UploadRow, Problem> {
 /// What is durable of it. A row without bytes is what a crash in the middle of a creation leaves: nobody was told of
 /// that upload, so it is as good as gone.
 pub(super) async fn open(app: &App, row: &UploadRow, fence: u64) -> Result<Box<dyn OpenUpload>, Problem> {
+    receive::check_not_in_parts(row)?;
     let terms = flow::receive::terms(app, row, fence);
     app.uploads.open_upload(row.id, terms).await.map_err(|error| {
         if error.is_not_found() && row.state == UploadState::Created {
@@ -68,6 +69,7 @@ pub(super) async fn stop_and_look(app: &App, id: UploadId) -> Result<(UploadRow,
 pub(super) async fn terminate(app: &App, caller: Caller, id: UploadId) -> Result<(), Problem> {
     owned(app, caller, id).await?;
     let _hold = app.holders.take_over(id).await.map_err(receive::hold_problem)?;
+    app.holders.stop_parts(id);
     flow::receive::terminate(app, id).await.map_err(receive::flow_problem)
 }
 
