@@ -5,11 +5,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod chaos;
 mod clients;
 mod command;
 mod crash;
 mod full_disk;
 mod hand_over;
+mod parts;
 mod protocol;
 mod server;
 mod tus;

@@ -14,6 +14,7 @@ pub(crate) struct Server {
     pub(crate) data: PathBuf,
     pub(crate) key: String,
     arguments: Vec<String>,
+    variables: Vec<(String, String)>,
     _directory: tempfile::TempDir,
 }
 
@@ -23,14 +24,21 @@ impl Server {
     }
 
     pub(crate) fn start_with(arguments: &[&str]) -> Self {
+        Self::start_in(arguments, &[])
+    }
+
+    /// And with these variables in its environment.
+    pub(crate) fn start_in(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let variables: Vec<(String, String)> =
+            variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let directory = tempfile::tempdir().unwrap();
         let data = directory.path().join("data");
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
         // A port of our own, so that a restart has the same address.
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let child = spawn(program(), &data, address, &arguments);
+        let child = spawn(program(&variables), &data, address, &arguments);
         let key = std::fs::read_to_string(data.join("admin.key")).unwrap().trim().to_owned();
-        Self { child, address, data, key, arguments, _directory: directory }
+        Self { child, address, data, key, arguments, variables, _directory: directory }
     }
 
     /// On a disk of so many bytes, which nobody but the server sees; without keys, as nobody could read them. `None`
@@ -56,7 +64,8 @@ impl Server {
             env!("CARGO_BIN_EXE_reelyard"),
         ]);
         let child = spawn(command, &data, address, &arguments);
-        Some(Self { child, address, data, key: String::new(), arguments, _directory: directory })
+        let (key, variables) = (String::new(), Vec::new());
+        Some(Self { child, address, data, key, arguments, variables, _directory: directory })
     }
 
     /// `kill -9`: nothing is flushed, nobody is told.
@@ -73,7 +82,7 @@ impl Server {
     }
 
     pub(crate) fn restart(&mut self) {
-        self.child = spawn(program(), &self.data, self.address, &self.arguments);
+        self.child = spawn(program(&self.variables), &self.data, self.address, &self.arguments);
     }
 
     pub(crate) fn url(&self) -> String {
@@ -123,8 +132,10 @@ impl Drop for Server {
     }
 }
 
-fn program() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_reelyard"))
+fn program(variables: &[(String, String)]) -> Command {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_reelyard"));
+    program.envs(variables.iter().map(|(name, value)| (name, value)));
+    program
 }
 
 /// Returns when the server answers.

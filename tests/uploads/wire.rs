@@ -1,7 +1,7 @@
 //! HTTP/1.1 by hand: so that a test can cut, stall and malform what a library would not.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{self, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     time::Duration,
 };
@@ -22,6 +22,8 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
+    /// What came before it, in order: 104 only, in this server.
+    pub(crate) interim: Vec<Answer>,
 }
 
 impl Request {
@@ -38,10 +40,10 @@ impl Request {
         self.try_send(body).expect("no answer")
     }
 
-    /// `None` when the connection was closed before the answer came.
+    /// `None` when there was no connection, or it was closed before the answer came.
     pub(crate) fn try_send(self, body: &[u8]) -> Option<Answer> {
         let is_head = self.method == "HEAD";
-        let mut connection = self.begin(Some(body.len()));
+        let mut connection = self.try_begin(Some(body.len())).ok()?;
         // A server may answer and close before it has read all.
         let _ = connection.write_all(body);
         read_answer(&mut connection, is_head)
@@ -70,9 +72,14 @@ impl Request {
 
     /// Sends the head; the body is the caller's to send, or not.
     pub(crate) fn begin(self, body_len: Option<usize>) -> TcpStream {
-        let mut connection = TcpStream::connect(self.address).unwrap();
-        connection.set_read_timeout(Some(ANSWER_LIMIT)).unwrap();
-        connection.set_nodelay(true).unwrap();
+        self.try_begin(body_len).unwrap()
+    }
+
+    /// For a server that may be away.
+    pub(crate) fn try_begin(self, body_len: Option<usize>) -> io::Result<TcpStream> {
+        let mut connection = TcpStream::connect(self.address)?;
+        connection.set_read_timeout(Some(ANSWER_LIMIT))?;
+        connection.set_nodelay(true)?;
         let mut head = format!(
             "{} {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n",
             self.method, self.path, self.address
@@ -85,40 +92,43 @@ impl Request {
         }
         head.push_str("\r\n");
         let _ = connection.write_all(head.as_bytes());
-        connection
+        Ok(connection)
     }
 }
 
-/// `None` when the connection ended before the answer did.
+/// The final answer, with the interim ones (but for `100 Continue`) that came before it. `None` when the connection ended
+/// before the answer did.
 pub(crate) fn read_answer(connection: &mut TcpStream, is_head: bool) -> Option<Answer> {
-    let mut bytes = Vec::new();
-    let mut buffer = vec![0; 64 << 10];
-    let head_len = loop {
-        if let Some(at) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
-            break at + 4;
+    let mut interim = Vec::new();
+    loop {
+        let answer = read_message(connection, is_head)?;
+        match answer.status {
+            100 => {}
+            101..200 => interim.push(answer),
+            _ => return Some(Answer { interim, ..answer }),
         }
-        match connection.read(&mut buffer) {
-            Ok(byte_len) if byte_len > 0 => bytes.extend_from_slice(&buffer[..byte_len]),
-            _ => return None,
-        }
-    };
-    let head = String::from_utf8(bytes[..head_len].to_vec()).unwrap();
+    }
+}
+
+/// The next answer, interim or final, and not a byte of what comes after it.
+pub(crate) fn read_message(connection: &mut TcpStream, is_head: bool) -> Option<Answer> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        connection.read_exact(&mut byte).ok()?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap();
     let mut lines = head.lines();
     let status: u16 = lines.next()?.split(' ').nth(1)?.parse().ok()?;
     let headers: Vec<(String, String)> = lines
         .filter_map(|line| line.split_once(": "))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
         .collect();
-    if status == 100 {
-        return read_answer(connection, is_head);
-    }
-    let mut answer = Answer { status, headers, body: bytes[head_len..].to_vec() };
-    let body_len: usize = answer.header("content-length").map_or(0, |text| text.parse().unwrap());
-    while !is_head && answer.body.len() < body_len {
-        match connection.read(&mut buffer) {
-            Ok(byte_len) if byte_len > 0 => answer.body.extend_from_slice(&buffer[..byte_len]),
-            _ => return None,
-        }
+    let mut answer = Answer { status, headers, body: Vec::new(), interim: Vec::new() };
+    if !is_head && status >= 200 {
+        answer.body = vec![0; answer.header("content-length").map_or(0, |text| text.parse().unwrap())];
+        connection.read_exact(&mut answer.body).ok()?;
     }
     Some(answer)
 }

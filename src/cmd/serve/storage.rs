@@ -3,10 +3,15 @@
 //! Renditions and publications lie in the data directory either way. Credentials come from the environment variables
 //! that all S3 tools read.
 
-use crate::holders::Holders;
+use crate::{holders::Holders, ledger::CatalogLedger};
+use anyhow::Context;
 use reelyard_catalog::Catalog;
-use reelyard_storage::{LocalStore, UploadStore};
-use std::sync::Arc;
+use reelyard_storage::{
+    LocalStore, UploadStore,
+    s3::{DEFAULT_MEMORY_BYTES, S3Config, S3Credentials, S3Settings, S3Store},
+};
+use std::{env, sync::Arc};
+use uuid::Uuid;
 
 #[derive(clap::Args)]
 pub(crate) struct StorageArgs {
@@ -15,7 +20,7 @@ pub(crate) struct StorageArgs {
     #[arg(long, value_name = "URL", env = "REELYARD_STORAGE_URL")]
     storage_url: Option<String>,
     /// Memory for the bytes of all uploads on their way to S3
-    #[arg(long, value_name = "BYTES", env = "REELYARD_UPLOAD_MEMORY_BYTES", default_value_t = 256 << 20)]
+    #[arg(long, value_name = "BYTES", env = "REELYARD_UPLOAD_MEMORY_BYTES", default_value_t = DEFAULT_MEMORY_BYTES)]
     upload_memory_bytes: u64,
 }
 
@@ -33,6 +38,25 @@ impl StorageArgs {
             let uploads = Arc::new(local.clone());
             return Ok(Storage { uploads, holders: Holders::alone(), in_pieces: false });
         };
-        anyhow::bail!("--storage-url {url}: not wired yet");
+        let config = S3Config::parse(url)?;
+        let ledger = Arc::new(CatalogLedger(catalog.clone()));
+        let settings =
+            S3Settings { memory_bytes: self.upload_memory_bytes, ..S3Settings::new(local.scratch()) };
+        let store = S3Store::open(&config, credentials()?, ledger, settings)
+            .await
+            .with_context(|| format!("--storage-url {url}"))?;
+        let holders = Holders::among_nodes(catalog.clone(), Uuid::now_v7().to_string());
+        Ok(Storage { uploads: Arc::new(store), holders, in_pieces: true })
     }
+}
+
+fn credentials() -> anyhow::Result<S3Credentials> {
+    let wanted = |name: &str| {
+        env::var(name).with_context(|| format!("--storage-url needs credentials: set {name} in the environment"))
+    };
+    Ok(S3Credentials {
+        access_key_id: wanted("AWS_ACCESS_KEY_ID")?,
+        secret_access_key: wanted("AWS_SECRET_ACCESS_KEY")?,
+        session_token: env::var("AWS_SESSION_TOKEN").ok().filter(|token| !token.is_empty()),
+    })
 }
