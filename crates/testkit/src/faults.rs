@@ -13,6 +13,10 @@ pub enum Fault {
     CutBefore,
     /// The server does what it was asked, and the answer is lost.
     LostReply,
+    /// The connection breaks in the middle of the answer.
+    HalfReply,
+    /// A byte of the body changes on its way to the server.
+    Corrupt,
     /// Nothing reaches the server and no answer comes, until the client gives up.
     Hang,
 }

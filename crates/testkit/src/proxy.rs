@@ -6,8 +6,11 @@
 use crate::faults::{Fault, Plan};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full, combinators::BoxBody};
-use hyper::{body::Incoming, service::service_fn};
+use http_body_util::{BodyExt as _, Full, StreamBody, combinators::BoxBody};
+use hyper::{
+    body::{Frame, Incoming},
+    service::service_fn,
+};
 use hyper_util::rt::TokioIo;
 use std::{
     future, io,
@@ -23,7 +26,7 @@ use tokio::{
     sync::oneshot,
 };
 
-type Body = BoxBody<Bytes, hyper::Error>;
+type Body = BoxBody<Bytes, io::Error>;
 
 /// Dropped, it ends, and with it all its connections.
 #[derive(Debug)]
@@ -121,30 +124,55 @@ async fn serve(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respon
         shared.faults.fetch_add(1, Ordering::Relaxed);
     }
     match fault {
-        None => pass_on(&shared, request).await,
+        None => pass_on(&shared, request.map(boxed)).await,
         Some(Fault::SlowDown) => Ok(slow_down(request).await),
         Some(Fault::CutBefore) => Err(io::ErrorKind::ConnectionReset.into()),
         Some(Fault::Hang) => future::pending().await,
         Some(Fault::Delay(time)) => {
             tokio::time::sleep(time).await;
-            pass_on(&shared, request).await
+            pass_on(&shared, request.map(boxed)).await
         }
         Some(Fault::LostReply) => {
-            let answer = pass_on(&shared, request).await?;
+            let answer = pass_on(&shared, request.map(boxed)).await?;
             let _ = answer.into_body().collect().await;
             Err(io::ErrorKind::ConnectionReset.into())
         }
+        Some(Fault::HalfReply) => half_reply(pass_on(&shared, request.map(boxed)).await?).await,
+        Some(Fault::Corrupt) => pass_on(&shared, corrupted(request).await?).await,
     }
 }
 
-async fn pass_on(shared: &Shared, request: Request<Incoming>) -> Result<Response<Body>, io::Error> {
+async fn pass_on(shared: &Shared, request: Request<Body>) -> Result<Response<Body>, io::Error> {
     let socket = TcpStream::connect(&shared.upstream).await?;
     socket.set_nodelay(true)?;
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await;
     let (mut sender, connection) = handshake.map_err(io::Error::other)?;
     tokio::spawn(connection);
     let answer = sender.send_request(request).await.map_err(io::Error::other)?;
-    Ok(answer.map(|body| body.boxed()))
+    Ok(answer.map(boxed))
+}
+
+fn boxed(body: Incoming) -> Body {
+    body.map_err(io::Error::other).boxed()
+}
+
+/// Its head tells the whole length.
+async fn half_reply(answer: Response<Body>) -> Result<Response<Body>, io::Error> {
+    let (head, body) = answer.into_parts();
+    let whole = body.collect().await?.to_bytes();
+    let half = Frame::data(whole.slice(..whole.len() / 2));
+    let cut = futures::stream::iter([Ok(half), Err(io::ErrorKind::ConnectionReset.into())]);
+    Ok(Response::from_parts(head, StreamBody::new(cut).boxed()))
+}
+
+async fn corrupted(request: Request<Incoming>) -> Result<Request<Body>, io::Error> {
+    let (head, body) = request.into_parts();
+    let mut bytes = body.collect().await.map_err(io::Error::other)?.to_bytes().to_vec();
+    let middle = bytes.len() / 2;
+    if let Some(byte) = bytes.get_mut(middle) {
+        *byte ^= 1;
+    }
+    Ok(Request::from_parts(head, Full::from(bytes).map_err(|never| match never {}).boxed()))
 }
 
 /// The body is read first, as S3 does, so that the client hears the answer.

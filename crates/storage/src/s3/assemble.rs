@@ -17,9 +17,6 @@ use crate::{
 use reelyard_model::UploadId;
 use std::sync::Arc;
 
-/// Objects that are joined in one go. S3 takes 10,000 parts; a long object is more than one part (5 GiB each), so some
-/// are left for those.
-const MOST_OBJECTS_AT_ONCE: usize = 8_000;
 /// How often another one's assembly of the same source may get in the way.
 const MOST_TRIES: u32 = 3;
 
@@ -37,9 +34,9 @@ pub(super) async fn assemble(shared: &Arc<Shared>, upload: UploadId) -> Result<b
             }
             _ => {}
         }
-        if extents.len() > MOST_OBJECTS_AT_ONCE {
-            // In two steps: the result of the first is an object of the upload like any other.
-            let some = &extents[..MOST_OBJECTS_AT_ONCE];
+        if extents.len() > shared.objects_joined_at_once {
+            // In several steps: the result of each is an object of the upload like any other.
+            let some = &extents[..shared.objects_joined_at_once];
             let key = format!("{}{:016x}-{}", upload_prefix(upload), 0, super::bucket::random_name()?);
             shared.replace(upload, some, &key, &mut tries).await?;
         } else if shared.replace(upload, &extents, &target, &mut tries).await? {

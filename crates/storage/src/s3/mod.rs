@@ -47,19 +47,29 @@ use tokio::sync::OwnedMutexGuard;
 /// without waiting for one another.
 pub const DEFAULT_MEMORY_BYTES: u64 = 256 << 20;
 
+/// S3 takes 10,000 parts; a long object is more than one part (5 GiB each), so some are left for those.
+pub const DEFAULT_OBJECTS_JOINED_AT_ONCE: usize = 8_000;
+
 /// What an operator may want otherwise, and tests do.
 #[derive(Clone, Debug)]
 pub struct S3Settings {
     /// For the bytes of all uploads of this process on their way to S3.
     pub memory_bytes: u64,
     pub patience: Patience,
+    /// Objects that are joined in one go.
+    pub objects_joined_at_once: usize,
     /// A directory on this machine for sources that a child reads as a file; the files have no names there.
     pub scratch: PathBuf,
 }
 
 impl S3Settings {
     pub fn new(scratch: impl Into<PathBuf>) -> Self {
-        Self { memory_bytes: DEFAULT_MEMORY_BYTES, patience: Patience::default(), scratch: scratch.into() }
+        Self {
+            memory_bytes: DEFAULT_MEMORY_BYTES,
+            patience: Patience::default(),
+            objects_joined_at_once: DEFAULT_OBJECTS_JOINED_AT_ONCE,
+            scratch: scratch.into(),
+        }
     }
 }
 
@@ -75,6 +85,7 @@ pub(crate) struct Shared {
     pub(crate) ledger: Arc<dyn Ledger>,
     pub(crate) memory: Memory,
     pub(crate) memory_bytes: u64,
+    pub(crate) objects_joined_at_once: usize,
     pub(crate) scratch: PathBuf,
     fetched: Fetched,
     turns: Turns,
@@ -90,13 +101,23 @@ impl S3Store {
         ledger: Arc<dyn Ledger>,
         settings: S3Settings,
     ) -> Result<Self, StoreError> {
-        let S3Settings { memory_bytes, patience, scratch } = settings;
+        let S3Settings { memory_bytes, patience, objects_joined_at_once, scratch } = settings;
         let bucket = Bucket::new(config, credentials, patience);
         bucket.check().await?;
         let memory = Memory::new(memory_bytes);
         let (turns, hashing) = (Turns::default(), Turns::default());
         let fetched = Fetched::default();
-        let shared = Shared { bucket, ledger, memory, memory_bytes, scratch, fetched, turns, hashing };
+        let shared = Shared {
+            bucket,
+            ledger,
+            memory,
+            memory_bytes,
+            objects_joined_at_once,
+            scratch,
+            fetched,
+            turns,
+            hashing,
+        };
         Ok(Self { shared: Arc::new(shared) })
     }
 }

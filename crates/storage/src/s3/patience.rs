@@ -121,8 +121,8 @@ where
         ) => Fault::Passing(text),
         (Some(403), _) => lasting(io::ErrorKind::PermissionDenied, text),
         (Some(408 | 409 | 429), _) | (None, _) => Fault::Passing(text),
-        (Some(status), _) if status >= 500 || status < 400 => Fault::Passing(text),
-        _ => lasting(io::ErrorKind::Other, text),
+        (Some(400..500), _) => lasting(io::ErrorKind::Other, text),
+        _ => Fault::Passing(text),
     }
 }
 

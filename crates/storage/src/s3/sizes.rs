@@ -12,8 +12,8 @@ pub(crate) const PART_BYTES: u64 = 8 << 20;
 /// 10,000 in one go.
 const PARTS_OF_ONE_SIZE: u64 = 1_000;
 /// No part is larger. Doubling on to 10,000 parts would end with parts of 4 GiB, and two of an upload are in memory at
-/// a time. So the doubling stops here (at 55 GiB); an upload of 512 GiB has 8,300 parts, and one of S3's largest objects
-/// (5 TiB) 82,000, which are joined in two steps.
+/// a time. So the doubling stops here (at 55 GiB); an upload of 512 GiB has 10,300 parts, and one of S3's largest
+/// objects (5 TiB) 84,000, which are joined in two steps.
 const LARGEST_PART_BYTES: u64 = 64 << 20;
 /// One upload may hold two parts; with this share for one, it takes half of the memory of all uploads at most.
 const SHARE_OF_BUDGET: u64 = 4;
@@ -76,8 +76,8 @@ mod tests {
     #[test]
     fn the_numbers_of_parts_are_the_ones_told_above() {
         assert_eq!(parts_of(1 << 30), 128);
-        assert_eq!(parts_of(512 << 30), 9_317);
-        assert_eq!(parts_of(5 << 40), 83_045);
+        assert_eq!(parts_of(512 << 30), 10_317);
+        assert_eq!(parts_of(5 << 40), 84_045);
     }
 
     #[test]

@@ -152,12 +152,21 @@ pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> T {
 pub(crate) mod in_s3 {
     use super::{Bench, Keeper, block_on};
     use crate::memory_ledger::MemoryLedger;
+    use aws_sdk_s3::{
+        Client,
+        config::{BehaviorVersion, Credentials, Region},
+    };
+    use reelyard_model::UploadId;
     use reelyard_storage::{
         StoreError,
-        s3::{Patience, S3Config, S3Credentials, S3Settings, S3Store},
+        s3::{DEFAULT_OBJECTS_JOINED_AT_ONCE, Patience, S3Config, S3Credentials, S3Settings, S3Store},
     };
-    use reelyard_testkit::{ACCESS_KEY_ID, FaultProxy, Plan, S3Server, SECRET_ACCESS_KEY};
-    use std::{path::Path, sync::Arc};
+    use reelyard_testkit::{ACCESS_KEY_ID, BUCKET, FaultProxy, Plan, S3Server, SECRET_ACCESS_KEY};
+    use std::{
+        path::Path,
+        sync::Arc,
+        time::{Duration, Instant},
+    };
     use uuid::Uuid;
 
     /// A prefix of its own in the bucket of a server, behind a proxy.
@@ -165,19 +174,71 @@ pub(crate) mod in_s3 {
         pub(crate) ledger: Arc<MemoryLedger>,
         pub(crate) proxy: FaultProxy,
         pub(crate) prefix: String,
+        /// Of the server itself.
+        pub(crate) endpoint: String,
+        pub(crate) objects_joined_at_once: usize,
         pub(crate) memory_bytes: u64,
         pub(crate) patience: Patience,
     }
 
     impl Place {
         pub(crate) async fn open(&self, scratch: &Path) -> Result<S3Store, StoreError> {
-            let config = S3Config::parse(&S3Server::url(self.proxy.url(), &self.prefix)).unwrap();
+            self.open_at(self.proxy.url(), scratch).await
+        }
+
+        pub(crate) async fn open_at(&self, endpoint: &str, scratch: &Path) -> Result<S3Store, StoreError> {
+            let config = S3Config::parse(&S3Server::url(endpoint, &self.prefix)).unwrap();
             let settings = S3Settings {
                 memory_bytes: self.memory_bytes,
                 patience: self.patience,
+                objects_joined_at_once: self.objects_joined_at_once,
                 ..S3Settings::new(scratch)
             };
             S3Store::open(&config, credentials(), self.ledger.clone(), settings).await
+        }
+
+        /// A client of the server itself, that sees what is really there.
+        fn witness(&self) -> Client {
+            let http = aws_smithy_http_client::Builder::new().build_http();
+            let settings = aws_sdk_s3::Config::builder()
+                .behavior_version(BehaviorVersion::latest())
+                .http_client(http)
+                .region(Region::new("us-east-1"))
+                .credentials_provider(Credentials::new(ACCESS_KEY_ID, SECRET_ACCESS_KEY, None, None, "test"))
+                .force_path_style(true)
+                .endpoint_url(&self.endpoint);
+            Client::from_conf(settings.build())
+        }
+
+        /// Keys of all objects, without the prefix.
+        pub(crate) async fn objects(&self) -> Vec<String> {
+            let prefix = format!("{}/", self.prefix);
+            let list = self.witness().list_objects_v2().bucket(BUCKET).prefix(&prefix).send().await.unwrap();
+            let keys = list.contents().iter().filter_map(|object| object.key()?.strip_prefix(&prefix));
+            keys.map(str::to_owned).collect()
+        }
+
+        /// Multipart uploads that nobody completed or aborted.
+        pub(crate) async fn begun(&self) -> usize {
+            let prefix = format!("{}/", self.prefix);
+            let list = self.witness().list_multipart_uploads().bucket(BUCKET).prefix(&prefix).send().await;
+            list.unwrap().uploads().len()
+        }
+
+        /// Waits until there are no objects but those that the ledger names: what goes, goes in the background.
+        pub(crate) async fn wait_for_no_leftovers(&self, upload: UploadId) {
+            let mut named: Vec<_> = self.ledger.state(upload).extents.into_iter().map(|it| it.key).collect();
+            named.sort();
+            let begin = Instant::now();
+            loop {
+                let mut there = self.objects().await;
+                there.sort();
+                if there == named {
+                    return;
+                }
+                assert!(begin.elapsed() < Duration::from_secs(20), "there is {there:?}, named is {named:?}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
         }
     }
 
@@ -196,6 +257,8 @@ pub(crate) mod in_s3 {
                 ledger: Arc::default(),
                 proxy: FaultProxy::start(endpoint, Plan::calm()),
                 prefix: format!("t/{}", Uuid::now_v7()),
+                endpoint: endpoint.to_owned(),
+                objects_joined_at_once: DEFAULT_OBJECTS_JOINED_AT_ONCE,
                 // Parts of 1 MiB, so that small uploads show what large ones do.
                 memory_bytes: 4 << 20,
                 patience: Patience { first_wait_ms: 10, longest_wait_ms: 200, ..Patience::default() },

@@ -21,6 +21,7 @@ async fn uploads_come_through_faults_of_every_kind(mut bench: Bench) {
             (80, Fault::SlowDown),
             (40, Fault::CutBefore),
             (60, Fault::LostReply),
+            (40, Fault::HalfReply),
             (40, Fault::Delay(Duration::from_millis(30))),
         ],
         methods: Vec::new(),

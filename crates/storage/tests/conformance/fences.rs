@@ -27,6 +27,7 @@ async fn an_older_node_is_refused_and_the_newer_one_goes_on(mut bench: Bench) {
     assert!(matches!(outcome, Err(ReceiveError::Store(StoreError::Fenced { .. }))), "{outcome:?}");
     assert_eq!(offset, MIB as u64 / 4);
     assert_eq!(bench.offset(upload, length).await, MIB as u64 / 4);
+    bench.place().wait_for_no_leftovers(upload).await;
     let rest = bench.send(upload, length, &at(MIB / 4), &[&bytes[MIB / 4..]], BodyEnd::Complete).await;
     assert_eq!(rest.1.unwrap().sha256(), Some(sha256(&bytes)));
 }

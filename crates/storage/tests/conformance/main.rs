@@ -12,9 +12,13 @@ mod faults;
 #[cfg(feature = "s3")]
 mod fences;
 #[cfg(feature = "s3")]
+mod measure;
+#[cfg(feature = "s3")]
 mod memory;
 #[cfg(feature = "s3")]
 mod memory_ledger;
+#[cfg(feature = "s3")]
+mod objects;
 mod parts;
 mod sources;
 mod uploads;
@@ -71,7 +75,7 @@ macro_rules! groups {
     };
 }
 
-groups!(everywhere: uploads, checksums, sources, parts; in_s3: fences, memory, faults);
+groups!(everywhere: uploads, checksums, sources, parts; in_s3: fences, memory, objects, faults);
 
 #[cfg(feature = "s3")]
 fn run_in_s3(cases: &[Case], kind: reelyard_testkit::Kind) {

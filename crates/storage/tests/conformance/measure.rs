@@ -1,0 +1,52 @@
+//! How fast it is on this machine, with SeaweedFS on the same one: not a promise, so it runs only when asked for
+//! (`cargo nextest run -p reelyard-storage --features s3 --release --run-ignored only measure --no-capture`).
+
+use crate::bench::{Bench, MIB, at, noise};
+use bytes::Bytes;
+use reelyard_storage::{Sources as _, Uploads as _, source_key};
+use reelyard_testkit::{Kind, S3Server};
+use reelyard_upload::BodyEnd;
+use std::{fs, time::Instant};
+
+const GIB: usize = 1 << 30;
+
+#[test]
+#[ignore = "a measurement"]
+fn measure_one_gibibyte_in_one_chunk() {
+    let Some(server) = S3Server::start(Kind::SeaweedFs) else { return };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut bench = Bench::in_s3(&server.endpoint());
+        // The server itself, not a proxy before it, with the memory that an operator gets.
+        bench.place().memory_bytes = reelyard_storage::s3::DEFAULT_MEMORY_BYTES;
+        let scratch = bench.directory.path().to_owned();
+        let store = bench.place().open_at(&server.endpoint(), &scratch).await.unwrap();
+        let upload = bench.new_upload(Some(GIB as u64)).await;
+        let batch = Bytes::from(noise(MIB));
+        let before = peak_kib();
+        let begin = Instant::now();
+        let open = store.open_upload(upload, bench.terms(Some(GIB as u64))).await.unwrap();
+        let mut receiving = open.begin(&at(0)).unwrap();
+        for _ in 0..GIB / MIB {
+            // A copy, as from a socket: else one piece of memory would stand for all.
+            receiving.write(batch.chunks(16 << 10).map(Bytes::copy_from_slice).collect()).await.unwrap();
+        }
+        receiving.end(BodyEnd::Complete).await.1.unwrap();
+        let seconds = begin.elapsed().as_secs_f64();
+        println!("upload of 1 GiB: {seconds:.2} s, {:.0} MiB/s", 1024.0 / seconds);
+        println!("peak memory: {} MiB, {} MiB before", peak_kib() / 1024, before / 1024);
+        store.finish_upload(upload, GIB as u64).await.unwrap();
+        let begin = Instant::now();
+        store.open_source(&source_key(upload)).await.unwrap();
+        println!("fetched as a file: {:.2} s", begin.elapsed().as_secs_f64());
+        let begin = Instant::now();
+        assert!(store.assemble_source(&source_key(upload)).await.unwrap());
+        println!("assembled: {:.2} s", begin.elapsed().as_secs_f64());
+    });
+}
+
+fn peak_kib() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
