@@ -21,6 +21,11 @@ fn with_body_type(request: Request) -> Request {
     request.with("Content-Type", "application/offset+octet-stream")
 }
 
+/// What is kept of uploads: for each a file of bytes and a journal.
+fn left(server: &Server) -> Vec<std::path::PathBuf> {
+    std::fs::read_dir(server.data.join("uploads")).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
 // Core protocol
 
 #[test]
@@ -96,8 +101,14 @@ fn patch_at_another_offset_is_409_and_changes_nothing() {
         let answer = server.patch(&upload, offset, b"x");
         assert_eq!((answer.status, answer.number("upload-offset")), (409, 3));
         assert_eq!(answer.problem()["offset"], 3);
+        // Whatever else is wrong with it.
+        let answer =
+            server.patch_request(&upload, offset).with("Upload-Checksum", &sha1(b"other")).send(b"x");
+        assert_eq!(answer.status, 409);
+        assert_eq!(server.patch_request(&upload, offset).with("Upload-Length", "9").send(b"x").status, 409);
     }
     assert_eq!(server.offset(&upload), 3);
+    assert_eq!(server.tus("HEAD", &upload).send(b"").number("upload-length"), 10);
 }
 
 #[test]
@@ -115,7 +126,9 @@ fn patch_without_an_offset_or_with_a_senseless_one_is_400() {
 #[test]
 fn patch_of_an_unknown_upload_is_404() {
     let server = Server::start();
-    assert_eq!(server.patch("/uploads/01a1f796-f79c-7406-9094-d9e8634960f4", 0, b"x").status, 404);
+    let answer = server.patch("/uploads/01a1f796-f79c-7406-9094-d9e8634960f4", 0, b"x");
+    assert_eq!((answer.status, answer.header("upload-offset")), (404, None));
+    assert_eq!(server.tus("DELETE", "/uploads/01a1f796-f79c-7406-9094-d9e8634960f4").send(b"").status, 404);
 }
 
 #[test]
@@ -139,16 +152,17 @@ fn a_request_of_another_version_is_412_and_not_processed() {
         {
             let mut request =
                 server.bare(method, path).with("Authorization", &format!("Bearer {}", server.key));
-            request = with_body_type(request).with("Upload-Offset", "0").with("Upload-Length", "3");
+            request = with_body_type(request).with("Upload-Offset", "0").with("Upload-Length", "5");
             if let Some(version) = version {
                 request = request.with("Tus-Resumable", version);
             }
-            let answer = request.send(b"");
+            let answer = request.send(if method == "HEAD" { b"" } else { b"abc" });
             assert_eq!(answer.status, 412, "{method} {version:?}");
             assert_eq!(answer.header("tus-version"), Some("1.0.0"));
         }
     }
     assert_eq!(server.offset(&upload), 0);
+    assert_eq!(left(&server).len(), 2, "no other upload was made");
 }
 
 #[test]
@@ -174,6 +188,20 @@ fn the_method_override_counts_as_the_method() {
         .with("Upload-Offset", "0")
         .send(b"ab");
     assert_eq!((answer.status, answer.number("upload-offset")), (204, 2));
+    let answer = server.patch_request(&upload, 2).with("X-HTTP-Method-Override", "HEAD").send(b"c");
+    assert_eq!(
+        (answer.status, answer.number("upload-offset")),
+        (200, 2),
+        "the line's method counts for nothing"
+    );
+    assert_eq!(
+        server.patch_request(&upload, 2).with("X-HTTP-Method-Override", "BREW").send(b"c").status,
+        400
+    );
+    assert_eq!(server.offset(&upload), 2);
+    let created =
+        server.tus("PUT", "/uploads").with("X-HTTP-Method-Override", "POST").with("Upload-Length", "3");
+    assert_eq!(created.send(b"").status, 201);
     assert_eq!(server.tus("POST", &upload).with("X-HTTP-Method-Override", "DELETE").send(b"").status, 204);
     assert_eq!(server.tus("HEAD", &upload).send(b"").status, 410);
 }
@@ -254,17 +282,26 @@ fn creation_beyond_the_largest_size_is_413() {
 #[test]
 fn creation_with_bad_metadata_or_an_unknown_preset_is_400_and_says_why() {
     let server = Server::start();
-    for (metadata, says) in
-        [("filename !!!", "filename"), ("a YQ==,a YQ==", "twice"), ("preset bm9uZQ==", "web-h264")]
-    {
+    for (metadata, says) in [
+        ("filename !!!", "filename"),
+        ("filename YQ==!", "filename"),
+        ("a YQ==,a YQ==", "twice"),
+        ("a,a", "twice"),
+        ("two words YQ==", "more than one value"),
+        ("a YQ==,,b", "pair 2 has no key"),
+        (",", "pair 1 has no key"),
+        ("a YQ==,", "pair 2 has no key"),
+        ("preset bm9uZQ==", "web-h264"),
+    ] {
         let answer = server
             .tus("POST", "/uploads")
             .with("Upload-Length", "3")
             .with("Upload-Metadata", metadata)
             .send(b"");
-        assert_eq!(answer.status, 400);
+        assert_eq!(answer.status, 400, "{metadata}");
         assert!(answer.detail().contains(says), "{}", answer.detail());
     }
+    assert!(left(&server).is_empty(), "nothing was made");
 }
 
 #[test]
@@ -324,6 +361,7 @@ fn creation_with_upload_with_a_wrong_checksum_is_460() {
     let server = Server::start();
     let request = with_body_type(server.tus("POST", "/uploads")).with("Upload-Length", "5");
     assert_eq!(request.clone().with("Upload-Checksum", &sha1(b"abd")).send(b"abc").status, 460);
+    assert!(left(&server).is_empty(), "nobody knows its address, so nothing is kept");
     assert_eq!(request.with("Upload-Checksum", &sha1(b"abc")).send(b"abc").status, 201);
 }
 
@@ -336,10 +374,9 @@ fn a_beginning_whose_sender_goes_away_leaves_nothing_behind() {
         .with("Upload-Length", &whole.len().to_string())
         .begin(Some(whole.len()));
     std::io::Write::write_all(&mut connection, &whole[..whole.len() / 2]).unwrap();
-    let left = || std::fs::read_dir(server.data.join("uploads")).unwrap().count();
-    wait_until("it is begun", || left() == 2);
+    wait_until("it is begun", || left(&server).len() == 2);
     drop(connection);
-    wait_until("it is removed", || left() == 0);
+    wait_until("it is removed", || left(&server).is_empty());
 }
 
 // Checksum
@@ -396,8 +433,7 @@ fn a_terminated_upload_is_gone() {
     assert_eq!(server.tus("HEAD", &upload).send(b"").status, 410);
     assert_eq!(server.patch(&upload, 3, b"def").status, 410);
     assert_eq!(server.tus("DELETE", &upload).send(b"").status, 410);
-    let left = std::fs::read_dir(server.data.join("uploads")).unwrap().count();
-    assert_eq!(left, 0, "its bytes are freed");
+    assert!(left(&server).is_empty(), "its bytes are freed");
 }
 
 // The end
