@@ -49,7 +49,7 @@ fn of_one(server: &mut Server, times: usize) -> Result<HandOvers> {
         server.begin_bytes(&mut stalled, 0, ANNOUNCED_BYTES)?;
         send_bytes(&mut stalled.connection.socket, 0, SENT_BYTES)?;
         // So long that the server is waiting in the middle of the body.
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(100));
 
         let head = Instant::now();
         let offset = server.offset(&stalled.path);

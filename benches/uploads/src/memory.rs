@@ -8,10 +8,21 @@ use crate::{
 use anyhow::{Context as _, Result};
 use std::{path::Path, thread, time::Duration};
 
-pub(crate) const STALLED: usize = 1000;
-/// What a stalled upload announced, and what it sent of it.
+/// A crowd of uploads that stop in the middle of a request.
+#[derive(Clone, Copy)]
+pub(crate) struct Crowd {
+    pub(crate) name: &'static str,
+    count: usize,
+    sent_bytes: u64,
+}
+
+/// The second ones had run at full speed for a while: buffers that grow with speed have grown by then.
+pub(crate) const CROWDS: [Crowd; 2] = [
+    Crowd { name: "each of 1000 stalled after 64 KiB", count: 1000, sent_bytes: 64 << 10 },
+    Crowd { name: "each of 250 stalled after 4 MiB", count: 250, sent_bytes: 4 << 20 },
+];
+/// What each of them announced.
 const ANNOUNCED_BYTES: u64 = 8 << 20;
-const SENT_BYTES: u64 = 64 << 10;
 /// Memory counts as settled when it stayed within this for so many looks in a row.
 const SETTLED_KIB: u64 = 64;
 const SETTLED_LOOKS: usize = 4;
@@ -24,8 +35,8 @@ pub(crate) struct Memory {
     pub(crate) idle_kib: u64,
     /// The most while it took 1 GiB in one request.
     pub(crate) peak_kib: u64,
-    /// Growth for each stalled upload.
-    pub(crate) stalled_kib: f64,
+    /// Growth for each stalled upload, crowd by crowd.
+    pub(crate) stalled_kib: Vec<f64>,
 }
 
 pub(crate) fn measure(kinds: &[Kind], programs: &Programs, folder: &Path) -> Result<Vec<Memory>> {
@@ -44,24 +55,31 @@ fn of_one(kind: Kind, programs: &Programs, folder: &Path) -> Result<Memory> {
     let peak_kib = server.tree.peak_kib();
     drop(server);
 
-    let mut server = Server::start(kind, programs, &folder.join("stalled"))?;
-    warm_up(&mut server)?;
-    let before = settled(&server);
-    let mut held = Vec::new();
-    for _ in 0..STALLED {
-        let mut upload = server.begin_upload(ANNOUNCED_BYTES)?;
-        server.begin_bytes(&mut upload, 0, ANNOUNCED_BYTES)?;
-        send_bytes(&mut upload.connection.socket, 0, SENT_BYTES)?;
-        held.push(upload);
-    }
-    let grown = settled(&server).saturating_sub(before);
-    let memory = Memory { kind, idle_kib, peak_kib, stalled_kib: grown as f64 / STALLED as f64 };
+    let stalled_kib =
+        CROWDS.iter().map(|crowd| stalled(kind, programs, folder, *crowd)).collect::<Result<_>>()?;
+    let memory = Memory { kind, idle_kib, peak_kib, stalled_kib };
     eprintln!(
-        "memory: {:12} idle {idle_kib} KiB, 1 GiB peak {peak_kib} KiB, stalled {:.1} KiB each",
+        "memory: {:12} idle {idle_kib} KiB, 1 GiB peak {peak_kib} KiB, stalled {:.1?} KiB each",
         kind.name(),
         memory.stalled_kib
     );
     Ok(memory)
+}
+
+/// Growth for each upload of a crowd, in KiB, on a server of its own.
+fn stalled(kind: Kind, programs: &Programs, folder: &Path, crowd: Crowd) -> Result<f64> {
+    let mut server = Server::start(kind, programs, &folder.join("stalled"))?;
+    warm_up(&mut server)?;
+    let before = settled(&server);
+    let mut held = Vec::new();
+    for _ in 0..crowd.count {
+        let mut upload = server.begin_upload(ANNOUNCED_BYTES)?;
+        server.begin_bytes(&mut upload, 0, ANNOUNCED_BYTES)?;
+        send_bytes(&mut upload.connection.socket, 0, crowd.sent_bytes)?;
+        held.push(upload);
+    }
+    let grown = settled(&server).saturating_sub(before);
+    Ok(grown as f64 / crowd.count as f64)
 }
 
 /// Resident memory in KiB, once it no longer changes.

@@ -270,16 +270,19 @@ impl Drop for Server {
 }
 
 fn create(connection: &mut Connection, address: &str, byte_len: u64) -> Result<String> {
-    let answer = connection.ask(
-        "POST",
-        address,
-        &[
-            TUS,
-            ("Upload-Length", &byte_len.to_string()),
-            ("Upload-Metadata", "filename YmVuY2gubXA0"),
-            ("Content-Length", "0"),
-        ],
-    )?;
+    let length = byte_len.to_string();
+    let fields = [
+        TUS,
+        ("Upload-Length", &length),
+        ("Upload-Metadata", "filename YmVuY2gubXA0"),
+        ("Content-Length", "0"),
+    ];
+    let mut answer = connection.ask("POST", address, &fields)?;
+    // A thousand at once are more than some servers let one client begin; none of this is in what is measured.
+    while answer.status == 429 {
+        std::thread::sleep(Duration::from_secs(answer.number("Retry-After").unwrap_or(1)));
+        answer = connection.ask("POST", address, &fields)?;
+    }
     ensure!(answer.status == 201, "POST {address} is answered with {}", answer.status);
     let location = answer.field("Location").context("no Location")?;
     // Some answer with a whole URL, some with a path.
