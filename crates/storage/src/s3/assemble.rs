@@ -40,12 +40,22 @@ pub(super) async fn assemble(shared: &Arc<Shared>, upload: UploadId) -> Result<b
             let key = format!("{}{:016x}-{}", upload_prefix(upload), 0, super::bucket::random_name()?);
             shared.replace(upload, some, &key, &mut tries).await?;
         } else if shared.replace(upload, &extents, &target, &mut tries).await? {
+            // What earlier attempts left. One of another node that is still at work finds the source done.
+            if let Err(error) = shared.abort_begun(upload).await {
+                tracing::warn!(%error, %upload, "multipart uploads of a source stay until it is removed");
+            }
             return Ok(true);
         }
     }
 }
 
 impl Shared {
+    /// Assemblies of this source that were begun and never completed are given up.
+    pub(super) async fn abort_begun(&self, upload: UploadId) -> Result<(), StoreError> {
+        self.bucket.abort_multipart(&source_key(upload)).await?;
+        self.bucket.abort_multipart(&upload_prefix(upload)).await
+    }
+
     /// One object in the place of these. False: somebody else has replaced some of them, look again.
     async fn replace(
         self: &Arc<Self>,

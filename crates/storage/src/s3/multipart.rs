@@ -202,18 +202,20 @@ impl Bucket {
         self.patience.keep_trying(&doing, slice.byte_len(), get).await
     }
 
-    /// Multipart uploads of this key that were begun and never completed.
-    pub(crate) async fn abort_multipart(&self, key: &str) -> Result<(), StoreError> {
-        let doing = format!("listing what was begun of {}", self.place(key));
-        let full_key = self.full_key(key);
+    /// Multipart uploads below this prefix that were begun and never completed.
+    pub(crate) async fn abort_multipart(&self, prefix: &str) -> Result<(), StoreError> {
+        let doing = format!("listing what was begun below {}", self.place(prefix));
+        let full_prefix = self.full_key(prefix);
         let list = || async {
-            let request = self.client.list_multipart_uploads().bucket(&self.name).prefix(&full_key);
+            let request = self.client.list_multipart_uploads().bucket(&self.name).prefix(&full_prefix);
             request.send().await.map_err(|error| fault(&doing, error))
         };
-        // One page is enough: nobody begins a thousand of one key, and what is left is found the next time.
+        // One page is enough: nobody begins a thousand for one source, and what is left is found the next time.
         let Some(page) = self.patience.keep_trying(&doing, 0, list).await? else { return Ok(()) };
-        for begun in page.uploads().iter().filter(|begun| begun.key() == Some(full_key.as_str())) {
-            if let Some(id) = begun.upload_id() {
+        for begun in page.uploads() {
+            let key = begun.key().and_then(|key| key.strip_prefix(self.prefix.as_str()));
+            // Not every server heeds the prefix.
+            if let (Some(key), Some(id)) = (key.filter(|key| key.starts_with(prefix)), begun.upload_id()) {
                 self.abort_one(key, id).await?;
             }
         }

@@ -47,7 +47,7 @@ impl Sources for S3Store {
     async fn delete_source(&self, key: &str) -> Result<(), StoreError> {
         let upload = upload_of(key)?;
         let bucket = &self.shared.bucket;
-        bucket.abort_multipart(&source_key(upload)).await?;
+        self.shared.abort_begun(upload).await?;
         let mut keys = bucket.list(&upload_prefix(upload)).await?;
         keys.push(source_key(upload));
         bucket.remove(keys).await?;

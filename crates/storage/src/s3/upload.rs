@@ -105,7 +105,7 @@ impl Uploads for S3Store {
         };
         let bucket = &self.shared.bucket;
         if named.is_empty() {
-            bucket.abort_multipart(&source_key(upload)).await?;
+            self.shared.abort_begun(upload).await?;
         }
         let named: HashSet<String> = named.into_iter().map(|extent| extent.key).collect();
         let mut there = bucket.list(&upload_prefix(upload)).await?;

@@ -161,7 +161,7 @@ pub(crate) mod in_s3 {
         StoreError,
         s3::{DEFAULT_OBJECTS_JOINED_AT_ONCE, Patience, S3Config, S3Credentials, S3Settings, S3Store},
     };
-    use reelyard_testkit::{ACCESS_KEY_ID, BUCKET, FaultProxy, Plan, S3Server, SECRET_ACCESS_KEY};
+    use reelyard_testkit::{ACCESS_KEY_ID, BUCKET, FaultProxy, Kind, Plan, S3Server, SECRET_ACCESS_KEY};
     use std::{
         path::Path,
         sync::Arc,
@@ -174,6 +174,7 @@ pub(crate) mod in_s3 {
         pub(crate) ledger: Arc<MemoryLedger>,
         pub(crate) proxy: FaultProxy,
         pub(crate) prefix: String,
+        pub(crate) kind: Kind,
         /// Of the server itself.
         pub(crate) endpoint: String,
         pub(crate) objects_joined_at_once: usize,
@@ -251,12 +252,13 @@ pub(crate) mod in_s3 {
     }
 
     impl Bench {
-        pub(crate) fn in_s3(endpoint: &str) -> Self {
+        pub(crate) fn in_s3(kind: Kind, endpoint: &str) -> Self {
             let directory = tempfile::tempdir().unwrap();
             let place = Place {
                 ledger: Arc::default(),
                 proxy: FaultProxy::start(endpoint, Plan::calm()),
                 prefix: format!("t/{}", Uuid::now_v7()),
+                kind,
                 endpoint: endpoint.to_owned(),
                 objects_joined_at_once: DEFAULT_OBJECTS_JOINED_AT_ONCE,
                 // Parts of 1 MiB, so that small uploads show what large ones do.

@@ -80,5 +80,5 @@ groups!(everywhere: uploads, checksums, sources, parts; in_s3: fences, memory, o
 #[cfg(feature = "s3")]
 fn run_in_s3(cases: &[Case], kind: reelyard_testkit::Kind) {
     let Some(server) = reelyard_testkit::S3Server::start(kind) else { return };
-    run(cases, || Bench::in_s3(&server.endpoint()));
+    run(cases, || Bench::in_s3(kind, &server.endpoint()));
 }

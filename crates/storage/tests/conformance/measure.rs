@@ -16,7 +16,7 @@ fn measure_one_gibibyte_in_one_chunk() {
     let Some(server) = S3Server::start(Kind::SeaweedFs) else { return };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut bench = Bench::in_s3(&server.endpoint());
+        let mut bench = Bench::in_s3(Kind::SeaweedFs, &server.endpoint());
         // The server itself, not a proxy before it, with the memory that an operator gets.
         bench.place().memory_bytes = reelyard_storage::s3::DEFAULT_MEMORY_BYTES;
         let scratch = bench.directory.path().to_owned();

@@ -3,7 +3,7 @@
 use crate::bench::{Bench, MIB, at, collected, noise, sha256};
 use futures::future::join_all;
 use reelyard_storage::{Sources as _, StoreError, s3::Patience, source_key};
-use reelyard_testkit::{Fault, Plan};
+use reelyard_testkit::{Fault, Kind, Plan};
 use reelyard_upload::BodyEnd;
 
 crate::cases!(
@@ -14,6 +14,7 @@ crate::cases!(
     more_objects_than_s3_joins_at_once_are_joined_in_steps,
     two_assemblies_at_once_do_no_harm,
     a_source_is_fetched_once_for_all_who_open_it,
+    bytes_that_change_on_the_way_are_sent_again,
 );
 
 async fn many_small_chunks_become_few_objects(mut bench: Bench) {
@@ -77,11 +78,11 @@ async fn an_assembly_that_breaks_off_is_done_again(mut bench: Bench) {
     }
     assert!(bench.place().begun().await > 0, "one could not be aborted");
     assert!(bench.store.assemble_source(&key).await.unwrap());
+    assert_eq!(bench.place().begun().await, 0);
     assert_source(&bench, &key, &bytes).await;
     bench.place().wait_for_no_leftovers(upload).await;
     bench.give_up(upload);
     bench.store.delete_source(&key).await.unwrap();
-    assert_eq!(bench.place().begun().await, 0);
     assert!(bench.place().objects().await.is_empty());
 }
 
@@ -133,4 +134,20 @@ async fn a_source_is_fetched_once_for_all_who_open_it(mut bench: Bench) {
     drop(files);
     bench.store.open_source(&key).await.unwrap();
     assert_eq!(bench.place().proxy.requests() - before, requests, "it stays for a while");
+}
+
+async fn bytes_that_change_on_the_way_are_sent_again(mut bench: Bench) {
+    if bench.place().kind == Kind::Moto {
+        return eprintln!("moto takes bytes whatever their checksum is");
+    }
+    let bytes = noise(3 * MIB);
+    bench.place().proxy.set_plan(Plan {
+        seed: 5,
+        per_thousand: vec![(400, Fault::Corrupt)],
+        methods: vec!["PUT"],
+    });
+    let upload = bench.source(&bytes).await;
+    bench.place().proxy.set_plan(Plan::calm());
+    assert!(bench.place().proxy.faults() > 0);
+    assert_source(&bench, &source_key(upload), &bytes).await;
 }
