@@ -24,7 +24,10 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::task::{JoinError, JoinHandle, spawn_blocking};
+use tokio::{
+    sync::OwnedMutexGuard,
+    task::{JoinError, JoinHandle, spawn_blocking},
+};
 
 /// Bytes of a slow sender are stored after so long though they make no full part: what a kill can cost beside a part.
 /// Shorter would be more requests to S3, which are paid one by one.
@@ -154,19 +157,20 @@ impl S3Receive {
     async fn store_gathered(&mut self) -> Result<(), ReceiveError> {
         self.hashed().await?;
         self.stored().await?;
-        let gathered = self.hashed().await?;
+        let turn = self.shared.turns.take(self.upload).await;
+        // From here on nothing waits: whoever drops this while it waits has lost no byte.
+        let Hashing::Idle(gathered) = &mut self.hashing else { return Err(over().into()) };
         let checkpoint = gathered.chunk.checkpoint();
         let bytes = mem::take(&mut gathered.pieces).finish();
-        self.begin_storing(bytes, checkpoint).await?;
-        Ok(())
+        Ok(self.begin_storing(turn, bytes, checkpoint)?)
     }
 
-    async fn begin_storing(
+    fn begin_storing(
         &mut self,
+        turn: OwnedMutexGuard<()>,
         bytes: Sendable,
         checkpoint: Option<Checkpoint>,
     ) -> Result<(), StoreError> {
-        let turn = self.shared.turns.take(self.upload).await;
         let start = self.start;
         self.start += bytes.byte_len;
         let Storing::Idle(objects) = mem::replace(&mut self.storing, Storing::Over) else {
@@ -200,7 +204,8 @@ impl S3Receive {
         let Gathered { chunk, pieces } = *gathered;
         let Settled::Advance(checkpoint) = chunk.settle(end)? else { return Ok(()) };
         if checkpoint.offset > self.transfer.offset() {
-            self.begin_storing(pieces.finish(), Some(checkpoint)).await?;
+            let turn = self.shared.turns.take(self.upload).await;
+            self.begin_storing(turn, pieces.finish(), Some(checkpoint))?;
             self.stored().await?;
         }
         Ok(())
@@ -209,6 +214,7 @@ impl S3Receive {
 
 #[async_trait]
 impl Receive for S3Receive {
+    /// May be dropped while it waits; the batch is not taken then.
     async fn write(&mut self, batch: Vec<Bytes>) -> Result<(), ReceiveError> {
         let gathered = self.hashed().await?.pieces.byte_len();
         self.notice_stored().await?;

@@ -1,11 +1,13 @@
 //! Many uploads share little memory: each gets its turn, none waits for ever.
 
 use crate::{
-    bench::{Bench, at, noise, sha256},
+    bench::{Bench, at, collected, noise, sha256},
     parts::part,
 };
 use bytes::Bytes;
 use futures::future::join_all;
+use reelyard_storage::source_key;
+use reelyard_testkit::{Fault, Plan};
 use reelyard_upload::{Algorithm, BodyEnd, Check, Checksum, ChunkRequest};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -15,6 +17,7 @@ crate::cases!(
     uploads_that_stall_do_not_keep_the_others_waiting,
     parts_that_stall_do_not_keep_the_others_waiting,
     a_batch_larger_than_the_budget_gets_through,
+    a_write_that_is_dropped_while_it_waits_takes_nothing,
 );
 
 const KIB: usize = 1 << 10;
@@ -106,4 +109,37 @@ async fn a_batch_larger_than_the_budget_gets_through(mut bench: Bench) {
     let sending = bench.send(upload, length, &request, &batches, BodyEnd::Complete);
     let (_, outcome) = timeout(STUCK, sending).await.expect("it waits for more than there is");
     assert_eq!(outcome.unwrap().sha256(), Some(sha256(&bytes)));
+}
+
+async fn a_write_that_is_dropped_while_it_waits_takes_nothing(mut bench: Bench) {
+    bench.place().memory_bytes = 64 << 10;
+    bench.reopen().await;
+    bench
+        .place()
+        .proxy
+        .set_plan(Plan { methods: vec!["PUT"], ..Plan::always(Fault::Delay(Duration::from_millis(100))) });
+    let bytes = noise(400 * KIB);
+    let length = Some(bytes.len() as u64);
+    let upload = bench.new_upload(length).await;
+    let (mut offset, mut dropped) = (0, 0);
+    while offset < bytes.len() {
+        let open = bench.store.open_upload(upload, bench.terms(length)).await.unwrap();
+        let mut receiving = open.begin(&at(offset)).unwrap();
+        for batch in bytes[offset..].chunks(10 * KIB) {
+            let writing = receiving.write(vec![Bytes::copy_from_slice(batch)]);
+            if timeout(Duration::from_millis(20), writing).await.is_err() {
+                dropped += 1;
+                break;
+            }
+        }
+        let (durable, outcome) = receiving.end(BodyEnd::Cut).await;
+        outcome.unwrap();
+        offset = durable as usize;
+    }
+    assert!(dropped > 3, "{dropped} writes were dropped");
+    let open = bench.store.open_upload(upload, bench.terms(length)).await.unwrap();
+    assert_eq!(open.transfer().sha256(), Some(sha256(&bytes)));
+    bench.store.finish_upload(upload, bytes.len() as u64).await.unwrap();
+    let read = bench.store.read_source(&source_key(upload), 0..bytes.len() as u64).await.unwrap();
+    assert!(collected(read).await == bytes, "the bytes are others than were sent");
 }
