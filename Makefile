@@ -1,6 +1,6 @@
 # Every target installs what it needs by itself (scripts/setup); run `make help` for the list.
 .DEFAULT_GOAL := help
-.PHONY: fuzz help setup build demo test test-kill lint fmt deny bench bench-uploads clean
+.PHONY: chaos-uploads fuzz help setup build demo test test-kill lint fmt deny bench bench-uploads clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,11 @@ test-kill: ## the long kill -9 campaign (KILLS=200 SEED=1)
 	@scripts/setup test
 	@cargo build --workspace --bins --quiet
 	@REELYARD_KILLS=$(or $(KILLS),200) REELYARD_SEED=$(or $(SEED),1) cargo nextest run -p reelyard --test kill --no-capture
+
+chaos-uploads: ## the long campaign against uploads on disk and in S3 (KILLS=300 SEED=1)
+	@scripts/setup test
+	@cargo build --workspace --bins --quiet
+	@REELYARD_TEST_KILLS=$(or $(KILLS),300) REELYARD_TEST_SEED=$(or $(SEED),1) cargo nextest run -p reelyard --test uploads --no-capture chaos crash
 
 fuzz: ## the long fuzz campaign: every target for MINUTES=10 (needs clang)
 	@fuzz/run $(or $(MINUTES),10)
