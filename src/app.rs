@@ -2,11 +2,11 @@
 //!
 //! Made once by `cmd/serve`, after everything was validated; shared as `Arc<App>`. Holds no request state.
 
-use crate::{flow::FlowError, holders::Holders};
+use crate::{flow::FlowError, holders::Holders, http::limits::Limits};
 use reelyard_catalog::Catalog;
 use reelyard_model::WorkerId;
 use reelyard_planner::{DEFAULT_PRESET, Presets};
-use reelyard_sign::Keyring;
+use reelyard_sign::{Keyring, upload_token::UploadKeys};
 use reelyard_storage::{LocalStore, UploadStore};
 use std::{any::Any, path::PathBuf, sync::Arc};
 use tokio::sync::Notify;
@@ -22,7 +22,12 @@ pub(crate) struct App {
     pub(crate) sources_in_pieces: bool,
     /// Who works on which upload.
     pub(crate) holders: Holders,
+    /// For playback links.
     pub(crate) keyring: Keyring,
+    /// For upload tokens.
+    pub(crate) upload_keys: UploadKeys,
+    /// How much one caller may have at a time.
+    pub(crate) limits: Limits,
     pub(crate) presets: Presets,
     pub(crate) data_dir: PathBuf,
     /// No keys needed: only ever on loopback.

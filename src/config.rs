@@ -16,6 +16,7 @@ pub(crate) fn default_data_dir() -> PathBuf {
 
 pub(crate) const ADMIN_KEY_FILE: &str = "admin.key";
 pub(crate) const SIGNING_KEYS_FILE: &str = "signing-keys.json";
+pub(crate) const UPLOAD_KEYS_FILE: &str = "upload-keys.json";
 pub(crate) const CATALOG_FILE: &str = "catalog.sqlite";
 pub(crate) const LOCK_FILE: &str = "lock";
 /// Where the server that holds the lock is reached.

@@ -1,13 +1,16 @@
 //! The command line: one file per subcommand, each with its `Args` and a `run`.
 
+mod catalogue;
 mod completions;
 mod doctor;
 mod healthcheck;
 mod jobs;
+mod keys;
 mod output;
 mod plan;
 mod probe;
 mod serve;
+mod tenants;
 mod upload;
 
 use clap::{Parser, Subcommand};
@@ -29,6 +32,10 @@ enum Command {
     Upload(upload::Args),
     /// List, watch, cancel and retry jobs.
     Jobs(jobs::Args),
+    /// Make, list and revoke API keys.
+    Keys(keys::Args),
+    /// Add and list tenants, and set how much they may have.
+    Tenants(tenants::Args),
     /// Show the facts about a media file.
     Probe(probe::Args),
     /// Show what would be made of a media file, and why.
@@ -47,6 +54,8 @@ impl Cli {
             Command::Serve(args) => serve::run(args),
             Command::Upload(args) => upload::run(args),
             Command::Jobs(args) => jobs::run(args),
+            Command::Keys(args) => keys::run(args),
+            Command::Tenants(args) => tenants::run(args),
             Command::Probe(args) => probe::run(args),
             Command::Plan(args) => plan::run(args),
             Command::Doctor(args) => doctor::run(args),

@@ -6,6 +6,7 @@
 
 mod background;
 mod data_dir;
+mod limits;
 mod listen;
 mod logging;
 mod storage;
@@ -58,6 +59,8 @@ pub(crate) struct Args {
     presets: PresetFiles,
     #[command(flatten)]
     storage: storage::StorageArgs,
+    #[command(flatten)]
+    limits: limits::LimitArgs,
     /// Largest upload that is accepted
     #[arg(long, value_name = "BYTES", env = "REELYARD_MAX_UPLOAD_BYTES", default_value_t = reelyard_upload::DEFAULT_MAX_UPLOAD_BYTES)]
     max_upload_bytes: u64,
@@ -145,6 +148,8 @@ async fn prepare(args: &Args) -> anyhow::Result<Prepared> {
         sources_in_pieces: storage.in_pieces,
         store,
         keyring: data_dir::signing_keys(path)?,
+        upload_keys: data_dir::upload_keys(path)?,
+        limits: args.limits.limits(),
         presets,
         data_dir: path.clone(),
         insecure_open: args.insecure_open,

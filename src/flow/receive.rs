@@ -7,7 +7,7 @@
 
 use super::FlowError;
 use crate::app::App;
-use reelyard_catalog::{FinishUpload, NewUpload, UploadRow};
+use reelyard_catalog::{FinishUpload, NewUpload, UploadGrant, UploadRow};
 use reelyard_model::{AssetId, Completion, TaskId, TenantId, UploadId, UploadKind, UploadState};
 use reelyard_storage::{StoreError, Terms, source_key};
 use reelyard_upload::{Transfer, tus::Metadata};
@@ -24,6 +24,8 @@ const MAX_TITLE_CHARS: usize = 200;
 #[derive(Clone, Debug)]
 pub(crate) struct Announcement {
     pub(crate) tenant: TenantId,
+    /// What whoever announces it may, where that is less than its tenant may.
+    pub(crate) grant: UploadGrant,
     pub(crate) kind: UploadKind,
     pub(crate) completion: Completion,
     /// Of a final upload, in order, and the list as it came.
@@ -60,7 +62,8 @@ impl Whole {
 
 /// What the store has to know of an upload. `fence`: of whoever holds it; 0 is enough for reading.
 pub(crate) fn terms(app: &App, row: &UploadRow, fence: u64) -> Terms {
-    Terms { length: row.byte_len, limit: app.max_upload_bytes, fence }
+    let limit = row.max_byte_len.map_or(app.max_upload_bytes, |most| most.min(app.max_upload_bytes));
+    Terms { length: row.byte_len, limit, fence }
 }
 
 /// Makes the row, then the file. A crash between the two leaves a row that nobody knows of and that expires.
@@ -70,22 +73,25 @@ pub(crate) async fn create(app: &App, announcement: Announcement) -> Result<Uplo
     let id = UploadId::from_uuid(Uuid::now_v7());
     let upload = app
         .catalog
-        .create_upload(NewUpload {
-            id,
-            tenant: announcement.tenant,
-            kind: announcement.kind,
-            completion: announcement.completion,
-            partials: announcement.partials,
-            concat_header: announcement.concat_header,
-            expected_sha256: announcement.expected_sha256.map(hex::encode),
-            byte_len: announcement.byte_len,
-            file_name: announcement.file_name,
-            metadata: announcement.metadata,
-            preset,
-            traceparent: announcement.traceparent.unwrap_or_else(new_traceparent),
-            now_ms,
-            expires_ms: now_ms.saturating_add(UPLOAD_EXPIRES_AFTER_MS),
-        })
+        .create_upload_within(
+            NewUpload {
+                id,
+                tenant: announcement.tenant,
+                kind: announcement.kind,
+                completion: announcement.completion,
+                partials: announcement.partials,
+                concat_header: announcement.concat_header,
+                expected_sha256: announcement.expected_sha256.map(hex::encode),
+                byte_len: announcement.byte_len,
+                file_name: announcement.file_name,
+                metadata: announcement.metadata,
+                preset,
+                traceparent: announcement.traceparent.unwrap_or_else(new_traceparent),
+                now_ms,
+                expires_ms: now_ms.saturating_add(UPLOAD_EXPIRES_AFTER_MS),
+            },
+            announcement.grant,
+        )
         .await?;
     match (announcement.kind, announcement.byte_len) {
         (UploadKind::Parts, Some(length)) => app.uploads.create_parts(id, length).await?,

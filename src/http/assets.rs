@@ -11,7 +11,7 @@ use super::{
 use crate::app::App;
 use axum::{Json as JsonBody, extract::State, http::HeaderMap};
 use http::StatusCode;
-use reelyard_catalog::{AssetFilter, AssetRow, RenditionRow, TaskFilter, TaskRow};
+use reelyard_catalog::{AssetFilter, AssetRow, RenditionRow, Scope, TaskFilter, TaskRow};
 use reelyard_model::{AssetId, AssetState};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -53,6 +53,7 @@ pub(super) async fn list_assets(
     Query(query): Query<ListQuery>,
     headers: HeaderMap,
 ) -> Result<JsonBody<AssetPage>, Problem> {
+    caller.require(Scope::AssetsRead)?;
     let filter = AssetFilter {
         tenant: caller.tenant,
         states: names::<AssetState>(query.state.as_deref(), "state")?,
@@ -79,6 +80,7 @@ pub(super) async fn show_asset(
     Path(asset): Path<String>,
     headers: HeaderMap,
 ) -> Result<JsonBody<Asset>, Problem> {
+    caller.require(Scope::AssetsRead)?;
     let row = owned(&app, caller, &asset).await?;
     Ok(JsonBody(show(&app, &links::base_url(&app, &headers), row).await?))
 }
@@ -92,6 +94,7 @@ pub(super) async fn delete_asset(
     caller: Caller,
     Path(asset): Path<String>,
 ) -> Result<StatusCode, Problem> {
+    caller.require(Scope::AssetsWrite)?;
     let row = owned(&app, caller, &asset).await?;
     if row.state != AssetState::Deleted {
         app.catalog.delete_asset(row.id, links::now_ms()).await?;
@@ -111,6 +114,7 @@ pub(super) async fn cancel_asset(
     Path(asset): Path<String>,
     headers: HeaderMap,
 ) -> Result<JsonBody<Asset>, Problem> {
+    caller.require(Scope::AssetsWrite)?;
     let row = owned(&app, caller, &asset).await?;
     let row = app.catalog.cancel_asset(row.id, links::now_ms()).await?;
     app.swept_ticket.notify_one();
@@ -128,6 +132,7 @@ pub(super) async fn retry_asset(
     Path(asset): Path<String>,
     headers: HeaderMap,
 ) -> Result<JsonBody<Asset>, Problem> {
+    caller.require(Scope::AssetsWrite)?;
     let row = owned(&app, caller, &asset).await?;
     let row = app.catalog.retry_asset(row.id, links::now_ms()).await?;
     app.ring();
@@ -143,6 +148,7 @@ pub(super) async fn show_plan(
     caller: Caller,
     Path(asset): Path<String>,
 ) -> Result<JsonBody<reelyard_model::Plan>, Problem> {
+    caller.require(Scope::AssetsRead)?;
     let row = owned(&app, caller, &asset).await?;
     let plan = app.catalog.plan(row.id).await?;
     plan.map(JsonBody).ok_or_else(|| {
@@ -178,6 +184,7 @@ pub(super) async fn make_links(
     headers: HeaderMap,
     Json(request): Json<LinkRequest>,
 ) -> Result<JsonBody<LinkAnswer>, Problem> {
+    caller.require(Scope::PlaybackSign)?;
     if !(links::MIN_TTL_SECONDS..=links::MAX_TTL_SECONDS).contains(&request.ttl_seconds) {
         return Err(Problem::new(
             Kind::BadRequest,

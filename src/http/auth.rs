@@ -1,62 +1,264 @@
-//! Who is asking: the [`Caller`] of a request, and the guard of a server without keys.
+//! Who is asking: [`Caller`] on the API, [`Uploader`] on the upload routes, and the guard of a server without keys.
 //!
-//! With keys (the default), every handler that takes a `Caller` needs `Authorization: Bearer KEY`. Only SHA-256
-//! digests of keys are stored and looked up: how long a lookup takes tells something about a digest, from which nobody
-//! gets to a key of 256 random bits. Browsers never send this header on their own, so cross-site requests
-//! have nothing to ride on.
+//! With keys (the default), every handler needs `Authorization: Bearer KEY`, and asks for the scope that it takes. Only
+//! SHA-256 digests of keys are stored and looked up: how long a lookup takes tells something about a digest, from which
+//! nobody gets to a key of 256 random bits. Browsers never send this header on their own, so cross-site requests have
+//! nothing to ride on. On the upload routes, an upload token (a JWT) stands in for a key: it acts as its tenant, within
+//! what it says, and opens nothing else. Both are looked at anew on every request, so what was revoked ends at once;
+//! a body that has begun may end.
 //!
 //! Without keys (`--insecure-open`, loopback only), everybody who reaches the socket is the default tenant. A web page
 //! in a browser on this machine can reach it too, by DNS rebinding or plainly across sites: [`loopback_guard`]
 //! refuses both by looking at `Host` and `Origin`.
 
-use super::problem::{Kind, Problem};
+use super::{
+    limits::{Allowed, OneOf, Seat},
+    problem::{Kind, Problem},
+    uploads::sentence,
+};
 use crate::app::App;
 use axum::{
     extract::{FromRequestParts, Request, State},
     middleware::Next,
     response::Response,
 };
-use http::{HeaderMap, Uri, header, request::Parts};
+use http::{Extensions, HeaderMap, Uri, header, request::Parts};
+use reelyard_catalog::{Scope, Scopes, TenantLimits, UploadGrant, UploadRow};
 use reelyard_model::TenantId;
+use reelyard_sign::upload_token::{
+    Denied, MAX_UPLOAD_TOKEN_BYTES, UploadToken, UploadTokenError, Use, Wish, looks_like_token,
+};
 use sha2::{Digest, Sha256};
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 /// Longest key that is looked at; ours have 64 characters or fewer.
 const MAX_KEY_BYTES: usize = 512;
+
+/// Where a request came from; `connections` puts it into every one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer(pub(crate) IpAddr);
 
 /// Who is asking; everything a handler reads or writes is this tenant's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Caller {
     pub(crate) tenant: TenantId,
+    scopes: Scopes,
+}
+
+/// Who is uploading: a key that may, or an upload token.
+#[derive(Clone, Debug)]
+pub(crate) struct Uploader {
+    pub(crate) tenant: TenantId,
+    limits: TenantLimits,
+    by: By,
+}
+
+#[derive(Clone, Debug)]
+enum By {
+    /// The server has no keys.
+    Everybody,
+    Key {
+        id: Uuid,
+        scopes: Scopes,
+    },
+    Token(Arc<UploadToken>),
+}
+
+/// What an upload may be that somebody wants to begin.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Permit {
+    pub(crate) grant: UploadGrant,
+    /// Where the token chooses it.
+    pub(crate) preset: Option<String>,
 }
 
 impl FromRequestParts<Arc<App>> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
-        Self::of_headers(app, &parts.headers).await
+        let Uploader { tenant, by, .. } =
+            Uploader::of_request(app, &parts.headers, &parts.extensions).await?;
+        match by {
+            By::Everybody => Ok(Self { tenant, scopes: Scopes::of(&[Scope::Admin]) }),
+            By::Key { scopes, .. } => Ok(Self { tenant, scopes }),
+            By::Token(_) => Err(Problem::new(
+                Kind::OutsideUploadToken,
+                "An upload token opens the upload routes (`/uploads`) alone; this address needs an API key.",
+            )),
+        }
     }
 }
 
 impl Caller {
-    /// The caller by the request's headers.
-    pub(crate) async fn of_headers(app: &App, headers: &HeaderMap) -> Result<Self, Problem> {
-        if app.insecure_open {
-            return Ok(Self { tenant: TenantId::DEFAULT });
-        }
-        let key = bearer_key(headers)?;
-        let digest: [u8; 32] = Sha256::digest(key.as_bytes()).into();
-        let found = app.catalog.live_api_key(&hex::encode(digest)).await?;
-        found
-            .map(|live| Self { tenant: live.key.tenant })
-            .ok_or_else(|| Problem::new(Kind::UnknownKey, "This API key is not known here."))
+    pub(crate) fn require(self, scope: Scope) -> Result<(), Problem> {
+        if self.scopes.contain(scope) { Ok(()) } else { Err(missing_scope(scope)) }
     }
 }
 
-/// The key of `Authorization: Bearer KEY` (RFC 6750 section 2.1); the scheme's case does not matter.
-fn bearer_key(headers: &HeaderMap) -> Result<&str, Problem> {
-    let missing =
-        || Problem::new(Kind::MissingKey, "This address needs an API key: send `Authorization: Bearer KEY`.");
+fn missing_scope(scope: Scope) -> Problem {
+    let scope = scope.as_str();
+    Problem::new(
+        Kind::MissingScope,
+        format!("This API key has no scope `{scope}`, which this address needs."),
+    )
+    .with("scope", scope)
+}
+
+impl Uploader {
+    /// Whoever sent this request, counted against its rate. What it may do is asked for each thing: [`Self::may_begin`],
+    /// [`Self::may_use`], [`Self::may_read_source`].
+    pub(crate) async fn of_request(
+        app: &App,
+        headers: &HeaderMap,
+        extensions: &Extensions,
+    ) -> Result<Self, Problem> {
+        let uploader = match Self::authenticated(app, headers).await {
+            Ok(uploader) => uploader,
+            Err(problem) => {
+                if problem.kind().status_code() == 401 {
+                    let Peer(address) =
+                        extensions.get().copied().unwrap_or(Peer(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
+                    app.limits.rates.failure(address, app.limits.now_ms())?;
+                }
+                return Err(problem);
+            }
+        };
+        let one = match &uploader.by {
+            By::Everybody => OneOf::Everybody,
+            By::Key { id, .. } => OneOf::Key(*id),
+            By::Token(token) => OneOf::Token(token.jti.as_str().into()),
+        };
+        let allowed =
+            Allowed { tenant: uploader.tenant, requests_per_second: uploader.limits.requests_per_second };
+        app.limits.rates.request(allowed, one, app.limits.now_ms())?;
+        Ok(uploader)
+    }
+
+    async fn authenticated(app: &App, headers: &HeaderMap) -> Result<Self, Problem> {
+        if app.insecure_open {
+            let limits = app.catalog.tenant_limits(TenantId::DEFAULT).await?.unwrap_or_default();
+            return Ok(Self { tenant: TenantId::DEFAULT, limits, by: By::Everybody });
+        }
+        let text = bearer(headers)?;
+        if looks_like_token(text) {
+            let now = super::links::now_unix_seconds();
+            let token = app.upload_keys.verify(text, now).map_err(|error| token_problem(&error))?;
+            let limits = app.catalog.tenant_limits(token.tenant).await?.ok_or_else(|| {
+                Problem::new(
+                    Kind::UploadTokenNotValid,
+                    "The upload token is of a tenant that does not exist here.",
+                )
+            })?;
+            return Ok(Self { tenant: token.tenant, limits, by: By::Token(Arc::new(token)) });
+        }
+        let unknown = || Problem::new(Kind::UnknownKey, "This API key is not known here.");
+        if text.len() > MAX_KEY_BYTES {
+            return Err(unknown());
+        }
+        let digest: [u8; 32] = Sha256::digest(text.as_bytes()).into();
+        let live = app.catalog.live_api_key(&hex::encode(digest)).await?.ok_or_else(unknown)?;
+        let id = live.key.id.parse().map_err(Problem::internal)?;
+        Ok(Self { tenant: live.key.tenant, limits: live.limits, by: By::Key { id, scopes: live.key.scopes } })
+    }
+
+    /// May such an upload be begun? Counts against the rate of creations.
+    pub(crate) fn may_begin(&self, app: &App, wish: Wish<'_>) -> Result<Permit, Problem> {
+        let permit = match &self.by {
+            By::Everybody => Permit::default(),
+            By::Key { scopes, .. } if scopes.contain(Scope::UploadsWrite) => Permit::default(),
+            By::Key { .. } => return Err(missing_scope(Scope::UploadsWrite)),
+            By::Token(token) => {
+                token.check_creation(wish).map_err(denied)?;
+                let grant = UploadGrant {
+                    token: Some((token.jti.clone(), token.max_uploads)),
+                    max_byte_len: token.max_length,
+                };
+                Permit { grant, preset: token.preset.clone() }
+            }
+        };
+        app.limits.rates.creation(self.tenant, app.limits.now_ms())?;
+        Ok(permit)
+    }
+
+    /// May this be done with an upload of its tenant? Whose tenant it is was looked at before.
+    pub(crate) fn may_use(&self, row: &UploadRow, wanted: Use) -> Result<(), Problem> {
+        match &self.by {
+            By::Everybody => Ok(()),
+            By::Key { scopes, .. } if scopes.contain(Scope::UploadsWrite) => Ok(()),
+            By::Key { .. } => Err(missing_scope(Scope::UploadsWrite)),
+            By::Token(token) => {
+                token.check_use(wanted).map_err(denied)?;
+                token.check_upload(row.id, row.token.as_deref()).map_err(denied)
+            }
+        }
+    }
+
+    /// May it have the bytes back? An upload token sends and never gets.
+    pub(crate) fn may_read_source(&self) -> Result<(), Problem> {
+        match &self.by {
+            By::Everybody => Ok(()),
+            By::Key { scopes, .. } if scopes.contain(Scope::AssetsRead) => Ok(()),
+            By::Key { .. } => Err(missing_scope(Scope::AssetsRead)),
+            By::Token(_) => Err(Problem::new(
+                Kind::OutsideUploadToken,
+                "An upload token does not open what was uploaded; use an API key with the scope `assets:read`.",
+            )),
+        }
+    }
+
+    /// Again before an asset is made: a key may have been revoked while the body came. A token that expired meanwhile is
+    /// no reason to throw its last bytes away; its length is looked at again, here and by the catalogue.
+    pub(crate) async fn may_finish(&self, app: &App, byte_len: u64) -> Result<(), Problem> {
+        match &self.by {
+            By::Everybody => Ok(()),
+            By::Key { id, .. } => {
+                if app.catalog.api_key_lives(&id.to_string()).await? {
+                    return Ok(());
+                }
+                Err(Problem::new(
+                    Kind::UnknownKey,
+                    "This API key was revoked while the body came. The bytes are kept; nothing was made of them.",
+                ))
+            }
+            By::Token(token) => token.check_length(byte_len).map_err(denied),
+        }
+    }
+
+    /// A seat for one body of its tenant, at once or after some waiting.
+    pub(crate) async fn sit(&self, app: &App, stop: &CancellationToken) -> Result<Seat, Problem> {
+        app.limits.transfers.sit(self.tenant, self.limits.concurrent_transfers, stop).await
+    }
+}
+
+fn token_problem(error: &UploadTokenError) -> Problem {
+    let kind = match error {
+        UploadTokenError::Expired { .. } => Kind::UploadTokenExpired,
+        _ => Kind::UploadTokenNotValid,
+    };
+    Problem::new(kind, sentence(&error.to_string()))
+}
+
+fn denied(denied: Denied) -> Problem {
+    let problem = Problem::new(Kind::OutsideUploadToken, sentence(&denied.to_string()));
+    match denied {
+        Denied::TooLong { max_length, .. } => problem.with("max_bytes", max_length),
+        _ => problem,
+    }
+}
+
+/// What stands behind `Authorization: Bearer` (RFC 6750 section 2.1); the scheme's case does not matter.
+fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
+    let missing = || {
+        Problem::new(
+            Kind::MissingKey,
+            "This address needs an API key, or for uploads an upload token: send `Authorization: Bearer KEY`.",
+        )
+    };
     let value = headers.get(header::AUTHORIZATION).ok_or_else(missing)?;
     let text = value.to_str().map_err(|_| missing())?;
     let (scheme, key) = text.split_once(' ').ok_or_else(missing)?;
@@ -64,8 +266,8 @@ fn bearer_key(headers: &HeaderMap) -> Result<&str, Problem> {
     if !scheme.eq_ignore_ascii_case("bearer") || key.is_empty() {
         return Err(missing());
     }
-    if key.len() > MAX_KEY_BYTES {
-        return Err(Problem::new(Kind::UnknownKey, "This API key is not known here."));
+    if key.len() > MAX_UPLOAD_TOKEN_BYTES {
+        return Err(Problem::new(Kind::UnknownKey, "This is longer than any API key or upload token."));
     }
     Ok(key)
 }
@@ -138,7 +340,7 @@ fn is_port(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{bearer_key, check_loopback, is_loopback_authority};
+    use super::{bearer, check_loopback, is_loopback_authority};
     use crate::http::problem::Kind;
     use http::{HeaderMap, HeaderValue, Uri, header};
 
@@ -187,12 +389,12 @@ mod tests {
         let key_of = |value: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::AUTHORIZATION, HeaderValue::from_static(value));
-            bearer_key(&headers).map(str::to_owned).map_err(|problem| problem.kind())
+            bearer(&headers).map(str::to_owned).map_err(|problem| problem.kind())
         };
         assert_eq!(key_of("Bearer abc"), Ok("abc".into()));
         assert_eq!(key_of("bearer  abc "), Ok("abc".into()));
         assert_eq!(key_of("Basic abc"), Err(Kind::MissingKey));
         assert_eq!(key_of("Bearer "), Err(Kind::MissingKey));
-        assert_eq!(bearer_key(&HeaderMap::new()).unwrap_err().kind(), Kind::MissingKey);
+        assert_eq!(bearer(&HeaderMap::new()).unwrap_err().kind(), Kind::MissingKey);
     }
 }

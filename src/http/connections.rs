@@ -5,9 +5,10 @@
 //! bodies have their limits where they are read (`uploads::body`); refused ones are not read. Every request carries an
 //! [`interim::Interim`], by which its handler can answer before the answer.
 
-use super::interim;
+use super::{auth::Peer, interim};
 use axum::Router;
-use hyper::server::conn::http1;
+use http::Request;
+use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -15,6 +16,7 @@ use hyper_util::{
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{
     io,
+    net::IpAddr,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
@@ -27,6 +29,7 @@ use tokio::{
     time::Sleep,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt as _;
 
 /// Connections at a time; the others wait in the kernel's queue. Some 100 KiB each when all of them are busy.
 const MAX_CONNECTIONS: u64 = 4096;
@@ -37,6 +40,10 @@ const OTHER_DESCRIPTORS: u64 = 256;
 /// A whole request head must be there so soon after the connection opened or the answer before it ended. Also how long
 /// an idle connection is kept.
 const HEAD_LIMIT: Duration = Duration::from_secs(30);
+/// The most that is read at once, and kept while nothing comes: what a stalled upload holds. hyper's own limit is ten
+/// times as much, and an upload that ran fast and stopped held all of it; a GiB costs the same in either (see
+/// `benches/README.md`). Also the longest request head.
+const READ_BUFFER_BYTES: usize = 40 << 10;
 /// A client that takes no byte of its answer for so long is gone. Players that pause for longer ask again.
 const WRITE_STALL_LIMIT: Duration = Duration::from_secs(120);
 /// After the system refused a connection (no descriptors left, say): trying at once would only burn a processor.
@@ -82,7 +89,7 @@ pub(crate) async fn serve(
             () = shutdown.cancelled() => break,
             accepted = accept(&listener, &seats) => accepted,
         };
-        let Some((socket, seat)) = accepted else { continue };
+        let Some((socket, peer, seat)) = accepted else { continue };
         let (router, shutdown) = (router.clone(), shutdown.clone());
         let (head, write_stall) = (limits.head, limits.write_stall);
         connections.spawn(async move {
@@ -91,7 +98,7 @@ pub(crate) async fn serve(
             // Small answers (playlists, offsets) are not to wait for more to come.
             let _ = socket.set_nodelay(true);
             let socket = Stalling { socket: interim::Channel::new(socket), limit: write_stall, due: None };
-            one_connection(socket, router, head, shutdown).await;
+            one_connection(socket, peer, router, head, shutdown).await;
             metrics::gauge!("reelyard_http_connections").decrement(1.0);
         });
     }
@@ -101,10 +108,13 @@ pub(crate) async fn serve(
 }
 
 /// The next connection, once there is a seat for it.
-async fn accept(listener: &TcpListener, seats: &Arc<Semaphore>) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+async fn accept(
+    listener: &TcpListener,
+    seats: &Arc<Semaphore>,
+) -> Option<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
     let seat = seats.clone().acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((socket, _)) => Some((socket, seat)),
+        Ok((socket, peer)) => Some((socket, peer.ip(), seat)),
         // It was gone before we came.
         Err(error)
             if matches!(
@@ -124,11 +134,22 @@ async fn accept(listener: &TcpListener, seats: &Arc<Semaphore>) -> Option<(TcpSt
     }
 }
 
-async fn one_connection(socket: Stalling, router: Router, head: Duration, shutdown: CancellationToken) {
+async fn one_connection(
+    socket: Stalling,
+    peer: IpAddr,
+    router: Router,
+    head: Duration,
+    shutdown: CancellationToken,
+) {
+    let router = router.map_request(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer));
+        request
+    });
     let service = interim::attach(&socket.socket, TowerToHyperService::new(router));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(head)
+        .max_buf_size(READ_BUFFER_BYTES)
         .serve_connection(TokioIo::new(socket), service);
     let mut connection = pin!(connection);
     // Errors are the client's or the network's: it spoke no HTTP, was too slow, or went away.

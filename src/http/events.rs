@@ -24,7 +24,7 @@ use axum::{
 };
 use futures::{Stream, StreamExt, stream};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use reelyard_catalog::{EventKind, EventRow};
+use reelyard_catalog::{EventKind, EventRow, Scope};
 use reelyard_model::{AssetId, TenantId};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -101,6 +101,7 @@ pub(super) async fn follow_events(
     Query(query): Query<EventQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    caller.require(Scope::AssetsRead)?;
     let asset = query.asset.map(|asset| id::<AssetId>(&asset, "asset")).transpose()?;
     let last_seen = match headers.get("last-event-id") {
         Some(value) => {

@@ -12,7 +12,7 @@ use axum::{
 };
 use http::header;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use reelyard_catalog::{Counts, EventKind, EventRow};
+use reelyard_catalog::{Counts, EventKind, EventRow, Scope};
 use reelyard_model::{AssetState, TaskState, UploadState, work::TaskKind};
 use serde_json::json;
 use std::{
@@ -220,7 +220,8 @@ async fn write_probe(data_dir: &std::path::Path) -> std::io::Result<()> {
 /// Prometheus text. Needs a key like the rest of the API.
 #[utoipa::path(get, path = "/metrics", tag = "health",
     responses((status = 200, description = "Prometheus text, version 0.0.4.", body = String, content_type = "text/plain; version=0.0.4")))]
-pub(super) async fn metrics_text(State(app): State<Arc<App>>, _caller: Caller) -> Result<Response, Problem> {
+pub(super) async fn metrics_text(State(app): State<Arc<App>>, caller: Caller) -> Result<Response, Problem> {
+    caller.require(Scope::MetricsRead)?;
     let handle = recorder()
         .ok_or_else(|| Problem::internal("another metrics recorder was installed before this server's"))?;
     let counts = app.catalog.counts().await?;

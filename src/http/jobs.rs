@@ -12,7 +12,7 @@ use super::{
 };
 use crate::app::App;
 use axum::{Json, extract::State};
-use reelyard_catalog::{TaskFilter, TaskRow, Waiting};
+use reelyard_catalog::{Scope, TaskFilter, TaskRow, Waiting};
 use reelyard_model::{AssetId, TaskId, TaskState, state::UnknownName, work::TaskKind};
 use serde::{Deserialize, Serialize};
 use std::{str::FromStr, sync::Arc};
@@ -132,6 +132,7 @@ pub(super) async fn list_jobs(
     caller: Caller,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<JobPage>, Problem> {
+    caller.require(Scope::AssetsRead)?;
     let filter = TaskFilter {
         tenant: caller.tenant,
         asset: query.asset.map(|asset| id::<AssetId>(&asset, "asset")).transpose()?,
@@ -156,6 +157,7 @@ pub(super) async fn show_job(
     caller: Caller,
     Path(job): Path<String>,
 ) -> Result<Json<Job>, Problem> {
+    caller.require(Scope::AssetsRead)?;
     let row = owned(&app, caller, &job).await?;
     let waiting_for = match app.catalog.why_waiting(&row).await? {
         Waiting::NotWaiting => None,
@@ -181,6 +183,7 @@ pub(super) async fn cancel_job(
     caller: Caller,
     Path(job): Path<String>,
 ) -> Result<Json<Job>, Problem> {
+    caller.require(Scope::AssetsWrite)?;
     let row = owned(&app, caller, &job).await?;
     let row = app.catalog.cancel_task(row.id, links::now_ms()).await?;
     // An asset that goes on without this job may have others that waited for it; a cancelled one has files to sweep.
@@ -199,6 +202,7 @@ pub(super) async fn retry_job(
     caller: Caller,
     Path(job): Path<String>,
 ) -> Result<Json<Job>, Problem> {
+    caller.require(Scope::AssetsWrite)?;
     let row = owned(&app, caller, &job).await?;
     let row = app.catalog.retry_task(row.id, links::now_ms()).await?;
     app.ring();

@@ -16,6 +16,7 @@ mod file;
 pub(crate) mod health;
 mod interim;
 mod jobs;
+pub(crate) mod limits;
 mod links;
 mod openapi;
 mod playback;
@@ -24,6 +25,7 @@ pub(crate) mod problem;
 #[cfg(test)]
 mod tests;
 pub(crate) mod trace;
+mod upload_tokens;
 mod uploads;
 mod watch;
 
@@ -87,6 +89,7 @@ fn described_routes() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
         .routes(routes!(jobs::show_job))
         .routes(routes!(jobs::cancel_job))
         .routes(routes!(jobs::retry_job))
+        .routes(routes!(upload_tokens::make_upload_token))
         .routes(routes!(presets::list_presets))
         .routes(routes!(presets::show_preset))
         .routes(routes!(events::follow_events))

@@ -12,7 +12,7 @@ use axum::{
     response::{Html, IntoResponse, Response},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use reelyard_catalog::CatalogError;
+use reelyard_catalog::{CatalogError, OverQuota};
 use reelyard_storage::StoreError;
 use serde_json::{Map, Value, json};
 use std::{any::Any, fmt};
@@ -251,11 +251,32 @@ impl From<CatalogError> for Problem {
             )
             .with("state", refused.state)
             .with_log(refused),
+            CatalogError::OverQuota(over) => over_quota(over),
             // SQLite answers "busy" or "full" while other programs hold the file or the disk has no room.
             CatalogError::Database(cause) => {
                 Self::unavailable("The database does not answer at the moment.", 2).with_log(cause)
             }
             other => Self::internal(other),
+        }
+    }
+}
+
+/// With the figures as members.
+fn over_quota(over: OverQuota) -> Problem {
+    let detail = super::uploads::sentence(&over.to_string());
+    match over {
+        OverQuota::Storage { allowed, used, wanted } => Problem::new(Kind::QuotaExceeded, detail)
+            .with("allowed_bytes", allowed)
+            .with("used_bytes", used)
+            .with("wanted_bytes", wanted),
+        OverQuota::UploadLength { allowed, wanted } => {
+            Problem::new(Kind::TooLarge, detail).with("max_bytes", allowed).with("wanted_bytes", wanted)
+        }
+        OverQuota::OpenUploads { allowed, open } => {
+            Problem::new(Kind::TooManyOpenUploads, detail).with("allowed", allowed).with("open", open)
+        }
+        OverQuota::TokenUploads { allowed } => {
+            Problem::new(Kind::OutsideUploadToken, detail).with("allowed", allowed)
         }
     }
 }

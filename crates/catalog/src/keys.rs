@@ -26,7 +26,7 @@ macro_rules! scopes {
 }
 
 scopes! {
-    /// Everything, and what concerns the whole server (its metrics).
+    /// Everything.
     Admin = "admin";
     /// Begin, continue and give up uploads.
     UploadsWrite = "uploads:write";
@@ -38,6 +38,8 @@ scopes! {
     AssetsWrite = "assets:write";
     /// Make playback links.
     PlaybackSign = "playback:sign";
+    /// Read the metrics, which are of the whole server.
+    MetricsRead = "metrics:read";
 }
 
 /// A set of scopes.

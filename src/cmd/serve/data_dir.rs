@@ -1,13 +1,13 @@
 //! The data directory at start: made, locked, and given its keys. Files with secrets have mode 0600 from their first
 //! byte on; files are written whole or not at all.
 
-use crate::config::{ADMIN_KEY_FILE, LOCK_FILE, SERVER_URL_FILE, SIGNING_KEYS_FILE};
+use crate::config::{ADMIN_KEY_FILE, LOCK_FILE, SERVER_URL_FILE, SIGNING_KEYS_FILE, UPLOAD_KEYS_FILE};
 use anyhow::Context;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use reelyard_agent::locate_media_program;
 use reelyard_catalog::Catalog;
 use reelyard_model::TenantId;
-use reelyard_sign::{Keyring, SECRET_BYTES};
+use reelyard_sign::{Keyring, SECRET_BYTES, upload_token::UploadKeys};
 use rustix::{
     fs::{FlockOperation, flock},
     io::Errno,
@@ -116,6 +116,25 @@ pub(super) fn signing_keys(directory: &Path) -> anyhow::Result<Keyring> {
     }
 }
 
+/// The keys of upload tokens; made at the first start. An operator may add some for single tenants.
+pub(super) fn upload_keys(directory: &Path) -> anyhow::Result<UploadKeys> {
+    let path = directory.join(UPLOAD_KEYS_FILE);
+    match fs::read_to_string(&path) {
+        Ok(text) => {
+            warn_if_open(&path);
+            UploadKeys::from_json(&text).with_context(|| path.display().to_string())
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let mut secret = [0; SECRET_BYTES];
+            getrandom::fill(&mut secret).context("the operating system gives no random numbers")?;
+            let keys = UploadKeys::new(secret);
+            write_whole(&path, keys.to_json().as_bytes(), 0o600)?;
+            Ok(keys)
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
 /// Makes the admin key's file at the first start, and has the catalogue know the key that the file holds: replacing the
 /// file and starting again changes the key. Gives the key when it is new, to be shown once.
 pub(super) async fn admin_key(directory: &Path, catalog: &Catalog) -> anyhow::Result<Option<String>> {
@@ -189,7 +208,7 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> anyhow::Resul
 
 #[cfg(test)]
 mod tests {
-    use super::{admin_key, open, signing_keys};
+    use super::{admin_key, open, signing_keys, upload_keys};
     use reelyard_catalog::Catalog;
     use sha2::{Digest, Sha256};
     use std::{fs, os::unix::fs::PermissionsExt};
@@ -220,7 +239,9 @@ mod tests {
 
         let keyring = signing_keys(place.path()).unwrap();
         assert!(signing_keys(place.path()).unwrap() == keyring);
-        for secret in ["admin.key", "signing-keys.json"] {
+        let keys = upload_keys(place.path()).unwrap();
+        assert!(upload_keys(place.path()).unwrap() == keys);
+        for secret in ["admin.key", "signing-keys.json", "upload-keys.json"] {
             let mode = fs::metadata(place.path().join(secret)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{secret}");
         }

@@ -64,6 +64,8 @@ impl Bench {
             store,
             sources_in_pieces: false,
             keyring: Keyring::new([7; 32]),
+            upload_keys: reelyard_sign::upload_token::UploadKeys::new([8; 32]),
+            limits: crate::http::limits::Limits::new(crate::http::limits::Settings::default()),
             presets: reelyard_planner::Presets::built_in().unwrap(),
             data_dir: directory.path().to_owned(),
             insecure_open: true,
@@ -94,6 +96,7 @@ impl Bench {
     pub(super) async fn announce(&self, byte_len: u64) -> UploadId {
         let announcement = Announcement {
             tenant: TenantId::DEFAULT,
+            grant: reelyard_catalog::UploadGrant::default(),
             kind: UploadKind::Whole,
             completion: Completion::Length,
             partials: Vec::new(),

@@ -102,6 +102,8 @@ impl Bench {
             store,
             sources_in_pieces: false,
             keyring: Keyring::new([7; 32]),
+            upload_keys: reelyard_sign::upload_token::UploadKeys::new([8; 32]),
+            limits: crate::http::limits::Limits::new(crate::http::limits::Settings::default()),
             data_dir: folder.path().to_owned(),
             insecure_open,
             public_url: None,

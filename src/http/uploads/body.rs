@@ -1,11 +1,12 @@
 //! From the socket to the store: gathers what arrives into batches, never more than two of them in memory.
 
-use crate::http::problem::Problem;
+use crate::http::{limits::Limits, problem::Problem};
 use axum::body::Body;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body_util::BodyExt as _;
 use reelyard_storage::{MAX_BATCH_PIECES, PartError, Receive, ReceiveError, ReceivePart};
+use reelyard_upload::pace::TooSlow;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -15,8 +16,6 @@ use tokio_util::sync::CancellationToken;
 const BATCH_BYTES: usize = 1 << 20;
 /// Or when it is so old: what a slow client sent does not wait in memory.
 const BATCH_AGE: Duration = Duration::from_millis(500);
-/// A client that sends nothing for so long is gone, whatever TCP still believes. It can come back and go on.
-const IDLE_LIMIT: Duration = Duration::from_secs(90);
 /// What is still read of a body that somebody else takes over: all that a socket's buffer holds (tcp_rmem's usual
 /// limit is 6 MiB), for a time that the one who waits does not notice.
 const REST_BYTES: usize = 8 << 20;
@@ -33,14 +32,15 @@ pub(super) enum Ended {
     /// With the trailer fields that came behind it.
     Complete(HeaderMap),
     Disconnected,
-    Idle,
+    TooSlow(TooSlow),
     TakenOver,
     Shutdown,
 }
 
-/// Who may end a body before its sender does.
+/// What may end a body before its sender does.
 #[derive(Clone, Copy)]
 pub(super) struct Stop<'a> {
+    pub(super) limits: &'a Limits,
     pub(super) taken_over: &'a CancellationToken,
     pub(super) shutdown: &'a CancellationToken,
 }
@@ -107,14 +107,14 @@ pub(super) async fn receive<Into: Sink>(
     let mut batch = Batch::default();
     let mut received = 0_u64;
     let mut batch_due = None;
-    let mut idle_since = Instant::now();
+    let mut pace = stop.limits.pace();
     let ended = loop {
-        let idle_due = idle_since + IDLE_LIMIT;
-        let due = batch_due.unwrap_or(idle_due).min(idle_due);
+        let pace_due = Instant::from_std(stop.limits.instant(pace.look_again_ms(stop.limits.now_ms())));
+        let due = batch_due.unwrap_or(pace_due).min(pace_due);
         match next(&mut body, stop, due).await {
             Next::Bytes(bytes) => {
-                idle_since = Instant::now();
-                batch_due.get_or_insert(idle_since + BATCH_AGE);
+                pace.received(bytes.len() as u64, stop.limits.now_ms());
+                batch_due.get_or_insert_with(|| Instant::now() + BATCH_AGE);
                 received += bytes.len() as u64;
                 batch.byte_len += bytes.len();
                 batch.pieces.push(bytes);
@@ -126,8 +126,14 @@ pub(super) async fn receive<Into: Sink>(
                 trailers = fields;
                 continue;
             }
-            Next::Due if batch_due.is_none() => break Ended::Idle,
-            Next::Due => {}
+            Next::Due => {
+                if let Err(slow) = pace.check(stop.limits.now_ms()) {
+                    break Ended::TooSlow(slow);
+                }
+                if batch_due.is_none_or(|batch_due| batch_due > Instant::now()) {
+                    continue;
+                }
+            }
             Next::End if body_len.is_some_and(|body_len| received < body_len) => break Ended::Disconnected,
             Next::End => break Ended::Complete(trailers),
             Next::Broken => break Ended::Disconnected,
@@ -136,7 +142,14 @@ pub(super) async fn receive<Into: Sink>(
                 break why;
             }
         }
+        // Our own store is not held against the sender.
+        pace.hold(stop.limits.now_ms());
         receiving.write(std::mem::take(&mut batch).pieces).await?;
+        pace.go_on(stop.limits.now_ms());
+        // A body that never lets us wait has its end here.
+        if let Err(slow) = pace.check(stop.limits.now_ms()) {
+            break Ended::TooSlow(slow);
+        }
         tell(receiving.durable_offset());
         batch_due = receiving.wants_checkpoint().then(|| Instant::now() + BATCH_AGE);
     };

@@ -6,31 +6,32 @@ use super::{answer, resource};
 use crate::{
     app::App,
     http::{
-        auth::Caller,
+        auth::Uploader,
         file::{self, FileFacts},
         problem::{Kind, Problem},
     },
 };
 use axum::{body::Body, response::Response};
 use http::{HeaderMap, Method};
-use reelyard_model::UploadId;
-use reelyard_storage::source_key;
+use reelyard_model::{AssetState, UploadId};
 
 pub(super) async fn download(
     app: &App,
-    caller: Caller,
+    by: &Uploader,
     id: UploadId,
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
-    let row = resource::owned(app, caller, id).await?;
+    let row = resource::readable(app, by, id).await?;
     let Some(asset) = row.asset else {
         return Err(Problem::new(
             Kind::StateConflict,
             "This upload is not complete yet; only complete ones can be read.",
         ));
     };
-    let key = source_key(UploadId::from_uuid(*asset.as_uuid()));
     let gone = || Problem::new(Kind::Gone, "The original file is not kept any more.");
+    // Not always its own: the same bytes are kept once.
+    let asset = app.catalog.asset(asset).await?.filter(|asset| asset.state != AssetState::Deleted);
+    let key = asset.ok_or_else(gone)?.source_key;
     let byte_len = app.uploads.source_len(&key).await.map_err(answer::store_problem)?.ok_or_else(gone)?;
     // The tag is the digest of the bytes, so the time has nothing to add.
     let etag = row.sha256.as_ref().map(|sha256| format!("\"{sha256}\""));

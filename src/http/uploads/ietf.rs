@@ -17,16 +17,17 @@ use crate::{
         receive::{Announcement, UPLOAD_EXPIRES_AFTER_MS},
     },
     http::{
-        auth::Caller,
+        auth::{Permit, Uploader},
         interim::Interim,
         problem::{Kind, Problem},
         trace,
     },
 };
 use axum::{body::Body, response::Response};
-use http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE, request::Parts};
 use reelyard_catalog::{CatalogError, UploadRow};
-use reelyard_model::{Completion, UploadId, UploadKind};
+use reelyard_model::{Completion, TenantId, UploadId, UploadKind};
+use reelyard_sign::upload_token::{Use, Wish};
 use reelyard_upload::{
     Check, Transfer,
     ietf::{self, Answer, Append, Creation, IetfError, Limits, Member, State},
@@ -38,7 +39,7 @@ use tracing::Instrument as _;
 /// What the handlers of one request share.
 pub(super) struct Asked {
     pub(super) app: Arc<App>,
-    pub(super) caller: Caller,
+    pub(super) by: Uploader,
     pub(super) dialect: ietf::Dialect,
     pub(super) headers: HeaderMap,
     pub(super) body: Body,
@@ -49,13 +50,12 @@ pub(super) struct Asked {
 pub(super) async fn asked(
     app: Arc<App>,
     dialect: ietf::Dialect,
-    headers: HeaderMap,
-    extensions: &Extensions,
+    request: Parts,
     body: Body,
 ) -> Result<Asked, Problem> {
-    let interim = extensions.get::<Interim>().cloned();
-    match Caller::of_headers(&app, &headers).await {
-        Ok(caller) => Ok(Asked { app, caller, dialect, headers, body, interim }),
+    let interim = request.extensions.get::<Interim>().cloned();
+    match Uploader::of_request(&app, &request.headers, &request.extensions).await {
+        Ok(by) => Ok(Asked { app, by, dialect, headers: request.headers, body, interim }),
         Err(problem) => Err(body::refuse(body, problem).await),
     }
 }
@@ -109,29 +109,40 @@ pub(super) fn problem(dialect: ietf::Dialect, error: &IetfError, state: Option<&
 
 /// POST: a new upload, with all its bytes, some or none.
 pub(super) async fn create(asked: Asked) -> Result<Response, Problem> {
-    let Asked { app, caller, dialect, headers, body, interim } = asked;
+    let Asked { app, by, dialect, headers, body, interim } = asked;
     let prepared = async {
         let creation = Creation::read(dialect, &HeaderFields(&headers), &limits(&app, None))
             .map_err(|error| problem(dialect, &error, None))?;
+        let metadata = &creation.metadata;
+        let media_type = metadata.text("filetype").or_else(|| content_type(&headers));
+        let wish = Wish { length: creation.length, media_type, preset: metadata.text("preset") };
+        let permit = by.may_begin(&app, wish)?;
         resource::check_room(&app, creation.length.unwrap_or_default()).await?;
-        Ok::<_, Problem>(creation)
+        Ok::<_, Problem>((creation, permit))
     };
-    let creation = match prepared.await {
-        Ok(creation) => creation,
+    let (creation, permit) = match prepared.await {
+        Ok(prepared) => prepared,
         Err(problem) => return Err(body::refuse(body, problem).await),
     };
-    let announcement = announcement(caller, &creation);
-    let making = make(app.clone(), dialect, creation, announcement, body, interim).in_current_span();
+    let announcement = announcement(by.tenant, permit, &creation);
+    let making = make(app.clone(), by, dialect, creation, announcement, body, interim).in_current_span();
     let (id, progress) = tokio::spawn(making).await.map_err(Problem::internal)??;
     standing(&app, dialect, id, progress, |location, state, limits| dialect.created(location, state, limits))
         .await
 }
 
-fn announcement(caller: Caller, creation: &Creation) -> Announcement {
+/// Of the file, where it is not the draft's own.
+fn content_type(headers: &HeaderMap) -> Option<&str> {
+    let told = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+    (!told.starts_with("application/partial-upload")).then_some(told)
+}
+
+fn announcement(tenant: TenantId, permit: Permit, creation: &Creation) -> Announcement {
     let metadata = &creation.metadata;
     let expected = creation.repr_digest.as_ref().map(|checksum| checksum.digest());
     Announcement {
-        tenant: caller.tenant,
+        tenant,
+        grant: permit.grant,
         kind: UploadKind::Whole,
         completion: Completion::Declared,
         partials: Vec::new(),
@@ -140,13 +151,14 @@ fn announcement(caller: Caller, creation: &Creation) -> Announcement {
         byte_len: creation.length,
         file_name: metadata.text("filename").map(str::to_owned),
         metadata: metadata.header().to_owned(),
-        preset: metadata.text("preset").map(str::to_owned),
+        preset: permit.preset.or(metadata.text("preset").map(str::to_owned)),
         traceparent: Some(trace::current_traceparent()),
     }
 }
 
 async fn make(
     app: Arc<App>,
+    by: Uploader,
     dialect: ietf::Dialect,
     creation: Creation,
     announcement: Announcement,
@@ -159,7 +171,8 @@ async fn make(
     };
     let Some(chunk) = creation.first_chunk else {
         let empty = Transfer::new(creation.length, app.max_upload_bytes);
-        let progress = receive::settle(&app, &row, empty, receive::Completes::Declared(creation.completes));
+        let progress =
+            receive::settle(&app, &row, empty, receive::Completes::Declared(creation.completes), &by);
         return progress.await.map(|progress| (row.id, progress));
     };
     let announced = dialect.announced(&location(row.id), &limits(&app, None));
@@ -168,7 +181,7 @@ async fn make(
         interim.upload_resumption_supported(&header_map(announced.headers));
     }
     let append = Append { chunk, completes: creation.completes, length: creation.length };
-    let incoming = incoming(dialect, append, &app, interim);
+    let incoming = incoming(by, dialect, append, &app, interim);
     match receive::receive(app.clone(), row.id, incoming, body).await {
         Ok(progress) => Ok((row.id, progress)),
         Err(problem) => {
@@ -190,7 +203,13 @@ async fn forget(app: &App, id: UploadId) {
     }
 }
 
-fn incoming(dialect: ietf::Dialect, append: Append, app: &App, interim: Option<Interim>) -> Incoming {
+fn incoming(
+    by: Uploader,
+    dialect: ietf::Dialect,
+    append: Append,
+    app: &App,
+    interim: Option<Interim>,
+) -> Incoming {
     let mut progress = ietf::Progress::new(dialect, append.chunk.offset);
     let tell = interim.map(|interim| {
         Box::new(move |offset| {
@@ -200,6 +219,7 @@ fn incoming(dialect: ietf::Dialect, append: Append, app: &App, interim: Option<I
         }) as Box<dyn FnMut(u64) + Send + Sync>
     });
     Incoming {
+        by,
         chunk: append.chunk.clone(),
         length: append.length,
         how: How::Ietf { dialect, append: Box::new(append), limits: limits(app, None) },
@@ -209,9 +229,9 @@ fn incoming(dialect: ietf::Dialect, append: Append, app: &App, interim: Option<I
 
 /// PATCH.
 pub(super) async fn append(asked: Asked, id: UploadId) -> Result<Response, Problem> {
-    let Asked { app, caller, dialect, headers, body, interim } = asked;
+    let Asked { app, by, dialect, headers, body, interim } = asked;
     let read = async {
-        resource::owned(&app, caller, id).await?;
+        resource::owned(&app, &by, id, Use::Continue).await?;
         Append::read(dialect, &HeaderFields(&headers), &limits(&app, None))
             .map_err(|error| problem(dialect, &error, None))
     };
@@ -219,7 +239,7 @@ pub(super) async fn append(asked: Asked, id: UploadId) -> Result<Response, Probl
         Ok(append) => append,
         Err(problem) => return Err(body::refuse(body, problem).await),
     };
-    let incoming = incoming(dialect, append, &app, interim);
+    let incoming = incoming(by, dialect, append, &app, interim);
     let progress = receive::receive(app.clone(), id, incoming, body).await?;
     standing(&app, dialect, id, progress, |_, state, limits| dialect.appended(state, limits)).await
 }
@@ -247,9 +267,9 @@ async fn standing(
 
 /// HEAD: stops whoever is sending, so that the offset is exact.
 pub(super) async fn head(asked: Asked, id: UploadId) -> Result<Response, Problem> {
-    let Asked { app, caller, dialect, headers, .. } = asked;
+    let Asked { app, by, dialect, headers, .. } = asked;
     ietf::check_bare(dialect, &HeaderFields(&headers)).map_err(|error| problem(dialect, &error, None))?;
-    resource::owned(&app, caller, id).await?;
+    resource::owned(&app, &by, id, Use::Continue).await?;
     let (row, transfer) = resource::stop_and_look(&app, id).await?;
     let state = match &transfer {
         Some(transfer) => State { offset: transfer.offset(), length: transfer.length(), is_complete: false },
@@ -271,9 +291,9 @@ pub(super) fn finished_state(row: &UploadRow) -> State {
 
 /// DELETE: the client gives the upload up. The asset of a finished upload stays.
 pub(super) async fn cancel(asked: Asked, id: UploadId) -> Result<Response, Problem> {
-    let Asked { app, caller, dialect, headers, .. } = asked;
+    let Asked { app, by, dialect, headers, .. } = asked;
     ietf::check_bare(dialect, &HeaderFields(&headers)).map_err(|error| problem(dialect, &error, None))?;
-    resource::terminate(&app, caller, id).await?;
+    resource::terminate(&app, &by, id).await?;
     Ok(copied(dialect.cancelled()))
 }
 

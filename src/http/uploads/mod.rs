@@ -10,6 +10,7 @@ mod answer;
 mod body;
 mod download;
 mod ietf;
+mod meter;
 mod parts;
 mod receive;
 mod resource;
@@ -17,7 +18,7 @@ mod tus;
 
 use self::answer::Dialect;
 pub(super) use self::answer::sentence;
-use super::{auth::Caller, problem::Problem};
+use super::{auth::Uploader, problem::Problem};
 use crate::app::App;
 use axum::{
     Router,
@@ -53,10 +54,8 @@ async fn collection(State(app): State<Arc<App>>, request: Request) -> Result<Res
     }
     let (parts, body) = request.into_parts();
     match Dialect::of(&parts.headers) {
-        Dialect::Ietf(dialect) => {
-            ietf::create(ietf::asked(app, dialect, parts.headers, &parts.extensions, body).await?).await
-        }
-        Dialect::Tus => tus::create(tus::asked(app, parts.headers, body).await?).await,
+        Dialect::Ietf(dialect) => ietf::create(ietf::asked(app, dialect, parts, body).await?).await,
+        Dialect::Tus => tus::create(tus::asked(app, parts, body).await?).await,
     }
 }
 
@@ -74,13 +73,13 @@ async fn single(
     }
     if method == Method::GET {
         // Of no dialect.
-        let caller = Caller::of_headers(&app, request.headers()).await?;
-        return download::download(&app, caller, upload_id(&id)?, request.headers()).await;
+        let by = Uploader::of_request(&app, request.headers(), request.extensions()).await?;
+        return download::download(&app, &by, upload_id(&id)?, request.headers()).await;
     }
     let (parts, body) = request.into_parts();
     match dialect_for(&app, &parts.headers, &method, &id).await {
         Dialect::Ietf(dialect) => {
-            let asked = ietf::asked(app, dialect, parts.headers, &parts.extensions, body).await?;
+            let asked = ietf::asked(app, dialect, parts, body).await?;
             let id = upload_id(&id)?;
             match method.as_str() {
                 "PATCH" => ietf::append(asked, id).await,
@@ -89,7 +88,7 @@ async fn single(
             }
         }
         Dialect::Tus => {
-            let asked = tus::asked(app, parts.headers, body).await?;
+            let asked = tus::asked(app, parts, body).await?;
             let id = upload_id(&id)?;
             match method.as_str() {
                 "PATCH" => tus::append(asked, id).await,

@@ -13,11 +13,11 @@ use super::{
 use crate::{
     app::App,
     flow::{
-        self,
-        receive::{Announcement, UPLOAD_EXPIRES_AFTER_MS},
+        self, FlowError,
+        receive::{Announcement, UPLOAD_EXPIRES_AFTER_MS, Whole},
     },
     http::{
-        auth::Caller,
+        auth::Uploader,
         problem::{Kind, Problem},
         trace,
     },
@@ -31,8 +31,9 @@ use axum::{
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header::CONTENT_RANGE};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use reelyard_catalog::UploadRow;
+use reelyard_catalog::{CatalogError, UploadRow};
 use reelyard_model::{AssetId, Completion as Completes, UploadId, UploadKind, UploadState};
+use reelyard_sign::upload_token::{Use, Wish};
 use reelyard_storage::PartError;
 use reelyard_upload::{
     BodyEnd,
@@ -73,15 +74,15 @@ pub(super) fn is_path(path: &str) -> bool {
 /// What the handlers of one request share.
 struct Asked {
     app: Arc<App>,
-    caller: Caller,
+    by: Uploader,
     headers: HeaderMap,
     body: Body,
 }
 
 async fn asked(app: Arc<App>, request: Request) -> Result<Asked, Problem> {
     let (parts, body) = request.into_parts();
-    match Caller::of_headers(&app, &parts.headers).await {
-        Ok(caller) => Ok(Asked { app, caller, headers: parts.headers, body }),
+    match Uploader::of_request(&app, &parts.headers, &parts.extensions).await {
+        Ok(by) => Ok(Asked { app, by, headers: parts.headers, body }),
         Err(problem) => Err(body::refuse(body, problem).await),
     }
 }
@@ -107,13 +108,22 @@ async fn complete(State(app): State<Arc<App>>, request: Request) -> Result<Respo
 
 /// POST: begins an upload.
 async fn open(asked: Asked) -> Result<Response, Problem> {
-    let Asked { app, caller, headers, body } = asked;
+    let Asked { app, by, headers, body } = asked;
     let body = json_body(body, MAX_OPENING_BYTES).await?;
     let opening = Opening::read(&HeaderFields(&headers), &body, app.max_upload_bytes).map_err(refusal)?;
-    resource::check_room(&app, opening.length).await?;
     let metadata = &opening.metadata;
+    let permit = by.may_begin(
+        &app,
+        Wish {
+            length: Some(opening.length),
+            media_type: metadata.text("filetype").or(metadata.text("type")),
+            preset: metadata.text("preset"),
+        },
+    )?;
+    resource::check_room(&app, opening.length).await?;
     let announcement = Announcement {
-        tenant: caller.tenant,
+        tenant: by.tenant,
+        grant: permit.grant,
         kind: UploadKind::Parts,
         completion: Completes::Declared,
         partials: Vec::new(),
@@ -122,7 +132,7 @@ async fn open(asked: Asked) -> Result<Response, Problem> {
         byte_len: Some(opening.length),
         file_name: metadata.text("filename").or(metadata.text("name")).map(str::to_owned),
         metadata: metadata.header().to_owned(),
-        preset: metadata.text("preset").map(str::to_owned),
+        preset: permit.preset.or(metadata.text("preset").map(str::to_owned)),
         traceparent: Some(trace::current_traceparent()),
     };
     let row = flow::receive::create(&app, announcement).await.map_err(receive::flow_problem)?;
@@ -152,8 +162,8 @@ async fn json_body(body: Body, max_bytes: usize) -> Result<Vec<u8>, Problem> {
 }
 
 /// The upload of the request, if it is one in parts and the caller's.
-async fn owned(app: &App, caller: Caller, id: UploadId) -> Result<(UploadRow, u64), Problem> {
-    let row = resource::owned(app, caller, id).await?;
+async fn owned(app: &App, by: &Uploader, id: UploadId, wanted: Use) -> Result<(UploadRow, u64), Problem> {
+    let row = resource::owned(app, by, id, wanted).await?;
     match (row.kind, row.byte_len) {
         (UploadKind::Parts, Some(length)) => Ok((row, length)),
         _ => Err(Problem::new(
@@ -165,10 +175,10 @@ async fn owned(app: &App, caller: Caller, id: UploadId) -> Result<(UploadRow, u6
 
 /// PUT: one part.
 async fn put(asked: Asked) -> Result<Response, Problem> {
-    let Asked { app, caller, headers, body } = asked;
+    let Asked { app, by, headers, body } = asked;
     let prepared = async {
         let part = PartUpload::read(&HeaderFields(&headers)).map_err(refusal)?;
-        let (row, length) = owned(&app, caller, part.upload).await?;
+        let (row, length) = owned(&app, &by, part.upload, Use::Continue).await?;
         let part = part.within(length).map_err(|error| refusal_within(error, length))?;
         Ok((row, part))
     };
@@ -177,7 +187,7 @@ async fn put(asked: Asked) -> Result<Response, Problem> {
         Err(problem) => return Err(body::refuse(body, problem).await),
     };
     // In a task of its own: when the client goes away this handler is dropped, and the part has to be let go in order.
-    let receiving = receive_part(app, row, part, body).in_current_span();
+    let receiving = receive_part(app, by, row, part, body).in_current_span();
     let part = tokio::spawn(receiving).await.map_err(Problem::internal)??;
     let mut headers = HeaderMap::new();
     answer::put_text(&mut headers, "etag", &part.etag());
@@ -187,6 +197,7 @@ async fn put(asked: Asked) -> Result<Response, Problem> {
 
 async fn receive_part(
     app: Arc<App>,
+    by: Uploader,
     row: UploadRow,
     part: PartRequest,
     body: Body,
@@ -194,19 +205,21 @@ async fn receive_part(
     let body_len = part.range.end - part.range.start;
     let begun = async {
         let hold = app.holders.take_over_part(row.id, part.number).await.map_err(receive::hold_problem)?;
+        let seat = by.sit(&app, hold.stop()).await?;
         // The row is told of the bytes when they have come; until then the upload must not expire under them.
-        if row.asset.is_none() && row.expires_ms - app.now_ms() < UPLOAD_EXPIRES_AFTER_MS / 2 {
+        let takes_bytes = matches!(row.state, UploadState::Created | UploadState::Receiving);
+        if takes_bytes && row.expires_ms - app.now_ms() < UPLOAD_EXPIRES_AFTER_MS / 2 {
             flow::receive::received(&app, row.id, row.byte_offset).await.map_err(receive::flow_problem)?;
         }
         let terms = flow::receive::terms(&app, &row, 0);
         let receiving = app.uploads.begin_part(row.id, terms, &part).await;
-        Ok((hold, receiving.map_err(|error| part_problem(error, &row))?))
+        Ok((hold, seat, receiving.map_err(|error| part_problem(error, &row))?))
     };
-    let (hold, mut receiving) = match begun.await {
+    let (hold, _seat, mut receiving) = match begun.await {
         Ok(begun) => begun,
         Err(problem) => return Err(body::refuse(body, problem).await),
     };
-    let stop = Stop { taken_over: hold.stop(), shutdown: &app.shutdown };
+    let stop = Stop { limits: &app.limits, taken_over: hold.stop(), shutdown: &app.shutdown };
     let ended = body::receive(body, Some(body_len), &mut receiving, stop, |_| {}).await;
     let end = match &ended {
         Ok(Ended::Complete(_)) => BodyEnd::Complete,
@@ -261,9 +274,9 @@ struct Standing {
 }
 
 async fn list(asked: Asked) -> Result<Response, Problem> {
-    let Asked { app, caller, headers, .. } = asked;
+    let Asked { app, by, headers, .. } = asked;
     let id = upload_id(&HeaderFields(&headers)).map_err(refusal)?;
-    let (row, length) = owned(&app, caller, id).await?;
+    let (row, length) = owned(&app, &by, id, Use::Continue).await?;
     let set = part_set(&app, &row).await?;
     let mut headers = HeaderMap::new();
     answer::put(&mut headers, "cache-control", "no-store");
@@ -284,19 +297,20 @@ async fn part_set(app: &App, row: &UploadRow) -> Result<reelyard_upload::parts::
 
 /// DELETE: the owner gives it up. The asset of a complete upload stays.
 async fn give_up(asked: Asked) -> Result<Response, Problem> {
-    let Asked { app, caller, headers, .. } = asked;
+    let Asked { app, by, headers, .. } = asked;
     let id = upload_id(&HeaderFields(&headers)).map_err(refusal)?;
-    owned(&app, caller, id).await?;
-    resource::terminate(&app, caller, id).await?;
+    owned(&app, &by, id, Use::Terminate).await?;
+    resource::terminate(&app, &by, id).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 /// POST to `complete`: all parts are there, and this is the list of them.
 async fn finish(asked: Asked) -> Result<Response, Problem> {
-    let Asked { app, caller, headers, body } = asked;
+    let Asked { app, by, headers, body } = asked;
     let body = json_body(body, MAX_COMPLETION_BYTES).await?;
     let completion = Completion::read(&HeaderFields(&headers), &body).map_err(refusal)?;
-    owned(&app, caller, completion.upload).await?;
+    let (_, length) = owned(&app, &by, completion.upload, Use::Continue).await?;
+    by.may_finish(&app, length).await?;
     // In a task of its own: a client that goes away gets the same answer when it asks again.
     let making = make_asset(app.clone(), completion.clone()).in_current_span();
     let asset = tokio::spawn(making).await.map_err(Problem::internal)??;
@@ -346,7 +360,17 @@ async fn make_asset(app: Arc<App>, completion: Completion) -> Result<AssetId, Pr
     }
     let terms = flow::receive::terms(&app, &row, 0);
     let transfer = app.uploads.hash_parts(id, terms).await.map_err(answer::store_problem)?;
-    receive::finish(&app, id, &transfer).await
+    let whole = Whole::of(&transfer).map_err(receive::flow_problem)?;
+    flow::receive::finish(&app, id, &whole).await.map_err(|error| match error {
+        FlowError::OtherBytes { .. } | FlowError::Catalog(CatalogError::OverQuota(_)) => {
+            receive::flow_problem(error)
+        }
+        _ => Problem::unavailable(
+            "All parts are stored, but the video could not be made yet. Complete the upload again in a moment.",
+            2,
+        )
+        .with_log(error),
+    })
 }
 
 fn other_whole(told: &str, known: &str) -> Problem {
@@ -378,7 +402,8 @@ fn short_problem(row: &UploadRow, number: u32, ended: &Ended) -> Problem {
             "The server is stopping. Send this part again in a moment; the others are safe.",
             2,
         ),
-        Ended::Complete(_) | Ended::Disconnected | Ended::Idle => {
+        Ended::TooSlow(slow) => receive::too_slow(*slow),
+        Ended::Complete(_) | Ended::Disconnected => {
             tracing::debug!(upload = %row.id, number, ?ended, "receive: the client went away in a part");
             let detail = format!("The body of part {number} ended early; send the part again.");
             Problem::new(Kind::BadRequest, detail)

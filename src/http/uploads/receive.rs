@@ -4,21 +4,27 @@
 use super::{
     answer::{self, Dialect, HeaderFields},
     body::{self, Ended, Stop},
-    ietf as ietf_shell, resource,
+    ietf as ietf_shell,
+    meter::{MeterError, Metered},
+    resource,
 };
 use crate::{
     app::App,
     flow::{self, FlowError, receive::UPLOAD_EXPIRES_AFTER_MS, receive::Whole},
     holders::{Hold, HoldError},
-    http::problem::{Kind, Problem},
+    http::{
+        auth::Uploader,
+        problem::{Kind, Problem},
+    },
 };
 use axum::body::Body;
-use reelyard_catalog::{CatalogError, UploadRow};
+use reelyard_catalog::{CatalogError, DEFERRED_STEP_BYTES, UploadRow};
 use reelyard_model::{AssetId, UploadId, UploadKind, UploadState};
 use reelyard_storage::{OpenUpload, Receive, ReceiveError};
 use reelyard_upload::{
     BodyEnd, Check, ChunkRequest, Refusal, Transfer,
     ietf::{self, Admitted, State},
+    pace::TooSlow,
     tus,
 };
 use std::sync::Arc;
@@ -29,6 +35,7 @@ const ROW_UPDATE_INTERVAL_MS: i64 = 30_000;
 
 /// What a request brings.
 pub(super) struct Incoming {
+    pub(super) by: Uploader,
     pub(super) how: How,
     pub(super) chunk: ChunkRequest,
     /// The length of the whole, where the request tells it.
@@ -100,9 +107,14 @@ pub(super) async fn receive(
 ) -> Result<Progress, Problem> {
     let task = async move {
         let hold = app.holders.take_over(id).await.map_err(hold_problem)?;
-        match begin(&app, &hold, id, &incoming).await {
-            Ok(Begun::Done(progress)) => Ok(progress),
-            Ok(Begun::Receiving { row, receiving }) => {
+        let begun = async {
+            // After the one before was told to stop, whose seat may be the one that is free.
+            let seat = incoming.by.sit(&app, hold.stop()).await?;
+            Ok((begin(&app, &hold, id, &incoming).await?, seat))
+        };
+        match begun.await {
+            Ok((Begun::Done(progress), _)) => Ok(progress),
+            Ok((Begun::Receiving { row, receiving }, _seat)) => {
                 fill(&app, &hold, &row, receiving, incoming, body).await
             }
             Err(problem) => Err(body::refuse(body, problem).await),
@@ -151,7 +163,13 @@ async fn begin(app: &App, hold: &Hold, id: UploadId, incoming: &Incoming) -> Res
     if open.transfer().is_whole() {
         let transfer = open.transfer().clone();
         transfer.begin_chunk(&incoming.chunk).map_err(|refused| answer::refused(dialect, refused))?;
-        return settle(app, &row, transfer, incoming.how.completes()).await.map(Begun::Done);
+        return settle(app, &row, transfer, incoming.how.completes(), &incoming.by).await.map(Begun::Done);
+    }
+    if row.byte_len.is_none() {
+        // Room for what the request says it brings; of a body of unknown length, for its beginning.
+        let chunk = &incoming.chunk;
+        let brings = chunk.body_len.unwrap_or(DEFERRED_STEP_BYTES);
+        app.catalog.reserve_up_to(id, chunk.offset.saturating_add(brings)).await?;
     }
     let receiving = open.begin(&incoming.chunk).map_err(|error| answer::receive_problem(dialect, error))?;
     Ok(Begun::Receiving { row: Box::new(row), receiving })
@@ -204,13 +222,14 @@ async fn fill(
     mut incoming: Incoming,
     body: Body,
 ) -> Result<Progress, Problem> {
-    let stop = Stop { taken_over: hold.stop(), shutdown: &app.shutdown };
+    let stop = Stop { limits: &app.limits, taken_over: hold.stop(), shutdown: &app.shutdown };
     let tell = |offset| {
         if let Some(tell) = &mut incoming.tell {
             tell(offset);
         }
     };
-    let ended = body::receive(body, incoming.chunk.body_len, &mut receiving, stop, tell).await;
+    let mut metered = Metered::new(app, row, &incoming.chunk, &mut receiving);
+    let ended = body::receive(body, incoming.chunk.body_len, &mut metered, stop, tell).await;
     let end = match &ended {
         Ok(Ended::Complete(trailers)) => body_end(&incoming.chunk.check, trailers),
         _ => Ok(BodyEnd::Cut),
@@ -224,14 +243,15 @@ async fn fill(
     }
     let (ended, transfer) = match (ended, settled) {
         (Ok(ended), Ok(transfer)) => (ended, transfer),
-        (Err(error), _) | (Ok(_), Err(error)) => {
+        (Err(MeterError::NoRoom(problem)), _) => return Err(answer::with_offset(problem, offset)),
+        (Err(MeterError::Store(error)), _) | (Ok(_), Err(error)) => {
             return Err(refused_body(app, row, &incoming, offset, error).await);
         }
     };
     note_progress(app, row, &transfer).await;
     // What was cut short is counted all the same; whether it is the whole is settled by the request that asks next.
     match ended {
-        Ended::Complete(_) => settle(app, row, transfer, incoming.how.completes()).await,
+        Ended::Complete(_) => settle(app, row, transfer, incoming.how.completes(), &incoming.by).await,
         short => Err(answer::with_offset(short_problem(row, offset, &short), offset)),
     }
 }
@@ -281,7 +301,8 @@ fn short_problem(row: &UploadRow, offset: u64, ended: &Ended) -> Problem {
         Ended::Shutdown => {
             Problem::unavailable("The server is stopping. What arrived is kept; go on in a moment.", 2)
         }
-        Ended::Complete(_) | Ended::Disconnected | Ended::Idle => {
+        Ended::TooSlow(slow) => too_slow(*slow),
+        Ended::Complete(_) | Ended::Disconnected => {
             tracing::debug!(upload = %row.id, offset, ?ended, "receive: the client went away");
             Problem::new(
                 Kind::BadRequest,
@@ -291,12 +312,20 @@ fn short_problem(row: &UploadRow, offset: u64, ended: &Ended) -> Problem {
     }
 }
 
+pub(super) fn too_slow(slow: TooSlow) -> Problem {
+    metrics::counter!("reelyard_upload_too_slow_total").increment(1);
+    let detail =
+        format!("{} What arrived is kept; go on in a new request.", answer::sentence(&slow.to_string()));
+    Problem::new(Kind::SenderTooSlow, detail)
+}
+
 /// Bytes are durable and the request is over: is the upload complete? Then its asset is made.
 pub(super) async fn settle(
     app: &App,
     row: &UploadRow,
     mut transfer: Transfer,
     completes: Completes,
+    by: &Uploader,
 ) -> Result<Progress, Problem> {
     if let Completes::Declared(completes) = completes
         && let Err(error) = ietf::completion(completes, transfer.offset(), transfer.length())
@@ -318,6 +347,7 @@ pub(super) async fn settle(
     if !complete {
         return Ok(standing(&transfer, None));
     }
+    by.may_finish(app, transfer.offset()).await?;
     if transfer.length().is_none() {
         let length = transfer.offset();
         transfer.declare_length(length).map_err(|refused| answer::refused(Dialect::Tus, refused))?;
@@ -369,7 +399,7 @@ pub(super) async fn finish(app: &App, id: UploadId, transfer: &Transfer) -> Resu
 
 pub(super) fn finish_problem(error: FlowError) -> Problem {
     match error {
-        FlowError::OtherBytes { .. } => flow_problem(error),
+        FlowError::OtherBytes { .. } | FlowError::Catalog(CatalogError::OverQuota(_)) => flow_problem(error),
         _ => Problem::unavailable(
             "All bytes are stored, but the video could not be made yet. Ask for the offset again in a moment.",
             2,
@@ -414,6 +444,7 @@ pub(super) fn flow_problem(error: FlowError) -> Problem {
         FlowError::Catalog(CatalogError::Refused(refused)) => {
             Problem::new(Kind::StateConflict, format!("{refused}."))
         }
+        FlowError::Catalog(error @ CatalogError::OverQuota(_)) => error.into(),
         FlowError::Store(error) => answer::store_problem(error),
         other => Problem::internal(other),
     }

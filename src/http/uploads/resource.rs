@@ -5,20 +5,33 @@ use crate::{
     app::App,
     flow,
     http::{
-        auth::Caller,
+        auth::Uploader,
         problem::{Kind, Problem},
     },
 };
 use reelyard_catalog::UploadRow;
 use reelyard_model::{UploadId, UploadState};
+use reelyard_sign::upload_token::Use;
 use reelyard_storage::OpenUpload;
 use reelyard_upload::Transfer;
 
-/// The upload, if the caller owns it: another tenant's is as unknown as one that never was.
-pub(super) async fn owned(app: &App, caller: Caller, id: UploadId) -> Result<UploadRow, Problem> {
-    let row = app.catalog.upload(id).await.map_err(Problem::internal)?;
-    let row = row.filter(|row| row.tenant == caller.tenant).ok_or_else(|| Problem::not_found("upload"))?;
+/// The upload, if its tenant sent the request, and the key or token may do this with it: another tenant's is as unknown
+/// as one that never was.
+pub(super) async fn owned(app: &App, by: &Uploader, id: UploadId, wanted: Use) -> Result<UploadRow, Problem> {
+    let row = of_tenant(app, by, id).await?;
+    by.may_use(&row, wanted)?;
     still_there(row)
+}
+
+/// For somebody who only wants to read what was sent.
+pub(super) async fn readable(app: &App, by: &Uploader, id: UploadId) -> Result<UploadRow, Problem> {
+    by.may_read_source()?;
+    still_there(of_tenant(app, by, id).await?)
+}
+
+async fn of_tenant(app: &App, by: &Uploader, id: UploadId) -> Result<UploadRow, Problem> {
+    let row = app.catalog.upload(id).await.map_err(Problem::internal)?;
+    row.filter(|row| row.tenant == by.tenant).ok_or_else(|| Problem::not_found("upload"))
 }
 
 /// The upload, for a request that has shown its right to it already.
@@ -66,8 +79,8 @@ pub(super) async fn stop_and_look(app: &App, id: UploadId) -> Result<(UploadRow,
 }
 
 /// The owner gives it up. The asset of a finished upload stays.
-pub(super) async fn terminate(app: &App, caller: Caller, id: UploadId) -> Result<(), Problem> {
-    owned(app, caller, id).await?;
+pub(super) async fn terminate(app: &App, by: &Uploader, id: UploadId) -> Result<(), Problem> {
+    owned(app, by, id, Use::Terminate).await?;
     let _hold = app.holders.take_over(id).await.map_err(receive::hold_problem)?;
     app.holders.stop_parts(id);
     flow::receive::terminate(app, id).await.map_err(receive::flow_problem)

@@ -10,15 +10,16 @@ use crate::{
     app::App,
     flow::{self, FlowError, receive::Announcement},
     http::{
-        auth::Caller,
+        auth::{Permit, Uploader},
         problem::{Kind, Problem},
         trace,
     },
 };
 use axum::{body::Body, response::Response};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, request::Parts};
 use reelyard_catalog::{CatalogError, UploadRow};
-use reelyard_model::{Completion, UploadId, UploadKind, UploadState};
+use reelyard_model::{Completion, TenantId, UploadId, UploadKind, UploadState};
+use reelyard_sign::upload_token::{Use, Wish};
 use reelyard_upload::{
     ChunkRequest, Transfer,
     tus::{self, Concat, Creation, HeadAnswer, TusError, UploadReference},
@@ -29,19 +30,19 @@ use tracing::Instrument as _;
 /// What the handlers of one request share.
 pub(super) struct Asked {
     pub(super) app: Arc<App>,
-    pub(super) caller: Caller,
+    pub(super) by: Uploader,
     pub(super) headers: HeaderMap,
     pub(super) body: Body,
 }
 
 /// Version first, as the protocol wants it, then who asks.
-pub(super) async fn asked(app: Arc<App>, headers: HeaderMap, body: Body) -> Result<Asked, Problem> {
+pub(super) async fn asked(app: Arc<App>, request: Parts, body: Body) -> Result<Asked, Problem> {
     let checked = async {
-        tus::check_version(&HeaderFields(&headers)).map_err(answer::refusal)?;
-        Caller::of_headers(&app, &headers).await
+        tus::check_version(&HeaderFields(&request.headers)).map_err(answer::refusal)?;
+        Uploader::of_request(&app, &request.headers, &request.extensions).await
     };
     match checked.await {
-        Ok(caller) => Ok(Asked { app, caller, headers, body }),
+        Ok(by) => Ok(Asked { app, by, headers: request.headers, body }),
         Err(problem) => Err(body::refuse(body, problem).await),
     }
 }
@@ -49,56 +50,97 @@ pub(super) async fn asked(app: Arc<App>, headers: HeaderMap, body: Body) -> Resu
 /// POST: a new upload, perhaps with its first bytes (creation, creation-with-upload), perhaps made of others
 /// (concatenation).
 pub(super) async fn create(asked: Asked) -> Result<Response, Problem> {
-    let Asked { app, caller, headers, body } = asked;
+    let Asked { app, by, headers, body } = asked;
+    let creation = match Creation::read(&HeaderFields(&headers), app.max_upload_bytes) {
+        Ok(creation) => creation,
+        Err(error) => return Err(body::refuse(body, answer::refusal(error)).await),
+    };
+    if let Some(row) = made_before(&app, &by, &creation).await? {
+        let joining = {
+            let app = app.clone();
+            async move { join(&app, &row).await.map(|progress| (row.id, progress)) }
+        };
+        let (id, progress) = tokio::spawn(joining.in_current_span()).await.map_err(Problem::internal)??;
+        return Ok(created(id, true, progress));
+    }
     let prepared = async {
-        let creation =
-            Creation::read(&HeaderFields(&headers), app.max_upload_bytes).map_err(answer::refusal)?;
         let length = match &creation.concat {
-            Concat::Final(partials) => final_length(&app, caller, partials).await?,
+            Concat::Final(partials) => final_length(&app, &by, partials).await?,
             Concat::None | Concat::Partial => creation.length,
         };
+        let metadata = &creation.metadata;
+        let permit = by.may_begin(
+            &app,
+            Wish {
+                length,
+                // What tus-js-client and Uppy call it.
+                media_type: metadata.text("filetype").or(metadata.text("type")),
+                preset: metadata.text("preset"),
+            },
+        )?;
         resource::check_room(&app, length.unwrap_or_default()).await?;
-        Ok((creation, length))
+        Ok((length, permit))
     };
-    let (creation, length) = match prepared.await {
+    let (length, permit) = match prepared.await {
         Ok(prepared) => prepared,
         Err(problem) => return Err(body::refuse(body, problem).await),
     };
     // In a task of its own: when the client goes away this handler is dropped, and nobody would tidy up.
-    let announcement = announcement(caller, &creation, length);
+    let announcement = announcement(by.tenant, permit, &creation, length);
     let is_final = announcement.kind == UploadKind::Final;
-    let making = make(app, announcement, creation.first_chunk, body).in_current_span();
+    let making = make(app, by, announcement, creation.first_chunk, body).in_current_span();
     let (id, progress) = tokio::spawn(making).await.map_err(Problem::internal)??;
-    let mut answer_headers = HeaderMap::new();
-    answer::put_text(&mut answer_headers, "location", &format!("/uploads/{id}"));
-    put_progress(&mut answer_headers, progress);
+    Ok(created(id, is_final, progress))
+}
+
+fn created(id: UploadId, is_final: bool, progress: Progress) -> Response {
+    let mut headers = HeaderMap::new();
+    answer::put_text(&mut headers, "location", &format!("/uploads/{id}"));
+    put_progress(&mut headers, progress);
     if is_final && !progress.complete {
         // What is not joined yet has no offset.
-        answer_headers.remove(tus::header::OFFSET);
+        headers.remove(tus::header::OFFSET);
     }
-    Ok(empty(StatusCode::CREATED, answer_headers))
+    empty(StatusCode::CREATED, headers)
+}
+
+/// The final upload that the same request made, when its answer was lost: joining takes long, so that happens, and its
+/// pieces may be gone by now.
+async fn made_before(app: &App, by: &Uploader, creation: &Creation) -> Result<Option<UploadRow>, Problem> {
+    let Concat::Final(partials) = &creation.concat else { return Ok(None) };
+    let (Some(list), Some(newest)) =
+        (tus::format_concat(&creation.concat), partials.iter().map(UploadReference::id).max())
+    else {
+        return Ok(None);
+    };
+    let found = app.catalog.final_like(by.tenant, &list, creation.metadata.header(), newest).await?;
+    if let Some(row) = &found {
+        by.may_use(row, Use::Continue)?;
+    }
+    Ok(found)
 }
 
 /// Partial uploads that are this caller's and still there; how long they are together, if that is known.
 async fn final_length(
     app: &App,
-    caller: Caller,
+    by: &Uploader,
     partials: &[UploadReference],
 ) -> Result<Option<u64>, Problem> {
     let mut lengths = Vec::with_capacity(partials.len());
     for partial in partials {
-        let row = app.catalog.upload(partial.id()).await?.filter(|row| row.tenant == caller.tenant);
+        let row = app.catalog.upload(partial.id()).await?.filter(|row| row.tenant == by.tenant);
         let lives = |row: &UploadRow| matches!(row.state, UploadState::Created | UploadState::Receiving);
         let row = row.filter(lives).ok_or_else(|| answer::refusal(partial.unknown()))?;
         if row.kind != UploadKind::Partial {
             return Err(answer::refusal(partial.not_partial()));
         }
+        by.may_use(&row, Use::Continue)?;
         lengths.push(row.byte_len);
     }
     tus::final_length(lengths, app.max_upload_bytes).map_err(answer::refusal)
 }
 
-fn announcement(caller: Caller, creation: &Creation, length: Option<u64>) -> Announcement {
+fn announcement(tenant: TenantId, permit: Permit, creation: &Creation, length: Option<u64>) -> Announcement {
     let metadata = &creation.metadata;
     let (kind, partials) = match &creation.concat {
         Concat::None => (UploadKind::Whole, Vec::new()),
@@ -106,7 +148,8 @@ fn announcement(caller: Caller, creation: &Creation, length: Option<u64>) -> Ann
         Concat::Final(partials) => (UploadKind::Final, partials.iter().map(UploadReference::id).collect()),
     };
     Announcement {
-        tenant: caller.tenant,
+        tenant,
+        grant: permit.grant,
         kind,
         completion: Completion::Length,
         partials,
@@ -116,13 +159,14 @@ fn announcement(caller: Caller, creation: &Creation, length: Option<u64>) -> Ann
         // `name` is what Uppy sends beside `filename`.
         file_name: metadata.text("filename").or(metadata.text("name")).map(str::to_owned),
         metadata: metadata.header().to_owned(),
-        preset: metadata.text("preset").map(str::to_owned),
+        preset: permit.preset.or(metadata.text("preset").map(str::to_owned)),
         traceparent: Some(trace::current_traceparent()),
     }
 }
 
 async fn make(
     app: Arc<App>,
+    by: Uploader,
     announcement: Announcement,
     first_chunk: Option<ChunkRequest>,
     body: Body,
@@ -133,11 +177,11 @@ async fn make(
         Err(error) => return Err(body::refuse(body, receive::flow_problem(error)).await),
     };
     let progress = match (first_chunk, kind) {
-        (Some(chunk), _) => begin_with(app, row.id, chunk, body).await?,
+        (Some(chunk), _) => begin_with(app, row.id, incoming(by, chunk, None), body).await?,
         (None, UploadKind::Final) => join(&app, &row).await?,
         (None, _) => {
             let empty = Transfer::new(length, app.max_upload_bytes);
-            receive::settle(&app, &row, empty, Completes::AtLength).await?
+            receive::settle(&app, &row, empty, Completes::AtLength, &by).await?
         }
     };
     Ok((row.id, progress))
@@ -172,10 +216,10 @@ fn join_problem(error: FlowError) -> Problem {
 async fn begin_with(
     app: Arc<App>,
     id: UploadId,
-    chunk: ChunkRequest,
+    incoming: Incoming,
     body: Body,
 ) -> Result<Progress, Problem> {
-    let received = receive::receive(app.clone(), id, incoming(chunk, None), body).await;
+    let received = receive::receive(app.clone(), id, incoming, body).await;
     if received.is_err() {
         match flow::receive::terminate(&app, id).await {
             Ok(()) | Err(FlowError::Catalog(CatalogError::Refused(_))) => {}
@@ -187,16 +231,16 @@ async fn begin_with(
     received
 }
 
-fn incoming(chunk: ChunkRequest, length: Option<u64>) -> Incoming {
-    Incoming { how: How::Tus, chunk, length, tell: None }
+fn incoming(by: Uploader, chunk: ChunkRequest, length: Option<u64>) -> Incoming {
+    Incoming { by, how: How::Tus, chunk, length, tell: None }
 }
 
 /// PATCH.
 pub(super) async fn append(asked: Asked, id: UploadId) -> Result<Response, Problem> {
-    let Asked { app, caller, headers, body } = asked;
+    let Asked { app, by, headers, body } = asked;
     let read = async {
         // First, so that any PATCH against a final upload is 403, also when it is finished.
-        let row = resource::owned(&app, caller, id).await?;
+        let row = resource::owned(&app, &by, id, Use::Continue).await?;
         if row.kind == UploadKind::Final {
             return Err(answer::refusal(TusError::FinalTakesNoBytes));
         }
@@ -206,7 +250,7 @@ pub(super) async fn append(asked: Asked, id: UploadId) -> Result<Response, Probl
         Ok(append) => append,
         Err(problem) => return Err(body::refuse(body, problem).await),
     };
-    let progress = receive::receive(app, id, incoming(append.chunk, append.length), body).await?;
+    let progress = receive::receive(app, id, incoming(by, append.chunk, append.length), body).await?;
     let mut answer_headers = HeaderMap::new();
     put_progress(&mut answer_headers, progress);
     Ok(empty(StatusCode::NO_CONTENT, answer_headers))
@@ -223,8 +267,11 @@ fn put_progress(headers: &mut HeaderMap, progress: Progress) {
 /// HEAD: where the upload stands. Whoever asks wants to go on, so a request that is still sending is stopped first:
 /// then the offset is exact. An upload that is whole but not yet an asset is finished first.
 pub(super) async fn head(asked: Asked, id: UploadId) -> Result<Response, Problem> {
-    let Asked { app, caller, .. } = asked;
-    let row = resource::owned(&app, caller, id).await?;
+    let Asked { app, by, .. } = asked;
+    if let Some(row) = joined_piece(&app, &by, id).await? {
+        return standing(&row, row.byte_len);
+    }
+    let row = resource::owned(&app, &by, id, Use::Continue).await?;
     if row.kind == UploadKind::Final && row.asset.is_none() {
         // In a task of its own: a client that goes away must not drop it in the middle of a write.
         let joining = {
@@ -247,11 +294,21 @@ pub(super) async fn head(asked: Asked, id: UploadId) -> Result<Response, Problem
                 Completion::Length => Completes::AtLength,
                 Completion::Declared => Completes::Declared(false),
             };
-            receive::settle(&app, &row, transfer.clone(), completes).await?;
+            receive::settle(&app, &row, transfer.clone(), completes, &by).await?;
             standing(&resource::live(&app, id).await?, Some(transfer.offset()))
         }
         None => standing(&row, Some(row.byte_len.unwrap_or(row.byte_offset))),
     }
+}
+
+/// A piece whose bytes have gone into a final upload: whoever lost an answer and asks where it stands has nothing to
+/// send again.
+async fn joined_piece(app: &App, by: &Uploader, id: UploadId) -> Result<Option<UploadRow>, Problem> {
+    let row = app.catalog.upload(id).await?.filter(|row| row.tenant == by.tenant);
+    let ended = |row: &UploadRow| row.kind == UploadKind::Partial && row.state == UploadState::Terminated;
+    let Some(row) = row.filter(ended) else { return Ok(None) };
+    by.may_use(&row, Use::Continue)?;
+    Ok(app.catalog.is_joined(id).await?.then_some(row))
 }
 
 fn standing(row: &UploadRow, offset: Option<u64>) -> Result<Response, Problem> {
@@ -264,7 +321,8 @@ fn standing(row: &UploadRow, offset: Option<u64>) -> Result<Response, Problem> {
         length: row.byte_len,
         metadata: &row.metadata,
         concat: &concat,
-        expires_ms: row.asset.is_none().then_some(row.expires_ms),
+        expires_ms: matches!(row.state, UploadState::Created | UploadState::Receiving)
+            .then_some(row.expires_ms),
     };
     let mut headers = HeaderMap::new();
     for (name, value) in told.headers() {
@@ -279,8 +337,8 @@ fn standing(row: &UploadRow, offset: Option<u64>) -> Result<Response, Problem> {
 
 /// DELETE: the owner gives it up (termination). The asset of a finished upload stays.
 pub(super) async fn terminate(asked: Asked, id: UploadId) -> Result<Response, Problem> {
-    let Asked { app, caller, .. } = asked;
-    resource::terminate(&app, caller, id).await?;
+    let Asked { app, by, .. } = asked;
+    resource::terminate(&app, &by, id).await?;
     Ok(empty(StatusCode::NO_CONTENT, HeaderMap::new()))
 }
 
