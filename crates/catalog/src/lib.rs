@@ -14,6 +14,7 @@ mod assets;
 mod claim;
 mod error;
 mod events;
+mod finals;
 mod holders;
 mod keys;
 mod ledger;
