@@ -36,7 +36,7 @@ impl<'a> Metered<'a> {
         receiving: &'a mut Box<dyn Receive>,
     ) -> Self {
         let let_in = match (row.byte_len, chunk.body_len) {
-            (None, None) => chunk.offset.saturating_add(DEFERRED_STEP_BYTES),
+            (None, None) => chunk.offset,
             _ => u64::MAX,
         };
         Self { receiving, app, upload: row.id, offset: chunk.offset, let_in }

@@ -18,7 +18,7 @@ use crate::{
     },
 };
 use axum::body::Body;
-use reelyard_catalog::{CatalogError, DEFERRED_STEP_BYTES, UploadRow};
+use reelyard_catalog::{CatalogError, UploadRow};
 use reelyard_model::{AssetId, UploadId, UploadKind, UploadState};
 use reelyard_storage::{OpenUpload, Receive, ReceiveError};
 use reelyard_upload::{
@@ -165,11 +165,9 @@ async fn begin(app: &App, hold: &Hold, id: UploadId, incoming: &Incoming) -> Res
         transfer.begin_chunk(&incoming.chunk).map_err(|refused| answer::refused(dialect, refused))?;
         return settle(app, &row, transfer, incoming.how.completes(), &incoming.by).await.map(Begun::Done);
     }
-    if row.byte_len.is_none() {
-        // Room for what the request says it brings; of a body of unknown length, for its beginning.
-        let chunk = &incoming.chunk;
-        let brings = chunk.body_len.unwrap_or(DEFERRED_STEP_BYTES);
-        app.catalog.reserve_up_to(id, chunk.offset.saturating_add(brings)).await?;
+    if let (None, Some(body_len)) = (row.byte_len, incoming.chunk.body_len) {
+        // Room for what the request says it brings; a body of unknown length gets it on the way.
+        app.catalog.reserve_up_to(id, incoming.chunk.offset.saturating_add(body_len)).await?;
     }
     let receiving = open.begin(&incoming.chunk).map_err(|error| answer::receive_problem(dialect, error))?;
     Ok(Begun::Receiving { row: Box::new(row), receiving })
