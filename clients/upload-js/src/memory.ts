@@ -22,6 +22,8 @@ const VERSION = 1;
 export class ResumeMemory {
   readonly #store: ResumeStore | undefined;
   readonly #key: string;
+  /** Of this page: pauses need no store. */
+  #last: Remembered | undefined;
 
   /** `identity`: everything that makes an upload another one. */
   constructor(store: ResumeStore | undefined, identity: readonly unknown[]) {
@@ -30,6 +32,7 @@ export class ResumeMemory {
   }
 
   async recall(): Promise<Remembered | undefined> {
+    if (this.#last !== undefined) return this.#last;
     try {
       const told: unknown = JSON.parse((await this.#store?.get(this.#key)) ?? 'null');
       if (typeof told !== 'object' || told === null) return undefined;
@@ -42,10 +45,12 @@ export class ResumeMemory {
   }
 
   async remember(upload: Remembered): Promise<void> {
+    this.#last = upload;
     await attempt(() => this.#store?.set(this.#key, JSON.stringify(upload)));
   }
 
   async forget(): Promise<void> {
+    this.#last = undefined;
     await attempt(() => this.#store?.remove(this.#key));
   }
 }

@@ -6,7 +6,7 @@ import { Transform } from 'node:stream';
 /**
  * `harm(request, count)` is asked for every request, `count` being how many parts came before it, and answers what to
  * do: nothing, `{cutAfter}` bytes of the body, `{flip}` the byte at that place, `{answer, headers}` without asking the
- * server, `{hold}` until the promise is done.
+ * server, `{loseAnswer}` of the server, `{hold}` until the promise is done.
  */
 export class Proxy {
   parts = [];
@@ -37,7 +37,7 @@ export class Proxy {
     this.requests.push(`${request.method} ${request.url}`);
     const part = request.method === 'PUT' ? { number: Number(request.headers['x-part-number']), headers: request.headers } : undefined;
     if (part) this.parts.push(part);
-    const { cutAfter, flip, answer, headers, hold } = this.harm(request, count) ?? {};
+    const { cutAfter, flip, answer, headers, loseAnswer, hold } = this.harm(request, count) ?? {};
     if (answer) {
       request.resume();
       await once(request, 'end');
@@ -67,6 +67,7 @@ export class Proxy {
     request.pipe(harmed).pipe(onward);
     const [answered] = await once(onward, 'response');
     if (part) part.status = answered.statusCode;
+    if (loseAnswer) return cut();
     response.writeHead(answered.statusCode, answered.headers);
     answered.on('error', cut);
     answered.pipe(response);
