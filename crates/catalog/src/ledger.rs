@@ -18,6 +18,8 @@ pub enum LedgerError {
     Fenced,
     #[error("part {number} is there already, or overlaps one that is")]
     Conflict { number: u32 },
+    #[error("the object at byte {start} was replaced by somebody else")]
+    Replaced { start: u64 },
     #[error(transparent)]
     Catalog(#[from] CatalogError),
 }
@@ -29,7 +31,8 @@ impl From<sqlx::Error> for LedgerError {
 }
 
 impl Catalog {
-    /// Not found: nobody knows the upload.
+    /// Not found: nobody knows the upload, or it was given up and there is no asset of it, so that nobody needs its
+    /// bytes any more.
     pub async fn load_ledger(&self, upload: UploadId) -> Result<LedgerState, CatalogError> {
         // One transaction: a commit between two of these questions would show half of it.
         let mut read = self.reader.begin().await?;
@@ -37,7 +40,9 @@ impl Catalog {
         let known = sqlx::query(
             "SELECT COALESCE(byte_offset_, 0) AS byte_offset, hash_state FROM
                (SELECT upload_ledger.byte_offset AS byte_offset_, hash_state
-                FROM upload LEFT JOIN upload_ledger ON upload_ledger.upload = upload.id WHERE upload.id = ?)",
+                FROM upload LEFT JOIN upload_ledger ON upload_ledger.upload = upload.id WHERE upload.id = ?
+                AND (state NOT IN ('terminated', 'expired', 'rejected')
+                     OR EXISTS (SELECT 1 FROM asset WHERE asset.upload = upload.id)))",
         )
         .bind(&id)
         .fetch_optional(&mut *read)
@@ -73,11 +78,15 @@ impl Catalog {
             insert_part(connection, &id, part).await?;
         }
         for start in &change.remove {
-            sqlx::query("DELETE FROM upload_extent WHERE upload = ? AND start_byte = ?")
+            let removed = sqlx::query("DELETE FROM upload_extent WHERE upload = ? AND start_byte = ?")
                 .bind(&id)
                 .bind(signed(*start))
                 .execute(&mut *connection)
                 .await?;
+            // Who replaces what is not there any more has read an older state: its other changes may be wrong, too.
+            if removed.rows_affected() == 0 {
+                return Err(LedgerError::Replaced { start: *start });
+            }
         }
         for extent in &change.insert {
             sqlx::query(

@@ -56,6 +56,21 @@ async fn only_the_newest_holder_adds_bytes() {
     catalog.terminate_upload(upload, 5).await.unwrap();
     let ended = catalog.commit_ledger(upload, Some(2), &LedgerChange::default()).await;
     assert!(matches!(ended, Err(LedgerError::Fenced)), "{ended:?}");
+    assert!(catalog.load_ledger(upload).await.is_err(), "nobody needs the bytes of an upload that was given up");
+}
+
+#[tokio::test]
+async fn what_was_replaced_is_not_replaced_again() {
+    let bench = Bench::new().await;
+    let (catalog, upload) = (&bench.catalog, bench.upload(1).await);
+    let insert = vec![extent(0, 5, "one"), extent(5, 8, "two")];
+    catalog.commit_ledger(upload, None, &LedgerChange { insert, ..LedgerChange::default() }).await.unwrap();
+    let joined =
+        LedgerChange { remove: vec![0, 5], insert: vec![extent(0, 8, "joined")], ..LedgerChange::default() };
+    catalog.commit_ledger(upload, None, &joined).await.unwrap();
+    let again = catalog.commit_ledger(upload, None, &joined).await;
+    assert!(matches!(again, Err(LedgerError::Replaced { start: 5 })), "{again:?}");
+    assert_eq!(catalog.load_ledger(upload).await.unwrap().extents, [extent(0, 8, "joined")]);
 }
 
 #[tokio::test]

@@ -13,11 +13,13 @@ pub use reelyard_upload::ledger::{Extent, LedgerChange, LedgerPart, LedgerState}
 
 #[async_trait]
 pub trait Ledger: fmt::Debug + Send + Sync + 'static {
-    /// An upload without an entry has nothing durable. [`StoreError::NotFound`] when nobody knows the upload.
+    /// An upload without an entry has nothing durable. [`StoreError::NotFound`] when nobody knows the upload, or it
+    /// was given up before it became a source: then its objects are nobody's and are removed.
     async fn load(&self, upload: UploadId) -> Result<LedgerState, StoreError>;
 
     /// [`StoreError::Fenced`] when `fence` is not the newest token of the upload, or when the upload takes no more
-    /// bytes; [`StoreError::Conflict`] when the change's part is there already. `None` for steps that any node may make at any time: parts, and replacing extents by the same bytes.
+    /// bytes; [`StoreError::Conflict`] when the change's part is there already, or an extent that it removes is not.
+    /// `None` for steps that any node may make at any time: parts, and replacing extents by the same bytes.
     async fn commit(
         &self,
         upload: UploadId,

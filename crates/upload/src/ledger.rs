@@ -37,7 +37,7 @@ pub struct LedgerState {
 pub struct LedgerChange {
     /// New offset with its hash state. Offsets never go down: a lower one changes nothing.
     pub checkpoint: Option<(u64, Vec<u8>)>,
-    /// Extents that the new ones replace, by their start.
+    /// Extents that the new ones replace, by their start. Refused when one is not there: somebody else has replaced it.
     pub remove: Vec<u64>,
     pub insert: Vec<Extent>,
     /// Refused when a part of this number or one that overlaps it is there already.
