@@ -20,7 +20,7 @@ use reelyard_upload::{
     BodyEnd, Transfer,
     parts::{PartChunk, PartRequest, PartSet, PartSettled},
 };
-use std::{fs::File, io, io::IoSlice, mem, sync::Arc};
+use std::{fs::File, io, io::IoSlice, mem, ops::Range, sync::Arc};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 /// So much of a part is sent to the disk while more of it arrives, so that little is left to sync when it ends.
@@ -57,10 +57,11 @@ impl Parts for LocalStore {
         let (chunk, claim) = session.begin(request)?;
         check_length(upload, session.length(), terms)?;
         let Some(claim) = claim else { return Ok(Box::new(ComparePart::new(chunk))) };
-        let (start, byte_len) = (request.range.start, request.range.end - request.range.start);
-        blocking(move || session.reserve(start, byte_len)).await?;
+        let byte_len = request.range.end - request.range.start;
+        blocking(move || session.check_room(byte_len)).await?;
         Ok(Box::new(LocalPart {
             claim: Arc::new(claim),
+            range: request.range.clone(),
             sessions: self.sessions.clone(),
             writing: Writing::Idle(Box::new(chunk)),
             syncing: None,
@@ -89,6 +90,7 @@ fn check_length(upload: UploadId, announced: u64, terms: Terms) -> Result<(), St
 struct LocalPart {
     /// Every thread that writes holds it, too: nobody else may have the part's place before the last one has ended.
     claim: Arc<Claim>,
+    range: Range<u64>,
     sessions: Arc<Sessions>,
     writing: Writing,
     syncing: Option<JoinHandle<Result<(), StoreError>>>,
@@ -133,6 +135,12 @@ impl LocalPart {
         Ok(())
     }
 
+    async fn settled(&mut self, end: &BodyEnd) -> Result<PartSettled, PartError> {
+        let written = self.written().await;
+        self.synced().await?;
+        Ok(written?.settle(end)?)
+    }
+
     async fn synced(&mut self) -> Result<(), StoreError> {
         match self.syncing.take() {
             Some(thread) => thread.await.map_err(lost_thread)?,
@@ -157,14 +165,17 @@ impl ReceivePart for LocalPart {
     }
 
     async fn end(mut self: Box<Self>, end: BodyEnd) -> Result<PartSettled, PartError> {
-        let written = self.written().await;
-        self.synced().await?;
-        let settled = written?.settle(&end)?;
-        let PartSettled::Store(part) = settled.clone() else { return Ok(settled) };
+        let settled = self.settled(&end).await;
+        let Ok(PartSettled::Store(part)) = settled else {
+            let (claim, range) = (self.claim.clone(), self.range.clone());
+            let _ = spawn_blocking(move || claim.session.give_back_room(&range)).await;
+            return settled;
+        };
         let claim = self.claim.clone();
         claim.session.part_arrived(&part.range, &self.sessions);
-        blocking(move || claim.session.commit(part)).await?;
-        Ok(settled)
+        let durable = part.clone();
+        blocking(move || claim.session.commit(durable)).await?;
+        Ok(PartSettled::Store(part))
     }
 }
 

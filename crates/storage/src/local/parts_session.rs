@@ -15,7 +15,7 @@ use reelyard_upload::{
     Checkpoint, Transfer, WholeHash,
     parts::{DurablePart, PartChunk, PartRefusal, PartRequest, PartSet},
 };
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     fs::File,
@@ -271,13 +271,23 @@ impl Session {
         self.data.as_ref().ok_or_else(|| StoreError::NotFound { what: self.data_path.display().to_string() })
     }
 
-    /// Room for a part before its bytes are sent: a full disk is told now, and parts that come out of order do not
-    /// scatter over the disk.
-    pub(super) fn reserve(&self, start: u64, byte_len: u64) -> Result<(), StoreError> {
-        match fallocate(&**self.data()?, FallocateFlags::KEEP_SIZE, start, byte_len) {
-            // The file system cannot; it will tell when it is full.
-            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
-            Err(e) => Err(StoreError::io("making room in", &self.data_path, e.into())),
+    /// Told before the bytes of a part travel. It is no promise: others write, too.
+    pub(super) fn check_room(&self, byte_len: u64) -> Result<(), StoreError> {
+        let disk =
+            fstatvfs(&**self.data()?).map_err(|e| StoreError::io("looking at", &self.data_path, e.into()))?;
+        if disk.f_bavail.saturating_mul(disk.f_frsize) < byte_len {
+            let full = io::Error::from(io::ErrorKind::StorageFull);
+            return Err(StoreError::io("making room in", &self.data_path, full));
+        }
+        Ok(())
+    }
+
+    /// Bytes of a part that will not count: on a full disk their room is wanted now.
+    pub(super) fn give_back_room(&self, range: &Range<u64>) {
+        let Some(data) = &self.data else { return };
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        if let Err(error) = fallocate(&**data, hole, range.start, range.end - range.start) {
+            tracing::debug!(upload = %self.upload, %error, "bytes that do not count stay on the disk for now");
         }
     }
 

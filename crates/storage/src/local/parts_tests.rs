@@ -122,6 +122,18 @@ async fn a_dropped_part_frees_its_place_when_its_last_byte_is_written() {
 }
 
 #[tokio::test]
+async fn the_room_of_a_part_that_does_not_count_is_given_back() {
+    let (_directory, store) = store().await;
+    let (upload, whole) = (id(), content(2 << 20));
+    store.create_parts(upload, 2 << 20).await.unwrap();
+    let mut part = store.begin_part(upload, terms(2 << 20), &request(1, 0..1 << 20)).await.unwrap();
+    part.write(vec![Bytes::copy_from_slice(&whole[..1 << 20])]).await.unwrap();
+    assert_eq!(part.end(BodyEnd::Cut).await.unwrap(), PartSettled::Discard);
+    fs::File::open(data_path(&store, upload)).unwrap().sync_all().unwrap();
+    assert_eq!(fs::metadata(data_path(&store, upload)).unwrap().blocks(), 0);
+}
+
+#[tokio::test]
 async fn an_upload_in_parts_cannot_be_opened_as_one_that_grows_from_the_front() {
     let (_directory, store) = store().await;
     let (upload, whole) = (id(), content(100));
