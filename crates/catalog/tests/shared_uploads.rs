@@ -56,7 +56,10 @@ async fn only_the_newest_holder_adds_bytes() {
     catalog.terminate_upload(upload, 5).await.unwrap();
     let ended = catalog.commit_ledger(upload, Some(2), &LedgerChange::default()).await;
     assert!(matches!(ended, Err(LedgerError::Fenced)), "{ended:?}");
-    assert!(catalog.load_ledger(upload).await.is_err(), "nobody needs the bytes of an upload that was given up");
+    assert!(
+        catalog.load_ledger(upload).await.is_err(),
+        "nobody needs the bytes of an upload that was given up"
+    );
 }
 
 #[tokio::test]

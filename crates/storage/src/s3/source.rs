@@ -7,7 +7,11 @@ use super::{
     S3Store, Shared,
     upload::{covered, upload_prefix},
 };
-use crate::{ByteStream, Sources, StoreError, ledger::Extent, source_key};
+use crate::{
+    ByteStream, Sources, StoreError,
+    ledger::{Extent, LedgerChange},
+    source_key,
+};
 use async_trait::async_trait;
 use aws_sdk_s3::primitives::ByteStream as SdkStream;
 use bytes::Bytes;
@@ -44,6 +48,7 @@ impl Sources for S3Store {
         super::assemble::assemble(&self.shared, upload_of(key)?).await
     }
 
+    /// The ledger last: while it names something, the rest is found and removed again.
     async fn delete_source(&self, key: &str) -> Result<(), StoreError> {
         let upload = upload_of(key)?;
         let bucket = &self.shared.bucket;
@@ -51,7 +56,22 @@ impl Sources for S3Store {
         let mut keys = bucket.list(&upload_prefix(upload)).await?;
         keys.push(source_key(upload));
         bucket.remove(keys).await?;
-        bucket.remove(vec![upload_prefix(upload)]).await
+        bucket.remove(vec![upload_prefix(upload)]).await?;
+        let named = match self.shared.ledger.load(upload).await {
+            Ok(state) => state.extents,
+            Err(error) if error.is_not_found() => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let remove: Vec<u64> = named.iter().map(|extent| extent.start).collect();
+        if remove.is_empty() {
+            return Ok(());
+        }
+        let change = LedgerChange { remove, ..LedgerChange::default() };
+        match self.shared.ledger.commit(upload, None, change).await {
+            // Somebody else deletes it, too.
+            Err(StoreError::Conflict { .. }) => Ok(()),
+            outcome => outcome,
+        }
     }
 }
 
