@@ -3,7 +3,12 @@
 use super::{Bench, KEY, request};
 use crate::http::problem::Kind;
 use axum::body::Body;
+use reelyard_catalog::{NewApiKey, Scopes};
+use reelyard_model::TenantId;
+use reelyard_sign::upload_token::{Use, Uses};
+use sha2::{Digest, Sha256};
 use std::time::Duration;
+use uuid::Uuid;
 
 #[tokio::test]
 async fn without_a_key_nothing_of_the_api_answers() {
@@ -36,6 +41,82 @@ async fn without_a_key_nothing_of_the_api_answers() {
     // Another host name is fine where there are keys.
     let headers = [("authorization", key.as_str()), ("host", "video.example")];
     assert_eq!(bench.call("GET", "/v1/assets", &headers).await.status, 200);
+}
+
+/// Whoever adds a route has to choose its scope.
+#[tokio::test]
+async fn every_described_route_of_the_api_asks_for_a_scope() {
+    let bench = Bench::with_keys().await;
+    let stored = NewApiKey {
+        id: Uuid::now_v7(),
+        tenant: TenantId::DEFAULT,
+        label: "nothing",
+        key_sha256: &hex::encode(Sha256::digest("a-key-for-nothing")),
+        scopes: Scopes::default(),
+        now_ms: 0,
+    };
+    bench.app.catalog.add_api_key(stored).await.unwrap();
+    let headers = [("authorization", "Bearer a-key-for-nothing"), ("content-type", "application/json")];
+    let document = bench.get("/openapi.json").await.json();
+    let mut looked_at = 0;
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        // The recipes are for everybody with a key; uploads are tested with the real server.
+        if path.starts_with("/v1/presets") || path.starts_with("/uploads") {
+            continue;
+        }
+        let address = path
+            .replace("{id}", "019a9f6b-1f00-7c43-b8cc-2f7c2f6a6a01")
+            .replace("{playback_id}", "019a9f6b-1f00-7c43-b8cc-2f7c2f6a6a01");
+        for (method, operation) in operations.as_object().unwrap() {
+            if operation.get("responses").is_none() || operation.get("security").is_some() {
+                continue;
+            }
+            let body = if address.ends_with("/links") { "{\"ttl_seconds\":60}" } else { "{}" };
+            let answer =
+                bench.send(request(&method.to_uppercase(), &address, &headers, Body::from(body))).await;
+            assert_eq!(
+                (answer.status.as_u16(), answer.problem()),
+                (403, "missing-scope".into()),
+                "{method} {path}"
+            );
+            looked_at += 1;
+        }
+    }
+    assert!(looked_at > 12, "{looked_at}");
+    assert_eq!(bench.call("GET", "/v1/presets", &headers).await.status, 200);
+}
+
+#[tokio::test]
+async fn an_upload_token_is_made_as_it_is_asked_for() {
+    let bench = Bench::with_keys().await;
+    let ask = async |body: &str| {
+        let key = format!("Bearer {KEY}");
+        let headers = [("authorization", key.as_str()), ("content-type", "application/json")];
+        bench.send(request("POST", "/v1/upload-tokens", &headers, Body::from(body.to_owned()))).await
+    };
+    let answer =
+        ask(r#"{"ttl_seconds":60,"max_length":5,"types":["video/*"],"scope":["create","continue"]}"#).await;
+    assert_eq!((answer.status.as_u16(), answer.header("cache-control")), (201, "no-store"));
+    let made = answer.json();
+    let now = u64::try_from(bench.app.now_ms() / 1000).unwrap();
+    let token = bench.app.upload_keys.verify(made["token"].as_str().unwrap(), now).unwrap();
+    assert_eq!((token.tenant, token.max_length), (TenantId::DEFAULT, Some(5)));
+    assert_eq!(token.uses, Uses::of([Use::Create, Use::Continue]));
+    assert_eq!(made["jti"], token.jti.as_str());
+    for (body, says) in [
+        (r#"{"ttl_seconds":5}"#, "ttl_seconds"),
+        (r#"{"types":["video"]}"#, "types"),
+        (r#"{"max_length":0}"#, "max_length"),
+        (r#"{"max_uploads":0}"#, "max_uploads"),
+        (r#"{"preset":"nothing-like-it"}"#, "preset"),
+        (r#"{"scope":[]}"#, "scope"),
+    ] {
+        let refused = ask(body).await;
+        assert_eq!((refused.status.as_u16(), refused.problem()), (400, "bad-request".into()), "{body}");
+        assert_eq!(refused.json()["parameter"], says, "{body}");
+    }
+    let nobody_s = r#"{"upload":"019a9f6b-1f00-7c43-b8cc-2f7c2f6a6a01"}"#;
+    assert_eq!(ask(nobody_s).await.status, 404);
 }
 
 #[tokio::test]
