@@ -96,7 +96,7 @@ fn node_has(package: &str) -> bool {
 }
 
 const TUS_JS: &[&str] =
-    &["whole", "chunks", "resume", "killed", "parallel", "previous", "deferred", "terminate"];
+    &["whole", "chunks", "resume", "killed", "parallel", "previous", "lost", "deferred", "terminate"];
 /// Pieces that are joined are of tus only.
 const TUS_JS_IETF: &[&str] = &["whole", "chunks", "resume", "killed", "deferred", "terminate"];
 

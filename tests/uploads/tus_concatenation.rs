@@ -9,6 +9,7 @@ use super::{
 use sha2::{Digest, Sha256};
 use std::{
     path::{Path, PathBuf},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -262,6 +263,44 @@ fn tus_a_list_of_partial_uploads_that_names_others_is_400() {
 }
 
 #[test]
+fn tus_partial_uploads_of_another_owner_are_as_unknown_as_none() {
+    let server = Server::start();
+    let command = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_reelyard"))
+            .args(arguments)
+            .arg("--data-dir")
+            .arg(&server.data)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    command(&["tenants", "add", "other"]);
+    let key = command(&["keys", "add", "--label", "other", "--scopes", "uploads:write", "--tenant", "other"]);
+    let other = |method: &str, path: &str| {
+        let request = server.bare(method, path).with("Authorization", &format!("Bearer {key}"));
+        request.with("Tus-Resumable", "1.0.0")
+    };
+    let ours = partial(&server, b"ours");
+    let theirs = other("POST", "/uploads").with("Upload-Concat", "partial").with("Upload-Length", "0");
+    let theirs = made(theirs.send(b""));
+    let mixed = format!("final;{ours} {theirs}");
+    for request in [server.tus("POST", "/uploads"), other("POST", "/uploads")] {
+        assert_eq!(request.with("Upload-Concat", &mixed).send(b"").status, 400);
+    }
+    assert_eq!(other("HEAD", &ours).send(b"").status, 404);
+    let joined = made(post_final(&server, &[&ours]).send(b""));
+    assert_content(&server, &joined, b"ours");
+    // Neither do they get at it by asking for the same again.
+    let again = other("POST", "/uploads").with("Upload-Concat", &format!("final;{ours}")).send(b"");
+    assert_eq!(again.status, 400, "{again:?}");
+    for path in [&ours, &joined] {
+        assert_eq!(other("HEAD", path).send(b"").status, 404);
+        assert_eq!(other("DELETE", path).send(b"").status, 404);
+    }
+}
+
+#[test]
 fn tus_a_final_upload_is_as_long_as_the_server_takes_at_most() {
     let server = Server::start_with(&["--max-upload-bytes", "1000"]);
     let (long, short) = (partial(&server, &[1; 999]), partial(&server, b"a"));
@@ -326,6 +365,50 @@ fn tus_a_partial_upload_may_be_joined_into_several_final_uploads() {
     assert_eq!(server.patch(&late, 0, b"c").status, 204);
     assert_content(&server, &waiting, b"abc");
     assert_eq!(data_files(&server), Vec::<PathBuf>::new());
+}
+
+/// Joining takes long, so its answer gets lost; the pieces may be gone by then.
+#[test]
+fn tus_a_final_upload_whose_answer_was_lost_can_be_asked_for_again() {
+    let server = Server::start();
+    let (abc, de) = (partial(&server, b"abc"), partial(&server, b"de"));
+    let request = post_final(&server, &[&abc, &de]).with("Upload-Metadata", "title V2hvbGU=");
+    let connection = request.clone().begin(Some(0));
+    wait_until("it is joined", || assets(&server) == 1);
+    drop(connection);
+    for (piece, length) in [(&abc, 3), (&de, 2)] {
+        let told = head(&server, piece);
+        assert_eq!((told.number("upload-offset"), told.number("upload-length")), (length, length));
+        assert_eq!((told.header("upload-concat"), told.header("upload-expires")), (Some("partial"), None));
+        assert_eq!(server.patch(piece, length, b"").status, 410, "there is nothing to go on with");
+    }
+    let again = request.clone().send(b"");
+    assert_eq!((again.status, again.number("upload-offset")), (201, 5));
+    assert!(again.header("reelyard-asset").is_some(), "{again:?}");
+    let joined = made(request.send(b""));
+    assert_eq!(again.header("location"), Some(joined.as_str()));
+    assert_content(&server, &joined, b"abcde");
+    assert_eq!(
+        post_final(&server, &[&abc, &de]).send(b"").status,
+        400,
+        "another one, of pieces that are gone"
+    );
+    assert_eq!(assets(&server), 1);
+    server.tus("DELETE", &joined).send(b"");
+    assert_eq!(server.tus("HEAD", &abc).send(b"").status, 410);
+}
+
+#[test]
+fn tus_a_final_upload_that_waits_is_made_once_however_often_it_is_asked_for() {
+    let server = Server::start();
+    let begun = empty_partial(&server, 3);
+    let joined = made(post_final(&server, &[&begun]).send(b""));
+    assert_eq!(made(post_final(&server, &[&begun]).send(b"")), joined);
+    let other = post_final(&server, &[&begun]).with("Upload-Metadata", "title V2hvbGU=");
+    assert_ne!(made(other.send(b"")), joined, "of other metadata, so another one");
+    server.patch(&begun, 0, b"abc");
+    assert_content(&server, &joined, b"abc");
+    assert_eq!(assets(&server), 2);
 }
 
 #[test]
