@@ -39,7 +39,7 @@ use reelyard_upload::{
     BodyEnd,
     parts::{
         ByteRange, Completion, DurablePart, Listing, MAX_COMPLETION_BYTES, MAX_OPENING_BYTES, Opening,
-        PartRefusal, PartRequest, PartSettled, PartSizes, PartUpload, PartsError, header, upload_id,
+        PartRefusal, PartRequest, PartSet, PartSettled, PartSizes, PartUpload, PartsError, header, upload_id,
     },
 };
 use serde::Serialize;
@@ -277,7 +277,7 @@ async fn list(asked: Asked) -> Result<Response, Problem> {
     let Asked { app, by, headers, .. } = asked;
     let id = upload_id(&HeaderFields(&headers)).map_err(refusal)?;
     let (row, length) = owned(&app, &by, id, Use::Continue).await?;
-    let set = part_set(&app, &row).await?;
+    let listing = part_set(&app, &row).await?.map_or(Listing::complete(length), |set| Listing::from(&set));
     let mut headers = HeaderMap::new();
     answer::put(&mut headers, "cache-control", "no-store");
     answer::put_asset(&mut headers, row.asset);
@@ -285,14 +285,19 @@ async fn list(asked: Asked) -> Result<Response, Problem> {
         upload_id: id.to_string(),
         asset: row.asset.map(|asset| asset.to_string()),
         part_size: PartSizes::of(length).recommended,
-        listing: Listing::from(&set),
+        listing,
     };
     Ok((headers, Json(standing)).into_response())
 }
 
-async fn part_set(app: &App, row: &UploadRow) -> Result<reelyard_upload::parts::PartSet, Problem> {
+/// `None`: the upload is complete, and nothing is kept of its parts any more.
+async fn part_set(app: &App, row: &UploadRow) -> Result<Option<PartSet>, Problem> {
     let terms = flow::receive::terms(app, row, 0);
-    app.uploads.part_set(row.id, terms).await.map_err(|error| part_problem(error.into(), row))
+    match app.uploads.part_set(row.id, terms).await {
+        Ok(set) => Ok(Some(set)),
+        Err(error) if error.is_not_found() && row.asset.is_some() => Ok(None),
+        Err(error) => Err(part_problem(error.into(), row)),
+    }
 }
 
 /// DELETE: the owner gives it up. The asset of a complete upload stays.
@@ -343,8 +348,10 @@ async fn make_asset(app: Arc<App>, completion: Completion) -> Result<AssetId, Pr
     let id = completion.upload;
     let _hold = app.holders.take_over(id).await.map_err(receive::hold_problem)?;
     let row = resource::live(&app, id).await?;
-    let set = part_set(&app, &row).await?;
-    set.check_complete(&completion.list).map_err(|refused| refusal_within(refused.into(), set.length()))?;
+    if let Some(set) = part_set(&app, &row).await? {
+        let checked = set.check_complete(&completion.list);
+        checked.map_err(|refused| refusal_within(refused.into(), set.length()))?;
+    }
     let expected = completion.expected.map(hex::encode);
     if let Some(asset) = row.asset {
         return match (expected, row.sha256) {
@@ -383,6 +390,9 @@ fn other_whole(told: &str, known: &str) -> Problem {
 fn part_problem(error: PartError, row: &UploadRow) -> Problem {
     match error {
         PartError::Refused(refused) => refusal_within(refused.into(), row.byte_len.unwrap_or_default()),
+        PartError::Store(error) if error.is_not_found() && row.asset.is_some() => {
+            Problem::new(Kind::StateConflict, "This upload is complete; nothing is left to be sent.")
+        }
         // What a crash in the middle of a creation leaves: nobody was told of that upload.
         PartError::Store(error) if error.is_not_found() && row.state == UploadState::Created => {
             Problem::new(Kind::Gone, "This upload was never begun, or has ended; begin a new one.")

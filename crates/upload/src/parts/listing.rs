@@ -30,6 +30,13 @@ pub struct ByteRange {
     pub last_byte: u64,
 }
 
+impl Listing {
+    /// Of an upload that is complete, and whose parts are not kept apart any more.
+    pub fn complete(length: u64) -> Self {
+        Self { length, durable_bytes: length, parts: Vec::new(), missing: Vec::new() }
+    }
+}
+
 impl From<&Range<u64>> for ByteRange {
     fn from(range: &Range<u64>) -> Self {
         Self { first_byte: range.start, last_byte: range.end.saturating_sub(1) }
