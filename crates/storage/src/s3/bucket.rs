@@ -5,7 +5,7 @@
 
 use super::{
     config::{S3Config, S3Credentials},
-    patience::{Fault, Patience, fault},
+    patience::{Fault, Patience, Patient, fault},
     pieces::Sendable,
 };
 use crate::StoreError;
@@ -33,7 +33,7 @@ pub(crate) struct Bucket {
     pub(crate) client: Client,
     pub(crate) name: String,
     pub(crate) prefix: String,
-    pub(crate) patience: Patience,
+    pub(crate) patience: Patient,
 }
 
 impl Bucket {
@@ -68,7 +68,7 @@ impl Bucket {
             client: Client::from_conf(settings.build()),
             name: config.bucket.clone(),
             prefix: config.prefix.clone(),
-            patience,
+            patience: Patient::new(patience),
         }
     }
 

@@ -1,18 +1,23 @@
 //! How long an unwilling S3 is asked again, and which of its answers mean "later".
 //!
 //! The client itself repeats nothing: whoever repeats must know whether the request may be sent twice and under which
-//! key, so every request goes through [`Patience::keep_trying`]. Past the bound the caller gets
+//! key, so every request goes through [`Patient::keep_trying`]. Past the bound the caller gets
 //! [`StoreError::Unavailable`].
 
 use crate::StoreError;
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use std::{
     fmt, io,
+    sync::Arc,
     time::{Duration, Instant},
 };
+use tokio::sync::Semaphore;
 
 /// The least that a connection to S3 is expected to carry, in bytes per second: gives the time for one attempt.
 const SLOWEST_BYTES_PER_SECOND: u64 = 1 << 20;
+/// Requests on their way at the same time, each on a connection of its own. A thousand senders that stall at once would
+/// otherwise open a thousand connections for a few bytes each.
+const MOST_REQUESTS_AT_ONCE: usize = 128;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
@@ -43,9 +48,20 @@ pub(crate) enum Fault {
     Lasting(StoreError),
 }
 
-impl Patience {
+/// Patience, and the line in which requests wait for their turn.
+#[derive(Clone, Debug)]
+pub(crate) struct Patient {
+    patience: Patience,
+    turns: Arc<Semaphore>,
+}
+
+impl Patient {
+    pub(crate) fn new(patience: Patience) -> Self {
+        Self { patience, turns: Arc::new(Semaphore::new(MOST_REQUESTS_AT_ONCE)) }
+    }
+
     pub(crate) fn attempt_time(&self, body_len: u64) -> Duration {
-        Duration::from_millis(self.attempt_ms + body_len * 1_000 / SLOWEST_BYTES_PER_SECOND)
+        Duration::from_millis(self.patience.attempt_ms + body_len * 1_000 / SLOWEST_BYTES_PER_SECOND)
     }
 
     /// `Ok(None)`: what was asked for is not there.
@@ -56,11 +72,15 @@ impl Patience {
         mut attempt: impl FnMut() -> Attempt,
     ) -> Result<Option<T>, StoreError> {
         let began = Instant::now();
-        let bound = Duration::from_millis(self.bound_ms);
+        let bound = Duration::from_millis(self.patience.bound_ms);
         let time = self.attempt_time(body_len);
-        let mut wait_ms = self.first_wait_ms;
+        let mut wait_ms = self.patience.first_wait_ms;
         loop {
-            let reason = match tokio::time::timeout(time, attempt()).await {
+            // It fails only when it is closed, which nobody does. Held for the attempt, not for the wait after it.
+            let turn = self.turns.acquire().await;
+            let outcome = tokio::time::timeout(time, attempt()).await;
+            drop(turn);
+            let reason = match outcome {
                 Ok(Ok(done)) => return Ok(Some(done)),
                 Ok(Err(Fault::Missing)) => return Ok(None),
                 Ok(Err(Fault::Lasting(error))) => return Err(error),
@@ -73,7 +93,7 @@ impl Patience {
             }
             tracing::debug!(doing, reason, ?wait, "S3 is asked again");
             tokio::time::sleep(wait).await;
-            wait_ms = (wait_ms * 2).min(self.longest_wait_ms);
+            wait_ms = (wait_ms * 2).min(self.patience.longest_wait_ms);
         }
     }
 }
@@ -128,17 +148,19 @@ where
 
 #[cfg(test)]
 mod tests {
-    use super::{Fault, Patience, jittered};
+    use super::{Fault, Patience, Patient, jittered};
     use crate::StoreError;
     use std::{cell::Cell, future::ready};
 
-    const QUICK: Patience =
-        Patience { bound_ms: 60, attempt_ms: 1_000, first_wait_ms: 1, longest_wait_ms: 4 };
+    fn quick() -> Patient {
+        Patient::new(Patience { bound_ms: 60, attempt_ms: 1_000, first_wait_ms: 1, longest_wait_ms: 4 })
+    }
 
     #[tokio::test]
     async fn a_passing_fault_is_tried_again() {
         let tries = Cell::new(0);
-        let outcome = QUICK.keep_trying("asking", 0, || {
+        let patient = quick();
+        let outcome = patient.keep_trying("asking", 0, || {
             tries.set(tries.get() + 1);
             ready(if tries.get() < 3 { Err(Fault::Passing("503".to_owned())) } else { Ok(7) })
         });
@@ -149,14 +171,14 @@ mod tests {
     #[tokio::test]
     async fn patience_ends() {
         let outcome: Result<Option<()>, _> =
-            QUICK.keep_trying("asking", 0, || ready(Err(Fault::Passing("503".to_owned())))).await;
+            quick().keep_trying("asking", 0, || ready(Err(Fault::Passing("503".to_owned())))).await;
         assert!(matches!(outcome, Err(StoreError::Unavailable { .. })), "{outcome:?}");
     }
 
     #[tokio::test]
     async fn what_is_missing_is_not_asked_for_again() {
         let outcome: Result<Option<()>, _> =
-            QUICK.keep_trying("asking", 0, || ready(Err(Fault::Missing))).await;
+            quick().keep_trying("asking", 0, || ready(Err(Fault::Missing))).await;
         assert_eq!(outcome.unwrap(), None);
     }
 

@@ -45,8 +45,50 @@ fn measure_one_gibibyte_in_one_chunk() {
     });
 }
 
+#[test]
+#[ignore = "a measurement"]
+fn measure_a_thousand_stalled_uploads() {
+    const UPLOADS: usize = 1_000;
+    let Some(server) = S3Server::start(Kind::SeaweedFs) else { return };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut bench = Bench::in_s3(Kind::SeaweedFs, &server.endpoint());
+        bench.place().memory_bytes = reelyard_storage::s3::DEFAULT_MEMORY_BYTES;
+        let scratch = bench.directory.path().to_owned();
+        let store = bench.place().open_at(&server.endpoint(), &scratch).await.unwrap();
+        let mut stalled = Vec::new();
+        // What was free again after the first thousand serves the second, so the second shows what stays.
+        for wave in 1..=2 {
+            let before = kib("VmRSS:");
+            for _ in 0..UPLOADS {
+                let upload = bench.new_upload(Some(GIB as u64)).await;
+                let open = store.open_upload(upload, bench.terms(Some(GIB as u64))).await.unwrap();
+                let mut receiving = open.begin(&at(0)).unwrap();
+                receiving.write(vec![Bytes::from(noise(64 << 10))]).await.unwrap();
+                stalled.push(receiving);
+            }
+            while stalled.iter().any(|receiving| receiving.wants_checkpoint()) {
+                for receiving in &mut stalled {
+                    receiving.write(Vec::new()).await.unwrap();
+                }
+                tokio::task::yield_now().await;
+            }
+            assert!(stalled.iter().all(|receiving| receiving.durable_offset() == 64 << 10));
+            let more = (kib("VmRSS:") - before) / UPLOADS as u64;
+            println!(
+                "wave {wave}: {more} KiB more for each stalled upload, {} MiB at most in all",
+                peak_kib() / 1024
+            );
+        }
+    });
+}
+
 fn peak_kib() -> u64 {
+    kib("VmHWM:")
+}
+
+fn kib(field: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
