@@ -3,6 +3,7 @@
 //! What holds for every operation is added here once: the key it needs, and the problem that it may answer instead of
 //! what it promises. A test holds the routes of the router against it.
 
+mod parts;
 mod uploads;
 
 use super::{
@@ -52,10 +53,15 @@ pub(super) struct ProblemBody {
         uploads::append_to_upload,
         uploads::end_upload,
         uploads::download_upload,
+        parts::begin_parts,
+        parts::send_part,
+        parts::list_parts,
+        parts::give_up_parts,
+        parts::complete_parts,
         playback::serve,
     ),
     tags(
-        (name = "uploads", description = "Resumable uploads: tus 1.0.0."),
+        (name = "uploads", description = "Resumable uploads: tus 1.0.0, Resumable Uploads for HTTP, and parts."),
         (name = "assets", description = "What was uploaded and what became of it."),
         (name = "jobs", description = "The single pieces of work."),
         (name = "presets", description = "The recipes."),
