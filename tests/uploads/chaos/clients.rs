@@ -28,7 +28,6 @@ pub(crate) enum Dialect {
 /// What the client was told at the end.
 #[derive(Debug)]
 pub(crate) struct Finished {
-    pub(crate) dialect: Dialect,
     pub(crate) upload: String,
     pub(crate) asset: String,
     pub(crate) length: usize,
@@ -57,7 +56,7 @@ impl Client {
                 Dialect::Parts => self.send_in_parts(&bytes),
             };
             let sha256 = Sha256::digest(&bytes).into();
-            finished.push(Finished { dialect: self.dialect, upload, asset, length, sha256 });
+            finished.push(Finished { upload, asset, length, sha256 });
         }
         finished
     }

@@ -17,7 +17,7 @@ use std::{
     collections::BTreeSet,
     net::SocketAddr,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -121,13 +121,14 @@ fn nemesis(
 ) -> u64 {
     let mut chance = Chance::new(seed);
     for round in 0..kills {
-        proxy.cut_share(chance.below(30) as u64);
+        proxy.cut_share(chance.below(60) as u64);
         if let Some(storage) = storage {
-            let plan = if chance.below(2) == 0 { storm(seed + round) } else { Plan::calm() };
+            let plan = if chance.below(3) > 0 { storm(seed + round) } else { Plan::calm() };
             storage.proxy.set_plan(plan);
         }
         // Not a wait for something: the random moment.
-        thread::sleep(Duration::from_millis(chance.below(600) as u64));
+        let longest_ms = if storage.is_some() { 1_200 } else { 600 };
+        thread::sleep(Duration::from_millis(chance.below(longest_ms) as u64));
         server.kill();
         // A server does not start while it cannot reach its store; that is another test's matter.
         if let Some(storage) = storage {
