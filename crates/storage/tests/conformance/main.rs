@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod bench;
+mod chaos;
 mod checksums;
 #[cfg(feature = "s3")]
 mod faults;
@@ -75,7 +76,7 @@ macro_rules! groups {
     };
 }
 
-groups!(everywhere: uploads, checksums, sources, parts; in_s3: fences, memory, objects, faults);
+groups!(everywhere: uploads, checksums, sources, parts, chaos; in_s3: fences, memory, objects, faults);
 
 #[cfg(feature = "s3")]
 fn run_in_s3(cases: &[Case], kind: reelyard_testkit::Kind) {
