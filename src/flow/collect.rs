@@ -4,7 +4,7 @@
 //! publishing; a failure is tried again or buries the task, as the retry policy says. A report that comes twice gets
 //! the first one's verdict; one of an attempt that is not current any more changes nothing.
 
-use super::{FlowError, plan, receive};
+use super::{FlowError, plan, receive, same_content};
 use crate::app::{App, random_u32};
 use reelyard_catalog::{CatalogError, CompletedProbe, CompletedTask, FailedTask, Settled, TaskRow};
 use reelyard_model::{
@@ -106,8 +106,8 @@ async fn probed(app: &App, task: &TaskRow, attempt: u32, info: &MediaInfo) -> Re
             plan: planned.plan,
             tasks: planned.tasks,
             renditions: planned.renditions,
-            // Random, not version 7: viewers need not learn when a video was made.
-            playback_id: PlaybackId::from_uuid(random_uuid()),
+            playback_id: new_playback_id(),
+            recipe: same_content::recipe(app, &asset.preset),
             now_ms: app.now_ms(),
         })
         .await?;
@@ -128,11 +128,12 @@ pub(crate) async fn failed(
     Ok(app.catalog.fail_task(failed).await?)
 }
 
-fn random_uuid() -> Uuid {
+/// Random, not version 7: viewers need not learn when a video was made.
+pub(crate) fn new_playback_id() -> PlaybackId {
     let mut bytes = [0u8; 16];
-    match getrandom::fill(&mut bytes) {
+    PlaybackId::from_uuid(match getrandom::fill(&mut bytes) {
         // RFC 9562 section 5.4: the version and variant bits over random ones.
         Ok(()) => uuid::Builder::from_random_bytes(bytes).into_uuid(),
         Err(_) => Uuid::now_v7(),
-    }
+    })
 }

@@ -11,6 +11,7 @@ pub(crate) mod dispatch;
 pub(crate) mod plan;
 pub(crate) mod publish;
 pub(crate) mod receive;
+pub(crate) mod same_content;
 pub(crate) mod sweep;
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! with upload, asset, probe task and events. An asset has the id of its upload, so that the rename has one possible
 //! target however often it is tried.
 
-use super::FlowError;
+use super::{FlowError, collect, same_content};
 use crate::app::App;
 use reelyard_catalog::{FinishUpload, NewUpload, UploadGrant, UploadRow};
 use reelyard_model::{AssetId, Completion, TaskId, TenantId, UploadId, UploadKind, UploadState};
@@ -117,29 +117,36 @@ pub(crate) async fn finish(app: &App, id: UploadId, whole: &Whole) -> Result<Ass
     if let Some(asset) = upload.asset {
         return Ok(asset);
     }
-    let asset = asset_of(id);
     app.uploads.finish_upload(id, whole.byte_len).await?;
-    let finished = app
-        .catalog
-        .finish_upload(FinishUpload {
-            id,
-            byte_len: whole.byte_len,
-            sha256: hex::encode(whole.sha256),
-            asset,
-            title: title_of(&upload),
-            source_key: source_key(id),
-            probe_task: TaskId::from_uuid(Uuid::now_v7()),
-            probe_priority: PROBE_PRIORITY,
-            to_assemble: app.sources_in_pieces,
-            now_ms: app.now_ms(),
-        })
-        .await?;
+    let finished = app.catalog.finish_upload(finish_request(app, &upload, whole)).await?;
     if finished.first_time {
         tracing::info!(upload = %id, asset = %finished.asset, trace_id = trace_id(&upload.traceparent), byte_len = whole.byte_len, "receive: upload finished");
         app.ring();
         app.assemble_ticket.notify_one();
     }
+    if let Some(content) = finished.content_of {
+        tracing::info!(asset = %finished.asset, %content, "receive: the tenant has these bytes already; nothing is processed again");
+        same_content::remove_spare(app, finished.asset, &source_key(id)).await;
+    }
     Ok(finished.asset)
+}
+
+/// What the finishing transaction has to know.
+pub(crate) fn finish_request(app: &App, upload: &UploadRow, whole: &Whole) -> FinishUpload {
+    FinishUpload {
+        id: upload.id,
+        byte_len: whole.byte_len,
+        sha256: hex::encode(whole.sha256),
+        asset: asset_of(upload.id),
+        title: title_of(&upload.metadata, upload.file_name.as_deref()),
+        source_key: source_key(upload.id),
+        probe_task: TaskId::from_uuid(Uuid::now_v7()),
+        probe_priority: PROBE_PRIORITY,
+        recipe: same_content::recipe(app, &upload.preset),
+        playback_id: collect::new_playback_id(),
+        to_assemble: app.sources_in_pieces,
+        now_ms: app.now_ms(),
+    }
 }
 
 async fn check_digest(app: &App, id: UploadId, whole: &Whole) -> Result<(), FlowError> {
@@ -246,8 +253,8 @@ pub(crate) fn asset_of(upload: UploadId) -> AssetId {
 }
 
 /// The title that the client gave, else one made of the file's name.
-fn title_of(upload: &UploadRow) -> String {
-    let metadata = Metadata::parse(&upload.metadata).unwrap_or_default();
+pub(crate) fn title_of(metadata: &str, file_name: Option<&str>) -> String {
+    let metadata = Metadata::parse(metadata).unwrap_or_default();
     let given: String = metadata
         .text("title")
         .unwrap_or_default()
@@ -256,7 +263,7 @@ fn title_of(upload: &UploadRow) -> String {
         .take(MAX_TITLE_CHARS)
         .collect();
     let given = given.trim();
-    if given.is_empty() { title(upload.file_name.as_deref()) } else { given.to_owned() }
+    if given.is_empty() { title(file_name) } else { given.to_owned() }
 }
 
 /// `holiday_2024.final.mov` -> `holiday_2024.final`.

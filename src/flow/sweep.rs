@@ -5,10 +5,10 @@
 //! back, so a sweep that is broken off is simply done again. Sources and publications of living assets are never
 //! touched. Events are kept for [`EVENTS_KEPT_MS`].
 
-use super::{FlowError, concatenate, dispatch, publish, receive};
+use super::{FlowError, concatenate, dispatch, publish, receive, same_content};
 use crate::app::{App, random_u32};
-use reelyard_catalog::{AssetRow, TaskRow};
-use reelyard_model::{AssetState, TaskState, UploadState, work::TaskKind};
+use reelyard_catalog::{AssetRow, Condition, TaskRow};
+use reelyard_model::{TaskState, UploadState, work::TaskKind};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 /// Lost leases and ended back-offs are looked for so often; both are one indexed question.
@@ -136,6 +136,7 @@ async fn events(app: &App) -> Result<(), FlowError> {
 
 async fn uploads(app: &App) -> Result<(), FlowError> {
     receive::finish_interrupted(app).await?;
+    same_content::remove_spares(app).await?;
     concatenate::concatenate_waiting(app, None).await?;
     let now_ms = app.now_ms();
     for state in [UploadState::Created, UploadState::Receiving] {
@@ -166,22 +167,31 @@ async fn uploads(app: &App) -> Result<(), FlowError> {
     Ok(())
 }
 
-/// The files of one asset that has come to an end.
-pub(crate) async fn sweep_asset(app: &App, asset: &AssetRow) -> Result<(), FlowError> {
+/// The files of one asset that has come to an end. They may be those of other assets with the same bytes too: what goes
+/// is what none of them needs.
+async fn sweep_asset(app: &App, asset: &AssetRow) -> Result<(), FlowError> {
+    let condition = app.catalog.content_condition(asset.content()).await?;
+    sweep_as(app, asset, condition).await
+}
+
+/// As all that use the asset's files stood a moment ago.
+pub(crate) async fn sweep_as(app: &App, asset: &AssetRow, condition: Condition) -> Result<(), FlowError> {
     let renditions = format!("renditions/{}", asset.id);
-    match asset.state {
-        AssetState::Ready => {
+    match condition {
+        // It has no files of its own.
+        _ if asset.content_of.is_some() => {}
+        Condition::InTheMaking => return Ok(()),
+        Condition::Published => {
             remove_losers(app, asset).await?;
             app.store.delete_prefix(&renditions).await?;
         }
         // A retry goes on from what is done, so winners stay.
-        AssetState::Failed | AssetState::Cancelled => remove_losers(app, asset).await?,
-        AssetState::Deleted => {
+        Condition::Stopped => remove_losers(app, asset).await?,
+        Condition::Gone => {
             app.store.delete_prefix(&publish::publication_folder(asset.id)).await?;
             app.store.delete_prefix(&renditions).await?;
             app.uploads.delete_source(&asset.source_key).await?;
         }
-        AssetState::Waiting | AssetState::Processing => return Ok(()),
     }
     let now_ms = app.now_ms();
     if now_ms - asset.updated_ms > SETTLED_AFTER_MS {

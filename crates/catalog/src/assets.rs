@@ -1,7 +1,7 @@
 //! Asset rows: listed, cancelled, tried again, deleted; and moved by what happens to their tasks.
 
 use crate::{
-    AssetRow, Catalog, CatalogError, Cursor, EventKind, Page, RenditionRow, TaskRow,
+    AssetRow, Catalog, CatalogError, Condition, Cursor, EventKind, Page, RenditionRow, TaskRow, content,
     events::NewEvent,
     page::MAX_PAGE_ROWS,
     publications,
@@ -61,25 +61,30 @@ impl Catalog {
 
     /// All that the probe found, with the keyframe index.
     pub async fn media_info(&self, asset: AssetId) -> Result<Option<MediaInfo>, CatalogError> {
-        let found = sqlx::query("SELECT info FROM media_info WHERE asset = ?")
-            .bind(asset.to_string())
-            .fetch_optional(&self.reader)
-            .await?;
+        let found = sqlx::query(
+            "SELECT info FROM media_info WHERE asset = (SELECT COALESCE(content_of, id) FROM asset WHERE id = ?)",
+        )
+        .bind(asset.to_string())
+        .fetch_optional(&self.reader)
+        .await?;
         found.as_ref().map(|row| json(row, "info")).transpose()
     }
 
     pub async fn plan(&self, asset: AssetId) -> Result<Option<Plan>, CatalogError> {
-        let found = sqlx::query("SELECT plan FROM plan WHERE asset = ?")
-            .bind(asset.to_string())
-            .fetch_optional(&self.reader)
-            .await?;
+        let found = sqlx::query(
+            "SELECT plan FROM plan WHERE asset = (SELECT COALESCE(content_of, id) FROM asset WHERE id = ?)",
+        )
+        .bind(asset.to_string())
+        .fetch_optional(&self.reader)
+        .await?;
         found.as_ref().map(|row| json(row, "plan")).transpose()
     }
 
     /// Largest picture first, sound last.
     pub async fn renditions(&self, asset: AssetId) -> Result<Vec<RenditionRow>, CatalogError> {
         let found = sqlx::query(
-            "SELECT * FROM rendition WHERE asset = ? ORDER BY height IS NULL, height DESC, max_bit_rate DESC, name",
+            "SELECT * FROM rendition WHERE asset = (SELECT COALESCE(content_of, id) FROM asset WHERE id = ?)
+             ORDER BY height IS NULL, height DESC, max_bit_rate DESC, name",
         )
         .bind(asset.to_string())
         .fetch_all(&self.reader)
@@ -87,7 +92,8 @@ impl Catalog {
         found.iter().map(RenditionRow::read).collect()
     }
 
-    /// Stops all work on it. Safe to repeat; refused once it is ready.
+    /// Stops all work on it, unless other assets with the same bytes wait for that too. Safe to repeat; refused once it
+    /// is ready.
     pub async fn cancel_asset(&self, id: AssetId, now_ms: i64) -> Result<AssetRow, CatalogError> {
         let mut write = self.write().await?;
         let mut asset = require(write.connection(), id).await?;
@@ -96,7 +102,8 @@ impl Catalog {
         Ok(asset)
     }
 
-    /// Another try for all that died or was cancelled; what is done stays done.
+    /// Another try for all that died or was cancelled; what is done stays done. Assets with the same bytes that failed
+    /// with it get the other try too.
     pub async fn retry_asset(&self, id: AssetId, now_ms: i64) -> Result<AssetRow, CatalogError> {
         let mut write = self.write().await?;
         let mut asset = require(write.connection(), id).await?;
@@ -105,11 +112,14 @@ impl Catalog {
         Ok(asset)
     }
 
-    /// Stops all work, takes it off the air and leaves a tombstone; the sweep removes the files. Safe to repeat.
+    /// Stops all work, takes it off the air and leaves a tombstone; the sweep removes the files. Work and files that
+    /// another asset with the same bytes needs stay. Safe to repeat.
     pub async fn delete_asset(&self, id: AssetId, now_ms: i64) -> Result<AssetRow, CatalogError> {
         let mut write = self.write().await?;
         let mut asset = require(write.connection(), id).await?;
-        cancel_open_tasks(&mut write, asset.id, now_ms).await?;
+        if !content::others_wait(write.connection(), &asset).await? {
+            cancel_open_tasks(&mut write, asset.content(), now_ms).await?;
+        }
         publications::withdraw(&mut write, asset.id, now_ms).await?;
         sqlx::query("UPDATE asset SET swept_ms = NULL WHERE id = ? AND state <> 'deleted'")
             .bind(id.to_string())
@@ -124,6 +134,7 @@ impl Catalog {
             now_ms,
         )
         .await?;
+        content::sweep_owner_again(&mut write, asset.content(), now_ms).await?;
         self.commit(write).await?;
         Ok(asset)
     }
@@ -153,14 +164,18 @@ impl Catalog {
         if done.rows_affected() == 0 {
             return Ok(());
         }
-        let no_longer_needed: &[&str] = match seen.state {
-            AssetState::Ready => &["UPDATE task SET result = NULL WHERE asset = ?"],
-            AssetState::Deleted => &[
+        let no_longer_needed: &[&str] = match content::condition(write.connection(), seen.content()).await? {
+            // Another asset's, and not for this one to tidy up.
+            _ if seen.content_of.is_some() => &[],
+            // Others wait for the work: it is swept when they have come to an end.
+            Condition::InTheMaking => return Ok(()),
+            Condition::Published => &["UPDATE task SET result = NULL WHERE asset = ?"],
+            Condition::Gone => &[
                 "UPDATE task SET result = NULL WHERE asset = ?",
                 "DELETE FROM media_info WHERE asset = ?",
                 "DELETE FROM plan WHERE asset = ?",
             ],
-            AssetState::Waiting | AssetState::Processing | AssetState::Failed | AssetState::Cancelled => &[],
+            Condition::Stopped => &[],
         };
         for statement in no_longer_needed {
             sqlx::query(*statement).bind(seen.id.to_string()).execute(write.connection()).await?;
@@ -222,17 +237,47 @@ pub(crate) async fn move_asset(
 
 pub(crate) async fn cancel(write: &mut Write, asset: &mut AssetRow, now_ms: i64) -> Result<(), CatalogError> {
     move_asset(write, asset, AssetEvent::Cancel, Some(EventKind::ASSET_CANCELLED), json!({}), now_ms).await?;
-    cancel_open_tasks(write, asset.id, now_ms).await
+    content::sweep_owner_again(write, asset.content(), now_ms).await?;
+    if content::others_wait(write.connection(), asset).await? {
+        return Ok(());
+    }
+    cancel_open_tasks(write, asset.content(), now_ms).await
 }
 
 pub(crate) async fn retry(write: &mut Write, asset: &mut AssetRow, now_ms: i64) -> Result<(), CatalogError> {
+    let content = asset.content();
+    let at_work = content::others_wait(write.connection(), asset).await?;
+    let mut failed_with_it = content::members(write.connection(), content).await?;
+    failed_with_it.retain(|other| other.id != asset.id && other.state == AssetState::Failed);
+    revive(write, asset, now_ms).await?;
+    for other in &mut failed_with_it {
+        revive(write, other, now_ms).await?;
+    }
+    content::sweep_owner_again(write, content, now_ms).await?;
+    // Published meanwhile for another asset, there is nothing to do again; being made for another, neither.
+    let published = content::published(write.connection(), content).await?.is_some();
+    if !published && !at_work {
+        retry_tasks(write, content, now_ms).await?;
+    }
+    content::catch_up(write, asset, now_ms).await?;
+    for other in &mut failed_with_it {
+        content::catch_up(write, other, now_ms).await?;
+    }
+    Ok(())
+}
+
+async fn revive(write: &mut Write, asset: &mut AssetRow, now_ms: i64) -> Result<(), CatalogError> {
     move_asset(write, asset, AssetEvent::Retry, Some(EventKind::ASSET_RETRIED), json!({}), now_ms).await?;
     sqlx::query("UPDATE asset SET failure = NULL, swept_ms = NULL WHERE id = ?")
         .bind(asset.id.to_string())
         .execute(write.connection())
         .await?;
     asset.failure = None;
-    let mut all = tasks::of_asset(write.connection(), asset.id).await?;
+    Ok(())
+}
+
+async fn retry_tasks(write: &mut Write, content: AssetId, now_ms: i64) -> Result<(), CatalogError> {
+    let mut all = tasks::of_asset(write.connection(), content).await?;
     // Publish last: whether it has to wait depends on what the others became.
     all.sort_by_key(|task| task.kind == TaskKind::Publish);
     for task in &mut all {
@@ -240,35 +285,34 @@ pub(crate) async fn retry(write: &mut Write, asset: &mut AssetRow, now_ms: i64) 
             tasks::retry_with_counters_reset(write, task, now_ms).await?;
         }
     }
-    if asset.media_info.is_some() {
-        move_asset(write, asset, AssetEvent::Planned, None, json!({}), now_ms).await?;
-    }
     Ok(())
 }
 
-/// A task that the asset cannot do without is dead: the asset has failed, and the rest of its work is pointless.
+/// A task that the asset cannot do without is dead: every asset that waited has failed, and the rest of the work is
+/// pointless.
 pub(crate) async fn fail_with(write: &mut Write, task: &TaskRow, now_ms: i64) -> Result<(), CatalogError> {
-    let mut asset = require(write.connection(), task.asset).await?;
     let Some(failure) = &task.failure else {
         return Err(CatalogError::Unreadable {
             what: "task",
             reason: format!("{} died without a failure", task.id),
         });
     };
-    sqlx::query("UPDATE asset SET failure = ? WHERE id = ?")
-        .bind(to_json("failure", failure)?)
-        .bind(asset.id.to_string())
-        .execute(write.connection())
-        .await?;
     let message = failure.code.for_creator_at_last();
-    let data = json!({ "code": failure.code, "message": message, "task_kind": task.kind });
-    move_asset(write, &mut asset, AssetEvent::Fail, Some(EventKind::ASSET_FAILED), data, now_ms).await?;
-    cancel_open_tasks(write, asset.id, now_ms).await
+    for mut asset in content::open_members(write.connection(), task.asset).await? {
+        sqlx::query("UPDATE asset SET failure = ? WHERE id = ?")
+            .bind(to_json("failure", failure)?)
+            .bind(asset.id.to_string())
+            .execute(write.connection())
+            .await?;
+        let data = json!({ "code": failure.code, "message": message, "task_kind": task.kind });
+        move_asset(write, &mut asset, AssetEvent::Fail, Some(EventKind::ASSET_FAILED), data, now_ms).await?;
+    }
+    content::sweep_owner_again(write, task.asset, now_ms).await?;
+    cancel_open_tasks(write, task.asset, now_ms).await
 }
 
 /// A task that the asset can do without is dead: say so and go on.
 pub(crate) async fn warn_without(write: &mut Write, task: &TaskRow) -> Result<(), CatalogError> {
-    let mut asset = require(write.connection(), task.asset).await?;
     let sentence = match task.kind {
         TaskKind::Audio => "The sound of this video could not be processed, so it plays without sound.",
         TaskKind::Stills => "No preview pictures could be made for this video.",
@@ -276,11 +320,23 @@ pub(crate) async fn warn_without(write: &mut Write, task: &TaskRow) -> Result<()
             "A part of this video could not be processed."
         }
     };
-    add_warnings(write, &mut asset, &[sentence.to_owned()]).await
+    warn_all(write, task.asset, &[sentence.to_owned()]).await
+}
+
+/// Warnings are about the content: every asset of it gets them, and so does one that joins later.
+pub(crate) async fn warn_all(
+    write: &mut Write,
+    owner: AssetId,
+    warnings: &[String],
+) -> Result<(), CatalogError> {
+    for mut asset in content::members(write.connection(), owner).await? {
+        add_warnings(write, &mut asset, warnings).await?;
+    }
+    Ok(())
 }
 
 /// Adds what is not there yet.
-pub(crate) async fn add_warnings(
+async fn add_warnings(
     write: &mut Write,
     asset: &mut AssetRow,
     warnings: &[String],

@@ -12,6 +12,7 @@
 
 mod assets;
 mod claim;
+mod content;
 mod error;
 mod events;
 mod finals;
@@ -31,6 +32,7 @@ mod uploads;
 
 pub use assets::AssetFilter;
 pub use claim::{ClaimRequest, Claimed, HeartbeatAnswer};
+pub use content::{Condition, ContentQuery};
 pub use error::CatalogError;
 pub use events::{EventKind, EventRow};
 pub use holders::Taken;

@@ -12,6 +12,7 @@ const ALL: &[(i64, &str, &str)] = &[
     (3, "restarts", include_str!("../migrations/0003_restarts.sql")),
     (4, "uploads", include_str!("../migrations/0004_uploads.sql")),
     (5, "access", include_str!("../migrations/0005_access.sql")),
+    (6, "same content", include_str!("../migrations/0006_same_content.sql")),
 ];
 
 pub(crate) fn migrator() -> Migrator {

@@ -4,6 +4,7 @@
 use crate::{
     Catalog, CatalogError, EventKind, TaskRow, assets,
     claim::settle_failure,
+    content::{self, Published},
     publications,
     rows::{signed, to_json},
     store::Write,
@@ -65,6 +66,8 @@ pub struct CompletedProbe {
     pub renditions: Vec<NewRendition>,
     /// Kept only when the asset has none yet.
     pub playback_id: PlaybackId,
+    /// What the plan was made with, as a digest of the preset.
+    pub recipe: String,
     pub now_ms: i64,
 }
 
@@ -139,18 +142,17 @@ impl Catalog {
             let state = if new.needs.is_empty() { TaskState::Ready } else { TaskState::Blocked };
             tasks::insert_task(&mut write, &owner, new, state).await?;
         }
-        let mut asset = assets::require(write.connection(), task.asset).await?;
-        assets::add_warnings(&mut write, &mut asset, &done.info.warnings).await?;
+        sqlx::query("UPDATE asset SET recipe = ?1 WHERE id = ?2 OR content_of = ?2")
+            .bind(&done.recipe)
+            .bind(task.asset.to_string())
+            .execute(write.connection())
+            .await?;
+        assets::warn_all(&mut write, task.asset, &done.info.warnings).await?;
         let data = json!({ "duration_us": done.plan.duration_us, "tasks": done.tasks.len() });
-        assets::move_asset(
-            &mut write,
-            &mut asset,
-            AssetEvent::Planned,
-            Some(EventKind::ASSET_PLANNED),
-            data,
-            done.now_ms,
-        )
-        .await?;
+        for mut asset in content::open_members(write.connection(), task.asset).await? {
+            let (kind, data) = (Some(EventKind::ASSET_PLANNED), data.clone());
+            assets::move_asset(&mut write, &mut asset, AssetEvent::Planned, kind, data, done.now_ms).await?;
+        }
         self.commit(write).await?;
         Ok(Settled::Now)
     }
@@ -169,14 +171,13 @@ impl Catalog {
             return Ok(Settled::OtherEncoder);
         }
         store_done(&mut write, &mut task, Some(&done.result), done.now_ms).await?;
-        let mut asset = assets::require(write.connection(), task.asset).await?;
-        assets::add_warnings(&mut write, &mut asset, &done.warnings).await?;
+        assets::warn_all(&mut write, task.asset, &done.warnings).await?;
         tasks::unblock_dependents(&mut write, &task, done.now_ms).await?;
         self.commit(write).await?;
         Ok(Settled::Now)
     }
 
-    /// The one conditional update that publishes.
+    /// The one conditional update that publishes: for every asset that waited for it.
     pub async fn complete_publish(&self, done: CompletedPublish) -> Result<Settled, CatalogError> {
         let mut write = self.write().await?;
         let mut task = match leased_as(&mut write, done.task, done.attempt, TaskEvent::Complete).await? {
@@ -193,23 +194,11 @@ impl Catalog {
                 .execute(write.connection())
                 .await?;
         }
-        let playback_id = publications::go_live(&mut write, &task, &done).await?;
-        let mut asset = assets::require(write.connection(), task.asset).await?;
-        let data = json!({ "playback_id": playback_id });
-        sqlx::query("UPDATE asset SET ready_ms = ?, failure = NULL WHERE id = ?")
-            .bind(done.now_ms)
-            .bind(task.asset.to_string())
-            .execute(write.connection())
-            .await?;
-        assets::move_asset(
-            &mut write,
-            &mut asset,
-            AssetEvent::Published,
-            Some(EventKind::ASSET_READY),
-            data,
-            done.now_ms,
-        )
-        .await?;
+        let published = Published { attempt: done.attempt, prefix: done.prefix, summary: Some(done.summary) };
+        for mut asset in content::open_members(write.connection(), task.asset).await? {
+            content::make_ready(&mut write, &mut asset, &published, done.now_ms).await?;
+        }
+        content::sweep_owner_again(&mut write, task.asset, done.now_ms).await?;
         self.commit(write).await?;
         Ok(Settled::Now)
     }
@@ -300,7 +289,7 @@ async fn store_media_info(
     for track in &mut facts.video {
         track.keyframes.clear();
     }
-    sqlx::query("UPDATE asset SET media_facts = ? WHERE id = ?")
+    sqlx::query("UPDATE asset SET media_facts = ?1 WHERE id = ?2 OR content_of = ?2")
         .bind(to_json("media_facts", &facts)?)
         .bind(task.asset.to_string())
         .execute(write.connection())

@@ -62,7 +62,8 @@ impl Catalog {
         // A dead letter of a deleted asset is nothing that anybody has to look at.
         let found = sqlx::query(
             "SELECT kind, state, COUNT(*) AS count FROM task
-             WHERE state <> 'dead' OR asset NOT IN (SELECT id FROM asset WHERE state = 'deleted')
+             WHERE state <> 'dead' OR asset NOT IN (SELECT id FROM asset AS owner WHERE state = 'deleted' AND NOT EXISTS
+                   (SELECT 1 FROM asset WHERE content_of = owner.id AND state <> 'deleted'))
              GROUP BY kind, state",
         )
         .fetch_all(&self.reader)

@@ -1,6 +1,6 @@
 //! Publication rows: one for each asset, named by its playback id.
 
-use crate::{Catalog, CatalogError, CompletedPublish, PublicationRow, TaskRow, store::Write};
+use crate::{Catalog, CatalogError, PublicationRow, content::Published, store::Write};
 use reelyard_model::{
     AssetId, PlaybackId, PublicationState,
     publication_state::{self, PublicationEvent},
@@ -47,22 +47,23 @@ pub(crate) async fn prepare(
 
 pub(crate) async fn go_live(
     write: &mut Write,
-    task: &TaskRow,
-    done: &CompletedPublish,
+    asset: AssetId,
+    published: &Published,
+    now_ms: i64,
 ) -> Result<PlaybackId, CatalogError> {
-    let publication = find(write.connection(), task.asset)
+    let publication = find(write.connection(), asset)
         .await?
-        .ok_or_else(|| CatalogError::not_found("publication of asset", task.asset))?;
+        .ok_or_else(|| CatalogError::not_found("publication of asset", asset))?;
     let state = publication_state::next(publication.state, PublicationEvent::GoLive)?;
     sqlx::query(
         "UPDATE publication SET state = ?, attempt = ?, prefix = ?, summary = ?, live_ms = ? WHERE asset = ?",
     )
     .bind(state.as_str())
-    .bind(done.attempt)
-    .bind(&done.prefix)
-    .bind(done.summary.to_string())
-    .bind(done.now_ms)
-    .bind(task.asset.to_string())
+    .bind(published.attempt)
+    .bind(&published.prefix)
+    .bind(published.summary.as_ref().map(serde_json::Value::to_string))
+    .bind(now_ms)
+    .bind(asset.to_string())
     .execute(write.connection())
     .await?;
     Ok(publication.playback_id)

@@ -65,8 +65,10 @@ pub struct AssetRow {
     pub created_ms: i64,
     pub updated_ms: i64,
     pub ready_ms: Option<i64>,
-    /// Known from the plan on.
+    /// Known from the plan on; of one that uses another's files, from the beginning.
     pub playback_id: Option<PlaybackId>,
+    /// The asset whose source and renditions it uses, because the bytes were the same; `None`: its own.
+    pub content_of: Option<AssetId>,
 }
 
 #[derive(Clone, Debug)]
@@ -264,6 +266,7 @@ impl AssetRow {
             updated_ms: row.try_get("updated_ms")?,
             ready_ms: row.try_get("ready_ms")?,
             playback_id: optional_text(row, "playback_id")?,
+            content_of: optional_text(row, "content_of")?,
         })
     }
 }

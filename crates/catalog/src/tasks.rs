@@ -2,8 +2,8 @@
 
 use crate::rows::TASK_LIST_COLUMNS;
 use crate::{
-    Catalog, CatalogError, Cursor, EventKind, NewTask, Page, TaskRow, assets, events::NewEvent,
-    page::MAX_PAGE_ROWS, store::Write,
+    Catalog, CatalogError, Condition, Cursor, EventKind, NewTask, Page, TaskRow, assets, content,
+    events::NewEvent, page::MAX_PAGE_ROWS, store::Write,
 };
 use reelyard_model::{
     AssetId, AssetState, TaskId, TaskState, TenantId,
@@ -17,6 +17,7 @@ use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 #[derive(Clone, Debug)]
 pub struct TaskFilter {
     pub tenant: TenantId,
+    /// Those that make its content, which may have come with another asset of the same bytes.
     pub asset: Option<AssetId>,
     /// Empty: any.
     pub states: Vec<TaskState>,
@@ -50,9 +51,13 @@ impl Catalog {
         query.push(TASK_LIST_COLUMNS).push(" FROM task WHERE tenant = ");
         query.push_bind(filter.tenant.to_string());
         if let Some(asset) = filter.asset {
-            query.push(" AND asset = ").push_bind(asset.to_string());
+            query.push(" AND asset = (SELECT COALESCE(content_of, id) FROM asset WHERE id = ");
+            query.push_bind(asset.to_string()).push(")");
         } else {
-            query.push(" AND asset NOT IN (SELECT id FROM asset WHERE state = 'deleted')");
+            query.push(
+                " AND asset NOT IN (SELECT id FROM asset AS owner WHERE state = 'deleted' AND NOT EXISTS
+                  (SELECT 1 FROM asset WHERE content_of = owner.id AND state <> 'deleted'))",
+            );
         }
         push_any_of(&mut query, "state", filter.states.iter().map(|state| state.as_str()));
         push_any_of(&mut query, "kind", filter.kinds.iter().map(|kind| kind.as_str()));
@@ -65,7 +70,7 @@ impl Catalog {
         Ok(Page::cut(rows, limit, |row| *row.id.as_uuid()))
     }
 
-    /// All tasks of an asset, in the order in which they were made.
+    /// All tasks of an asset, in the order in which they were made. One that uses another's content has none.
     pub async fn tasks_of_asset(&self, asset: AssetId) -> Result<Vec<TaskRow>, CatalogError> {
         let mut connection = self.reader.acquire().await?;
         of_asset(&mut connection, asset).await
@@ -77,7 +82,7 @@ impl Catalog {
         encoder_in_use(&mut connection, asset).await
     }
 
-    /// Stops one task. When the asset cannot do without it, the whole asset is cancelled; else the asset goes on.
+    /// Stops one task. When its assets cannot do without it, all that wait for it are cancelled; else they go on.
     /// Safe to repeat.
     pub async fn cancel_task(&self, id: TaskId, now_ms: i64) -> Result<TaskRow, CatalogError> {
         let mut write = self.write().await?;
@@ -87,8 +92,10 @@ impl Catalog {
         }
         move_task(&mut write, &mut task, TaskEvent::Cancel, now_ms).await?;
         if task.required {
-            let mut asset = assets::require(write.connection(), task.asset).await?;
-            assets::cancel(&mut write, &mut asset, now_ms).await?;
+            // The last of them cancels the rest of the work.
+            for mut asset in content::open_members(write.connection(), task.asset).await? {
+                assets::cancel(&mut write, &mut asset, now_ms).await?;
+            }
         } else {
             unblock_dependents(&mut write, &task, now_ms).await?;
         }
@@ -102,21 +109,29 @@ impl Catalog {
     pub async fn retry_task(&self, id: TaskId, now_ms: i64) -> Result<TaskRow, CatalogError> {
         let mut write = self.write().await?;
         let mut task = require(write.connection(), id).await?;
-        let mut asset = assets::require(write.connection(), task.asset).await?;
-        match asset.state {
-            AssetState::Failed | AssetState::Cancelled => {
-                assets::retry(&mut write, &mut asset, now_ms).await?;
+        let assets = content::members(write.connection(), task.asset).await?;
+        match Condition::of(assets.iter().map(|asset| asset.state)) {
+            Condition::Stopped => {
+                for asset in assets {
+                    // One that had failed with another was brought back with that one.
+                    let mut asset = assets::require(write.connection(), asset.id).await?;
+                    if matches!(asset.state, AssetState::Failed | AssetState::Cancelled) {
+                        assets::retry(&mut write, &mut asset, now_ms).await?;
+                    }
+                }
                 task = require(write.connection(), id).await?;
             }
-            AssetState::Waiting | AssetState::Processing => {
+            Condition::InTheMaking => {
                 if !task.required && publishing_has_begun(write.connection(), task.asset).await? {
                     return Err(Refused { state: PUBLISHING, event: TaskEvent::Retry.as_str() }.into());
                 }
                 retry_with_counters_reset(&mut write, &mut task, now_ms).await?;
             }
             // Published without it, or gone.
-            AssetState::Ready | AssetState::Deleted => {
-                return Err(Refused { state: asset.state.as_str(), event: TaskEvent::Retry.as_str() }.into());
+            condition @ (Condition::Published | Condition::Gone) => {
+                let gone = condition == Condition::Gone;
+                let state = if gone { AssetState::Deleted } else { AssetState::Ready };
+                return Err(Refused { state: state.as_str(), event: TaskEvent::Retry.as_str() }.into());
             }
         }
         self.commit(write).await?;

@@ -1,19 +1,23 @@
 //! Upload rows: from the announcement to the asset that a finished upload becomes.
 
 use crate::{
-    Catalog, CatalogError, EventKind, UploadGrant, UploadRow,
+    AssetRow, Catalog, CatalogError, ContentQuery, EventKind, UploadGrant, UploadRow, assets, content,
     events::NewEvent,
-    quota,
-    rows::{UPLOAD_SELECT, signed},
+    publications, quota,
+    rows::{UPLOAD_SELECT, signed, text},
     store::Write,
 };
 use reelyard_model::{
-    AssetId, AssetState, Completion, TaskId, TaskState, TenantId, UploadId, UploadKind, UploadState,
+    AssetId, AssetState, Completion, PlaybackId, TaskId, TaskState, TenantId, UploadId, UploadKind,
+    UploadState,
     upload_state::{self, UploadEvent},
     work::TaskKind,
 };
 use serde_json::json;
 use sqlx::{AssertSqlSafe, SqliteConnection};
+
+/// Sources named in one answer; the next look finds the others.
+const ASSEMBLED_AT_ONCE: u32 = 100;
 
 #[derive(Clone, Debug)]
 pub struct NewUpload {
@@ -49,6 +53,12 @@ pub struct FinishUpload {
     pub source_key: String,
     pub probe_task: TaskId,
     pub probe_priority: i32,
+    /// What its preset makes, as a digest: assets of the same bytes with the same one share their files.
+    pub recipe: String,
+    /// For an asset that shares another's files; else it gets one with its plan.
+    pub playback_id: PlaybackId,
+    /// The source lies in pieces: [`Catalog::uploads_to_assemble`] names it until it is told to be one.
+    pub to_assemble: bool,
     pub now_ms: i64,
 }
 
@@ -57,6 +67,8 @@ pub struct FinishedUpload {
     pub asset: AssetId,
     /// False: it was finished before, and `asset` is from then.
     pub first_time: bool,
+    /// The tenant had these bytes already: the asset uses that one's files, and the upload's own are to be removed.
+    pub content_of: Option<AssetId>,
 }
 
 impl Catalog {
@@ -70,38 +82,8 @@ impl Catalog {
         new: NewUpload,
         grant: UploadGrant,
     ) -> Result<UploadRow, CatalogError> {
-        let partials = serde_json::json!(new.partials).to_string();
         let mut write = self.write().await?;
-        let max_byte_len = quota::reserve(&mut write, new.tenant, new.kind, new.byte_len, &grant).await?;
-        sqlx::query(
-            "INSERT INTO upload (id, tenant, state, kind, completion, partials, concat_header, expected_sha256, byte_len,
-                                 byte_offset, file_name, metadata, preset, traceparent, created_ms, updated_ms,
-                                 expires_ms, token, max_byte_len)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        )
-        .bind(new.id.to_string())
-        .bind(new.tenant.to_string())
-        .bind(UploadState::Created.as_str())
-        .bind(new.kind.as_str())
-        .bind(new.completion.as_str())
-        .bind(partials)
-        .bind(&new.concat_header)
-        .bind(&new.expected_sha256)
-        .bind(new.byte_len.map(signed))
-        .bind(&new.file_name)
-        .bind(&new.metadata)
-        .bind(&new.preset)
-        .bind(&new.traceparent)
-        .bind(new.now_ms)
-        .bind(new.now_ms)
-        .bind(new.expires_ms)
-        .bind(grant.token.map(|(token, _)| token))
-        .bind(max_byte_len.map(signed))
-        .execute(write.connection())
-        .await?;
-        let upload = require_upload(write.connection(), new.id).await?;
-        let data = json!({ "byte_len": new.byte_len, "file_name": new.file_name });
-        write.emit(upload_event(&upload, EventKind::UPLOAD_CREATED, new.now_ms, data)).await?;
+        let upload = insert_upload(&mut write, &new, grant).await?;
         self.commit(write).await?;
         Ok(upload)
     }
@@ -194,38 +176,25 @@ impl Catalog {
         Ok(upload)
     }
 
-    /// The upload becomes an asset with a probe task, in one transaction. Safe to repeat: the second call answers
-    /// with the first one's asset.
+    /// The upload becomes an asset, in one transaction: with a probe task, or, where the tenant has these bytes already,
+    /// with what was made of those. Safe to repeat: the second call answers with the first one's asset.
     pub async fn finish_upload(&self, finish: FinishUpload) -> Result<FinishedUpload, CatalogError> {
         let mut write = self.write().await?;
         let upload = require_upload(write.connection(), finish.id).await?;
         if let Some(asset) = upload.asset {
-            return Ok(FinishedUpload { asset, first_time: false });
+            return Ok(FinishedUpload { asset, first_time: false, content_of: None });
         }
-        let state = upload_state::next(upload.state, UploadEvent::SourceStored)?;
-        sqlx::query(
-            "UPDATE upload SET state = ?, byte_len = ?, byte_offset = ?, sha256 = ?, updated_ms = ? WHERE id = ?",
-        )
-        .bind(state.as_str())
-        .bind(signed(finish.byte_len))
-        .bind(signed(finish.byte_len))
-        .bind(&finish.sha256)
-        .bind(finish.now_ms)
-        .bind(finish.id.to_string())
-        .execute(write.connection())
-        .await?;
-        insert_asset(&mut write, &upload, &finish).await?;
-        insert_probe(&mut write, &upload, &finish).await?;
-        let data = json!({ "byte_len": finish.byte_len, "sha256": finish.sha256 });
-        let mut finished = upload_event(&upload, EventKind::UPLOAD_FINISHED, finish.now_ms, data);
-        finished.asset = Some(finish.asset);
-        write.emit(finished).await?;
-        let data = json!({ "title": finish.title, "state": AssetState::Waiting });
-        let mut created = upload_event(&upload, EventKind::ASSET_CREATED, finish.now_ms, data);
-        created.asset = Some(finish.asset);
-        write.emit(created).await?;
+        let content = find_content(&mut write, &upload, &finish).await?;
+        let finished = finish_with(&mut write, &upload, &finish, content.as_ref()).await?;
+        if content.is_some() {
+            sqlx::query("UPDATE asset SET spare_source_key = ? WHERE id = ?")
+                .bind(&finish.source_key)
+                .bind(finish.asset.to_string())
+                .execute(write.connection())
+                .await?;
+        }
         self.commit(write).await?;
-        Ok(FinishedUpload { asset: finish.asset, first_time: true })
+        Ok(finished)
     }
 
     /// Its owner gave it up. The caller removes the bytes afterwards. Safe to repeat.
@@ -258,6 +227,24 @@ impl Catalog {
         .await?;
         self.commit(write).await?;
         Ok(done.rows_affected() > 0)
+    }
+
+    /// Finished uploads whose sources lie in pieces, oldest first, some at a time.
+    pub async fn uploads_to_assemble(&self) -> Result<Vec<UploadId>, CatalogError> {
+        let found = sqlx::query("SELECT id FROM upload WHERE to_assemble = 1 ORDER BY id LIMIT ?")
+            .bind(ASSEMBLED_AT_ONCE)
+            .fetch_all(&self.reader)
+            .await?;
+        found.iter().map(|row| text(row, "id")).collect()
+    }
+
+    pub async fn upload_assembled(&self, id: UploadId) -> Result<(), CatalogError> {
+        let mut write = self.write().await?;
+        sqlx::query("UPDATE upload SET to_assemble = 0 WHERE id = ?")
+            .bind(id.to_string())
+            .execute(write.connection())
+            .await?;
+        self.commit(write).await
     }
 
     /// Final uploads in the making, oldest first; of this partial only, where one is given.
@@ -314,6 +301,44 @@ impl Catalog {
     }
 }
 
+pub(crate) async fn insert_upload(
+    write: &mut Write,
+    new: &NewUpload,
+    grant: UploadGrant,
+) -> Result<UploadRow, CatalogError> {
+    let max_byte_len = quota::reserve(write, new.tenant, new.kind, new.byte_len, &grant).await?;
+    sqlx::query(
+        "INSERT INTO upload (id, tenant, state, kind, completion, partials, concat_header, expected_sha256, byte_len,
+                             byte_offset, file_name, metadata, preset, traceparent, created_ms, updated_ms,
+                             expires_ms, token, max_byte_len)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(new.id.to_string())
+    .bind(new.tenant.to_string())
+    .bind(UploadState::Created.as_str())
+    .bind(new.kind.as_str())
+    .bind(new.completion.as_str())
+    .bind(json!(new.partials).to_string())
+    .bind(&new.concat_header)
+    .bind(&new.expected_sha256)
+    .bind(new.byte_len.map(signed))
+    .bind(&new.file_name)
+    .bind(&new.metadata)
+    .bind(&new.preset)
+    .bind(&new.traceparent)
+    .bind(new.now_ms)
+    .bind(new.now_ms)
+    .bind(new.expires_ms)
+    .bind(grant.token.map(|(token, _)| token))
+    .bind(max_byte_len.map(signed))
+    .execute(write.connection())
+    .await?;
+    let upload = require_upload(write.connection(), new.id).await?;
+    let data = json!({ "byte_len": new.byte_len, "file_name": new.file_name });
+    write.emit(upload_event(&upload, EventKind::UPLOAD_CREATED, new.now_ms, data)).await?;
+    Ok(upload)
+}
+
 pub(crate) async fn require_upload(
     connection: &mut SqliteConnection,
     id: UploadId,
@@ -325,15 +350,81 @@ pub(crate) async fn require_upload(
     UploadRow::read(found.as_ref().ok_or_else(|| CatalogError::not_found("upload", id))?)
 }
 
+/// The content of this upload's bytes, if its tenant has it already.
+pub(crate) async fn find_content(
+    write: &mut Write,
+    upload: &UploadRow,
+    finish: &FinishUpload,
+) -> Result<Option<AssetRow>, CatalogError> {
+    let query = ContentQuery {
+        tenant: upload.tenant,
+        byte_len: finish.byte_len,
+        sha256: &finish.sha256,
+        preset: &upload.preset,
+        recipe: &finish.recipe,
+    };
+    content::find(write.connection(), &query).await
+}
+
+/// The upload becomes an asset: one of this content, or the first of its own, with a probe task.
+pub(crate) async fn finish_with(
+    write: &mut Write,
+    upload: &UploadRow,
+    finish: &FinishUpload,
+    content: Option<&AssetRow>,
+) -> Result<FinishedUpload, CatalogError> {
+    let state = upload_state::next(upload.state, UploadEvent::SourceStored)?;
+    sqlx::query(
+        "UPDATE upload SET state = ?, byte_len = ?, byte_offset = ?, sha256 = ?, to_assemble = ?, updated_ms = ?
+         WHERE id = ?",
+    )
+    .bind(state.as_str())
+    .bind(signed(finish.byte_len))
+    .bind(signed(finish.byte_len))
+    .bind(&finish.sha256)
+    // Its own bytes are about to be removed.
+    .bind(finish.to_assemble && content.is_none())
+    .bind(finish.now_ms)
+    .bind(finish.id.to_string())
+    .execute(write.connection())
+    .await?;
+    insert_asset(write, upload, finish, content).await?;
+    let data = json!({ "byte_len": finish.byte_len, "sha256": finish.sha256 });
+    let mut finished = upload_event(upload, EventKind::UPLOAD_FINISHED, finish.now_ms, data);
+    finished.asset = Some(finish.asset);
+    if content.is_none() {
+        insert_probe(write, upload, finish).await?;
+    }
+    write.emit(finished).await?;
+    let data = json!({ "title": finish.title, "state": AssetState::Waiting });
+    let mut created = upload_event(upload, EventKind::ASSET_CREATED, finish.now_ms, data);
+    created.asset = Some(finish.asset);
+    write.emit(created).await?;
+    if content.is_some() {
+        publications::prepare(write, finish.asset, finish.playback_id, finish.now_ms).await?;
+        let mut asset = assets::require(write.connection(), finish.asset).await?;
+        content::catch_up(write, &mut asset, finish.now_ms).await?;
+    }
+    Ok(FinishedUpload {
+        asset: finish.asset,
+        first_time: true,
+        content_of: content.map(|content| content.id),
+    })
+}
+
 async fn insert_asset(
     write: &mut Write,
     upload: &UploadRow,
     finish: &FinishUpload,
+    content: Option<&AssetRow>,
 ) -> Result<(), CatalogError> {
+    // What was found in the bytes so far holds for the new asset too.
     sqlx::query(
-        "INSERT INTO asset (id, tenant, upload, state, title, preset, source_key, byte_len, sha256, warnings,
-                            priority, traceparent, created_ms, updated_ms)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, '[]', 0, ?, ?, ?)",
+        "INSERT INTO asset (id, tenant, upload, state, title, preset, source_key, byte_len, sha256, priority,
+                            traceparent, created_ms, updated_ms, content_of, recipe, warnings, media_facts)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0, ?10, ?11, ?12, ?13, ?14,
+                 COALESCE((SELECT warnings FROM asset WHERE id = ?13), '[]'),
+                 (SELECT media_facts FROM asset WHERE id = ?13))",
     )
     .bind(finish.asset.to_string())
     .bind(upload.tenant.to_string())
@@ -341,12 +432,14 @@ async fn insert_asset(
     .bind(AssetState::Waiting.as_str())
     .bind(&finish.title)
     .bind(&upload.preset)
-    .bind(&finish.source_key)
+    .bind(content.map_or(&finish.source_key, |content| &content.source_key))
     .bind(signed(finish.byte_len))
     .bind(&finish.sha256)
     .bind(&upload.traceparent)
     .bind(finish.now_ms)
     .bind(finish.now_ms)
+    .bind(content.map(|content| content.id.to_string()))
+    .bind(&finish.recipe)
     .execute(write.connection())
     .await?;
     Ok(())

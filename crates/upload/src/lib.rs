@@ -16,6 +16,7 @@ pub mod ietf;
 pub mod ledger;
 pub mod pace;
 pub mod parts;
+pub mod possession;
 pub mod tus;
 pub mod whole_hash;
 

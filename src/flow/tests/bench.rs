@@ -94,8 +94,17 @@ impl Bench {
     }
 
     pub(super) async fn announce(&self, byte_len: u64) -> UploadId {
+        self.announce_with(byte_len, None, None).await
+    }
+
+    async fn announce_with(
+        &self,
+        byte_len: u64,
+        preset: Option<String>,
+        tenant: Option<TenantId>,
+    ) -> UploadId {
         let announcement = Announcement {
-            tenant: TenantId::DEFAULT,
+            tenant: tenant.unwrap_or(TenantId::DEFAULT),
             grant: reelyard_catalog::UploadGrant::default(),
             kind: UploadKind::Whole,
             completion: Completion::Length,
@@ -105,7 +114,7 @@ impl Bench {
             byte_len: Some(byte_len),
             file_name: Some("cat.mp4".into()),
             metadata: String::new(),
-            preset: None,
+            preset,
             traceparent: None,
         };
         flow::receive::create(&self.app, announcement).await.unwrap().id
@@ -113,7 +122,17 @@ impl Bench {
 
     /// Announced and all bytes acknowledged, but not finished.
     pub(super) async fn upload_bytes(&self, bytes: &'static [u8]) -> (UploadId, Transfer) {
-        let upload = self.announce(bytes.len() as u64).await;
+        self.upload_with(bytes, None, None).await
+    }
+
+    /// Without a word: the default preset, the default tenant.
+    pub(super) async fn upload_with(
+        &self,
+        bytes: &'static [u8],
+        preset: Option<String>,
+        tenant: Option<TenantId>,
+    ) -> (UploadId, Transfer) {
+        let upload = self.announce_with(bytes.len() as u64, preset, tenant).await;
         let row = self.app.catalog.upload(upload).await.unwrap().unwrap();
         let terms = flow::receive::terms(&self.app, &row, 0);
         let open = self.app.uploads.open_upload(upload, terms).await.unwrap();
@@ -126,8 +145,18 @@ impl Bench {
     }
 
     pub(super) async fn asset(&self) -> AssetId {
-        let (upload, transfer) = self.upload_bytes(SOURCE).await;
+        self.asset_of(SOURCE).await
+    }
+
+    pub(super) async fn asset_of(&self, bytes: &'static [u8]) -> AssetId {
+        let (upload, transfer) = self.upload_bytes(bytes).await;
         flow::receive::finish(&self.app, upload, &Whole::of(&transfer).unwrap()).await.unwrap()
+    }
+
+    pub(super) async fn other_tenant(&self) -> TenantId {
+        let tenant = TenantId::from_uuid(Uuid::now_v7());
+        self.app.catalog.add_tenant(tenant, "another", self.app.now_ms()).await.unwrap();
+        tenant
     }
 
     pub(super) fn offer(&self) -> Offer {

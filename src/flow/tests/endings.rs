@@ -3,6 +3,7 @@
 use super::bench::Bench;
 use crate::flow::{publish, sweep};
 use reelyard_agent::control::ControlPlane;
+use reelyard_catalog::Condition;
 use reelyard_model::{
     AssetId, AssetState, Failure, FailureCode, TaskId, TaskState,
     child::{EncoderChoice, Job},
@@ -48,7 +49,7 @@ async fn sound_alone_is_published_and_cannot_do_without_its_sound() {
     work(&bench, asset, None).await;
     assert!(master(&bench, asset).await.contains("mp4a"));
 
-    let silent = bench.asset().await;
+    let silent = bench.asset_of(b"another video").await;
     work(&bench, silent, Some(TaskKind::Audio)).await;
     let row = bench.app.catalog.asset(silent).await.unwrap().unwrap();
     assert_eq!((row.state, row.failure.unwrap().code), (AssetState::Failed, FailureCode::NothingDecodes));
@@ -132,7 +133,7 @@ async fn a_sweep_leaves_attempts_at_work_alone() {
     assert_eq!((second.task, second.attempt), (first.task, 2));
     let result = bench.child.answer(&bench, &second).await;
 
-    sweep::sweep_asset(&bench.app, &as_it_was).await.unwrap();
+    sweep::sweep_as(&bench.app, &as_it_was, Condition::Stopped).await.unwrap();
     let left = bench.files("renditions");
     assert!(!left.is_empty());
     assert!(left.iter().all(|(name, _)| name.starts_with(&second.output_prefix)), "{left:?}");

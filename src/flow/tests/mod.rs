@@ -9,4 +9,5 @@ mod child;
 
 mod endings;
 mod receiving;
+mod same_content;
 mod story;

@@ -148,13 +148,16 @@ pub(crate) fn finish(upload: UploadId, now_ms: i64) -> FinishUpload {
     FinishUpload {
         id: upload,
         byte_len: 1_000,
-        sha256: "aa".repeat(32),
+        // Every upload has bytes of its own, unless a test says otherwise.
+        sha256: upload.as_uuid().simple().to_string().repeat(2),
         asset: AssetId::from_uuid(Uuid::now_v7()),
         title: "cat".into(),
         source_key: "sources/x".into(),
         probe_task: TaskId::from_uuid(Uuid::now_v7()),
         to_assemble: false,
         probe_priority: 30,
+        recipe: "r1".into(),
+        playback_id: PlaybackId::from_uuid(Uuid::now_v7()),
         now_ms,
     }
 }
@@ -206,6 +209,7 @@ pub(crate) fn completed_probe(probe: &Claimed, now_ms: i64) -> (CompletedProbe, 
             max_bit_rate: 400_000,
         }],
         playback_id: PlaybackId::from_uuid(Uuid::now_v7()),
+        recipe: "r1".into(),
         now_ms,
     };
     (done, planned)
