@@ -47,16 +47,32 @@ impl Backoff {
         self.has_answered = true;
     }
 
+    pub(crate) fn has_answered(&self) -> bool {
+        self.has_answered
+    }
+
     /// After a failure. `asked`: the pause that the server asked for. `chance` is random.
     pub(crate) fn next(&mut self, now: Instant, asked: Option<Duration>, chance: u32) -> Next {
+        self.failures += 1;
+        self.next_of(self.failures, now, asked, chance)
+    }
+
+    /// As [`Self::next`] where several requests are under way: after so many failures in a row of one of them. What any
+    /// of them gets through is progress for all.
+    pub(crate) fn next_of(
+        &mut self,
+        failures: u32,
+        now: Instant,
+        asked: Option<Duration>,
+        chance: u32,
+    ) -> Next {
         let since = *self.in_trouble_since.get_or_insert(now);
         let limit = if self.has_answered { NO_PROGRESS_LIMIT } else { FIRST_ANSWER_LIMIT };
         let left = limit.saturating_sub(now.duration_since(since));
         if left.is_zero() {
             return Next::GiveUp { after: in_words(limit) };
         }
-        let full = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10)).min(LONGEST_PAUSE);
-        self.failures += 1;
+        let full = FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(LONGEST_PAUSE);
         let pause = full.mul_f64(0.5 + 0.5 * f64::from(chance) / f64::from(u32::MAX));
         let pause = pause.max(asked.unwrap_or_default().min(LONGEST_ASKED_PAUSE));
         let due = self.noticed_at.is_none_or(|at| now.duration_since(at) >= NOTICE_INTERVAL);

@@ -8,17 +8,30 @@ pub(crate) mod backoff;
 pub(crate) mod display;
 pub(crate) mod follow;
 mod local;
+mod mp4;
+mod parts;
 pub(crate) mod resume;
-pub(crate) mod tus;
+pub(crate) mod transfer;
+mod tus;
 
 use crate::config;
 use anyhow::Context as _;
 use reqwest::{Method, RequestBuilder, Response, Url, header};
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// For answers that carry no more than a page of JSON.
 pub(crate) const SHORT_ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// A connection that takes no byte, and an answer that does not come, for so long is given up.
+const STALL_LIMIT: Duration = Duration::from_secs(60);
+const STALL_LOOK: Duration = Duration::from_secs(1);
 /// Longest JSON answer that is read: an asset with its stages and renditions is a few KiB.
 const MAX_JSON_BYTES: usize = 4 << 20;
 
@@ -236,6 +249,24 @@ pub(crate) fn unreachable(error: reqwest::Error) -> ClientError {
         format!("the connection to {place} broke ({reason})")
     };
     ClientError::Unreachable { reason, retry_after: None, answered: false }
+}
+
+/// Ends when the count has not moved for [`STALL_LIMIT`].
+async fn stalled(sent: Arc<AtomicU64>) -> ClientError {
+    let (mut last, mut moved) = (sent.load(Ordering::Relaxed), Instant::now());
+    while moved.elapsed() < STALL_LIMIT {
+        tokio::time::sleep(STALL_LOOK).await;
+        let now = sent.load(Ordering::Relaxed);
+        if now != last {
+            (last, moved) = (now, Instant::now());
+        }
+    }
+    let reason = format!("the server took nothing for {} s", STALL_LIMIT.as_secs());
+    ClientError::Unreachable { reason, retry_after: None, answered: true }
+}
+
+fn text<'a>(answer: &'a Response, name: &str) -> Option<&'a str> {
+    answer.headers().get(name).and_then(|value| value.to_str().ok())
 }
 
 /// An error of TLS travels inside errors of input and output, which hide it from `source`.

@@ -43,7 +43,18 @@ struct State {
     version: u32,
     server: String,
     file: FileIdentity,
-    upload: String,
+    #[serde(flatten)]
+    upload: Remembered,
+}
+
+/// An unfinished upload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Remembered {
+    /// Its address.
+    pub(crate) upload: String,
+    /// In parts of this size; `None`: by tus.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) part_bytes: Option<u64>,
 }
 
 /// The place of one pair of server and file; `None` when there is no directory for state.
@@ -62,8 +73,7 @@ impl Memory {
         Self { path, server: server.to_owned(), file }
     }
 
-    /// The address of the unfinished upload.
-    pub(crate) fn recall(&self) -> Option<String> {
+    pub(crate) fn recall(&self) -> Option<Remembered> {
         let path = self.path.as_ref()?;
         if fs::metadata(path).ok()?.len() > MAX_STATE_BYTES {
             return None;
@@ -74,13 +84,13 @@ impl Memory {
     }
 
     /// Failing costs no more than the memory.
-    pub(crate) fn remember(&self, upload: &str) {
+    pub(crate) fn remember(&self, upload: &Remembered) {
         let Some(path) = &self.path else { return };
         let state = State {
             version: VERSION,
             server: self.server.clone(),
             file: self.file.clone(),
-            upload: upload.to_owned(),
+            upload: upload.clone(),
         };
         if let Err(error) = write(path, &state) {
             eprintln!(
@@ -117,7 +127,7 @@ fn state_directory() -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use super::{FileIdentity, Memory};
+    use super::{FileIdentity, Memory, Remembered};
 
     #[test]
     fn a_changed_file_is_not_gone_on_with() {
@@ -131,12 +141,19 @@ mod tests {
             file: identity.clone(),
         };
         assert_eq!(at(&identity).recall(), None);
-        at(&identity).remember("http://a/uploads/1");
-        assert_eq!(at(&identity).recall().as_deref(), Some("http://a/uploads/1"));
+        let upload = Remembered { upload: "http://a/uploads/1".into(), part_bytes: Some(5) };
+        at(&identity).remember(&upload);
+        assert_eq!(at(&identity).recall(), Some(upload));
         std::fs::write(&file, "22").unwrap();
         let changed = FileIdentity::of(&file, &std::fs::metadata(&file).unwrap());
         assert_eq!(at(&changed).recall(), None);
         at(&identity).forget();
         assert_eq!(at(&identity).recall(), None);
+    }
+
+    #[test]
+    fn what_a_version_without_parts_remembered_is_an_upload_by_tus() {
+        let remembered: Remembered = serde_json::from_str(r#"{"upload": "http://a/uploads/1"}"#).unwrap();
+        assert_eq!(remembered.part_bytes, None);
     }
 }

@@ -1,6 +1,6 @@
 //! The client's side of the tus protocol: create, ask for the offset, send a chunk.
 
-use super::{ClientError, SHORT_ANSWER_LIMIT, Server, answered};
+use super::{ClientError, SHORT_ANSWER_LIMIT, Server, answered, stalled, text};
 use futures::StreamExt as _;
 use reelyard_upload::tus::{self, Metadata};
 use reqwest::{Body, Method, Response, header};
@@ -11,7 +11,6 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
 };
 use tokio::{
     fs::File,
@@ -23,9 +22,6 @@ use tokio_util::io::ReaderStream;
 /// small chunks would only cost syncs.
 const CHUNK_BYTES: u64 = 32 << 20;
 const READ_BYTES: usize = 256 << 10;
-/// A connection that takes no byte, and an answer that does not come, for so long is given up.
-const STALL_LIMIT: Duration = Duration::from_secs(60);
-const STALL_LOOK: Duration = Duration::from_secs(1);
 
 /// What the server says about an upload.
 #[derive(Clone, Debug)]
@@ -93,24 +89,9 @@ pub(crate) async fn send_chunk(
         .body(Body::wrap_stream(stream));
     let answer = tokio::select! {
         answer = request.send() => answered(answer).await?,
-        () = stalled(sent) => {
-            let reason = format!("the server took nothing for {} s", STALL_LIMIT.as_secs());
-            return Err(ClientError::Unreachable { reason, retry_after: None, answered: true });
-        }
+        stalled = stalled(sent) => return Err(stalled),
     };
     read_standing(&answer)
-}
-
-/// Ends when the count has not moved for [`STALL_LIMIT`].
-async fn stalled(sent: Arc<AtomicU64>) {
-    let (mut last, mut moved) = (sent.load(Ordering::Relaxed), Instant::now());
-    while moved.elapsed() < STALL_LIMIT {
-        tokio::time::sleep(STALL_LOOK).await;
-        let now = sent.load(Ordering::Relaxed);
-        if now != last {
-            (last, moved) = (now, Instant::now());
-        }
-    }
 }
 
 /// The address comes from a file on disk or from the server: in either case it must be the server's.
@@ -138,8 +119,4 @@ fn sha256_of(repr_digest: &str) -> Option<String> {
     let digest =
         repr_digest.split(',').find_map(|one| one.trim().strip_prefix("sha-256=:")?.strip_suffix(':'))?;
     STANDARD.decode(digest).ok().map(hex::encode)
-}
-
-fn text<'a>(answer: &'a Response, name: &str) -> Option<&'a str> {
-    answer.headers().get(name).and_then(|value| value.to_str().ok())
 }
