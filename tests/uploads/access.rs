@@ -193,7 +193,7 @@ fn an_upload_token_works_in_every_dialect_and_opens_nothing_else() {
 fn a_token_holds_its_upload_to_length_type_and_number() {
     let server = Server::start();
     let wanted =
-        json!({ "max_length": 8, "types": ["video/*"], "max_uploads": 2, "preset": "web-h264-small" });
+        json!({ "max_length": 8, "types": ["video/*"], "max_uploads": 3, "preset": "web-h264-small" });
     let token = token_of_server(&server, &wanted);
     let with_type = |length: &str, filetype: &str| {
         tus(&server, &token, "POST", "/uploads")
@@ -218,9 +218,11 @@ fn a_token_holds_its_upload_to_length_type_and_number() {
     let beyond = patch(&server, &token, &deferred, 0).send(b"123456789");
     assert_eq!(beyond.status, 413, "{beyond:?}");
     assert_eq!(patch(&server, &token, &deferred, 0).with("Upload-Length", "8").send(b"12345678").status, 204);
+    let piece = tus(&server, &token, "POST", "/uploads").with("Upload-Concat", "partial");
+    location(&piece.with("Upload-Length", "4").send(b""));
     let second = with_type("8", "video/webm");
     location(&second);
-    assert_eq!(slug(&with_type("8", "video/webm")), is(403, "outside-upload-token"), "two and no more");
+    assert_eq!(slug(&with_type("8", "video/webm")), is(403, "outside-upload-token"), "three and no more");
 }
 
 #[test]

@@ -76,7 +76,7 @@ pub(super) struct Api;
 pub(super) fn document(described: utoipa::openapi::OpenApi) -> Result<Arc<str>, serde_json::Error> {
     let mut document = serde_json::to_value(described)?;
     document["components"]["securitySchemes"] = json!({
-        "key": { "type": "http", "scheme": "bearer", "description": "An API key. The first is in `admin.key` of the data directory." }
+        "key": { "type": "http", "scheme": "bearer", "description": "An API key with the scope that the address needs; the first is in `admin.key` of the data directory. On `/uploads` an upload token as well." }
     });
     document["security"] = json!([{ "key": [] }]);
     document["components"]["responses"] = json!({

@@ -115,7 +115,8 @@ pub(super) async fn create(asked: Asked) -> Result<Response, Problem> {
             .map_err(|error| problem(dialect, &error, None))?;
         let metadata = &creation.metadata;
         let media_type = metadata.text("filetype").or_else(|| content_type(&headers));
-        let wish = Wish { length: creation.length, media_type, preset: metadata.text("preset") };
+        let wish =
+            Wish { length: creation.length, media_type, preset: metadata.text("preset"), is_piece: false };
         let permit = by.may_begin(&app, wish)?;
         resource::check_room(&app, creation.length.unwrap_or_default()).await?;
         Ok::<_, Problem>((creation, permit))

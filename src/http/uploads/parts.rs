@@ -118,6 +118,7 @@ async fn open(asked: Asked) -> Result<Response, Problem> {
             length: Some(opening.length),
             media_type: metadata.text("filetype").or(metadata.text("type")),
             preset: metadata.text("preset"),
+            is_piece: false,
         },
     )?;
     resource::check_room(&app, opening.length).await?;

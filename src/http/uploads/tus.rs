@@ -76,6 +76,7 @@ pub(super) async fn create(asked: Asked) -> Result<Response, Problem> {
                 // What tus-js-client and Uppy call it.
                 media_type: metadata.text("filetype").or(metadata.text("type")),
                 preset: metadata.text("preset"),
+                is_piece: matches!(creation.concat, Concat::Partial),
             },
         )?;
         resource::check_room(&app, length.unwrap_or_default()).await?;

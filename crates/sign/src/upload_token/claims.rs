@@ -114,6 +114,8 @@ pub struct Wish<'text> {
     pub length: Option<u64>,
     pub media_type: Option<&'text str>,
     pub preset: Option<&'text str>,
+    /// Only a piece of an upload that is begun later, of which type and preset are told then.
+    pub is_piece: bool,
 }
 
 /// The token is good, but not for this. The texts are public.
@@ -157,7 +159,7 @@ impl UploadToken {
         {
             return Err(Denied::WrongPreset { allowed: allowed.clone() });
         }
-        self.check_type(wish.media_type)
+        if wish.is_piece { Ok(()) } else { self.check_type(wish.media_type) }
     }
 
     /// On creation, when a deferred length is told, and again at the end.

@@ -280,7 +280,8 @@ fn creation_is_held_to_length_type_preset_and_scope() {
         preset: Some("small".into()),
         ..token()
     };
-    let wish = Wish { length: Some(100), media_type: Some("Video/MP4; codecs=avc1"), preset: None };
+    let wish =
+        Wish { length: Some(100), media_type: Some("Video/MP4; codecs=avc1"), preset: None, is_piece: false };
     assert_eq!(restricted.check_creation(wish), Ok(()));
     assert_eq!(
         restricted.check_creation(Wish { length: None, ..wish }),
@@ -300,6 +301,9 @@ fn creation_is_held_to_length_type_preset_and_scope() {
         let refused = restricted.check_creation(Wish { media_type: nothing, ..wish });
         assert!(matches!(refused, Err(Denied::NoType { .. })), "{nothing:?}");
     }
+    let piece = Wish { media_type: None, is_piece: true, ..wish };
+    assert_eq!(restricted.check_creation(piece), Ok(()), "parallel clients tell the type with the whole");
+    assert!(restricted.check_creation(Wish { length: Some(101), ..piece }).is_err());
     assert_eq!(restricted.check_creation(Wish { preset: Some("small"), ..wish }), Ok(()));
     let refused = restricted.check_creation(Wish { preset: Some("large"), ..wish });
     assert!(matches!(refused, Err(Denied::WrongPreset { .. })));
