@@ -39,9 +39,12 @@ pub(crate) struct Bucket {
 impl Bucket {
     pub(crate) fn new(config: &S3Config, credentials: S3Credentials, patience: Patience) -> Self {
         let S3Credentials { access_key_id, secret_access_key, session_token } = credentials;
-        let http = aws_smithy_http_client::Builder::new()
-            .tls_provider(Provider::Rustls(CryptoMode::Ring))
-            .build_https();
+        let http = aws_smithy_http_client::Builder::new();
+        // The system's certificates are looked at only when they are needed.
+        let http = match &config.endpoint {
+            Some(endpoint) if endpoint.starts_with("http://") => http.build_http(),
+            _ => http.tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https(),
+        };
         let mut settings = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .http_client(http)

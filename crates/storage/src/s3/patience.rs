@@ -139,7 +139,11 @@ where
             | "RequestTimeout"
             | "OperationAborted",
         ) => Fault::Passing(text),
-        (Some(403), _) => lasting(io::ErrorKind::PermissionDenied, text),
+        (Some(403), _) => {
+            let hint = "are the credentials right, and do they allow it?";
+            lasting(io::ErrorKind::PermissionDenied, format!("{text} ({hint})"))
+        }
+        (Some(300..400), _) => lasting(io::ErrorKind::Other, format!("{text} (is the region right?)")),
         (Some(408 | 409 | 429), _) | (None, _) => Fault::Passing(text),
         (Some(400..500), _) => lasting(io::ErrorKind::Other, text),
         _ => Fault::Passing(text),

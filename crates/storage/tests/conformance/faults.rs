@@ -1,9 +1,13 @@
 //! S3 that does not answer, answers too late, or does what it was asked and loses the answer.
 
-use crate::bench::{Bench, MIB, at, collected, noise, sha256};
+use crate::bench::{Bench, MIB, at, collected, in_s3::credentials, noise, sha256};
 use futures::future::join_all;
-use reelyard_storage::{ReceiveError, StoreError, s3::Patience, source_key};
-use reelyard_testkit::{Fault, Plan};
+use reelyard_storage::{
+    ReceiveError, StoreError,
+    s3::{Patience, S3Config, S3Credentials, S3Settings, S3Store},
+    source_key,
+};
+use reelyard_testkit::{Fault, Kind, Plan, S3Server};
 use reelyard_upload::BodyEnd;
 use std::time::Duration;
 
@@ -12,6 +16,8 @@ crate::cases!(
     an_s3_that_is_gone_is_told_and_nothing_acknowledged_is_lost,
     an_answer_that_is_lost_every_time_leaves_nothing_that_counts,
     a_bucket_that_does_not_answer_is_told_at_the_start,
+    a_bucket_that_is_not_there_is_told_at_the_start,
+    wrong_credentials_are_told_at_the_start,
 );
 
 async fn uploads_come_through_faults_of_every_kind(mut bench: Bench) {
@@ -94,4 +100,27 @@ async fn a_bucket_that_does_not_answer_is_told_at_the_start(mut bench: Bench) {
     let error = place.open(&scratch).await.unwrap_err();
     assert!(matches!(&error, StoreError::Unavailable { .. }), "{error}");
     assert!(error.to_string().contains("media"), "it names the bucket: {error}");
+}
+
+async fn a_bucket_that_is_not_there_is_told_at_the_start(mut bench: Bench) {
+    let scratch = bench.directory.path().to_owned();
+    let place = bench.place();
+    let url = format!("s3://nowhere-to-be-found?endpoint={}", place.proxy.url());
+    let config = S3Config::parse(&url).unwrap();
+    let opened = S3Store::open(&config, credentials(), place.ledger.clone(), S3Settings::new(scratch)).await;
+    let error = opened.unwrap_err();
+    assert!(error.is_not_found() && error.to_string().contains("nowhere-to-be-found"), "{error}");
+}
+
+async fn wrong_credentials_are_told_at_the_start(mut bench: Bench) {
+    let scratch = bench.directory.path().to_owned();
+    let place = bench.place();
+    if place.kind == Kind::Moto {
+        return eprintln!("moto lets everybody in");
+    }
+    let config = S3Config::parse(&S3Server::url(place.proxy.url(), &place.prefix)).unwrap();
+    let wrong = S3Credentials { secret_access_key: "a guess".to_owned(), ..credentials() };
+    let opened = S3Store::open(&config, wrong, place.ledger.clone(), S3Settings::new(scratch)).await;
+    let error = opened.unwrap_err().to_string();
+    assert!(error.contains("credentials"), "{error}");
 }
