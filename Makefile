@@ -54,4 +54,4 @@ bench-uploads: ## measure uploads against a floor and other servers (see benches
 	@cargo run --release --quiet -p bench-uploads -- $(OPTIONS)
 
 clean: ## remove what was built and installed inside the checkout
-	@rm -rf target .tools .scratch console/dist console/node_modules tests/browser/node_modules tests/clients/node_modules benches/uploads/node_modules
+	@rm -rf target .tools .scratch console/dist console/node_modules tests/browser/node_modules tests/clients/node_modules clients/upload-js/node_modules clients/upload-js/dist benches/uploads/node_modules

@@ -45,6 +45,7 @@ export class Proxy {
       return;
     }
     await hold;
+    if (request.destroyed || response.destroyed) return;
     const { port } = server;
     const onward = http.request({ host: '127.0.0.1', port, method: request.method, path: request.url, headers: request.headers });
     const cut = () => {
