@@ -5,7 +5,7 @@
 //! [`StoreError::Unavailable`].
 
 use crate::StoreError;
-use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use std::{
     fmt, io,
     sync::Arc,
@@ -104,6 +104,12 @@ fn jittered(wait_ms: u64) -> u64 {
     half + getrandom::u64().map_or(half, |random| random % (half + 1))
 }
 
+/// An error and what is behind it, in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 /// What an answer of S3 means for the one who asked.
 pub(crate) fn fault<E>(doing: &str, error: SdkError<E>) -> Fault
 where
@@ -115,7 +121,7 @@ where
         (SdkError::ServiceError(_), Some(status)) => {
             format!("S3 answers {status} {code} {}", error.message().unwrap_or_default()).trim().to_owned()
         }
-        _ => DisplayErrorContext(&error).to_string(),
+        _ => with_causes(&error),
     };
     let lasting = |kind, text| {
         Fault::Lasting(StoreError::Io { doing: doing.to_owned(), source: io::Error::new(kind, text) })
