@@ -374,7 +374,9 @@ fn tus_a_final_upload_whose_answer_was_lost_can_be_asked_for_again() {
     let (abc, de) = (partial(&server, b"abc"), partial(&server, b"de"));
     let request = post_final(&server, &[&abc, &de]).with("Upload-Metadata", "title V2hvbGU=");
     let connection = request.clone().begin(Some(0));
-    wait_until("it is joined", || assets(&server) == 1);
+    wait_until("it is joined and its pieces are gone", || {
+        assets(&server) == 1 && data_files(&server).is_empty()
+    });
     drop(connection);
     for (piece, length) in [(&abc, 3), (&de, 2)] {
         let told = head(&server, piece);

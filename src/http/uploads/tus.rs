@@ -269,10 +269,18 @@ fn put_progress(headers: &mut HeaderMap, progress: Progress) {
 /// then the offset is exact. An upload that is whole but not yet an asset is finished first.
 pub(super) async fn head(asked: Asked, id: UploadId) -> Result<Response, Problem> {
     let Asked { app, by, .. } = asked;
-    if let Some(row) = joined_piece(&app, &by, id).await? {
-        return standing(&row, row.byte_len);
+    match look(&app, &by, id).await {
+        Ok(answer) => Ok(answer),
+        // Asked last, because a piece may be joined at any moment.
+        Err(problem) => match joined_piece(&app, &by, id).await? {
+            Some(row) => standing(&row, row.byte_len),
+            None => Err(problem),
+        },
     }
-    let row = resource::owned(&app, &by, id, Use::Continue).await?;
+}
+
+async fn look(app: &Arc<App>, by: &Uploader, id: UploadId) -> Result<Response, Problem> {
+    let row = resource::owned(app, by, id, Use::Continue).await?;
     if row.kind == UploadKind::Final && row.asset.is_none() {
         // In a task of its own: a client that goes away must not drop it in the middle of a write.
         let joining = {
@@ -280,14 +288,14 @@ pub(super) async fn head(asked: Asked, id: UploadId) -> Result<Response, Problem
             async move { flow::concatenate::concatenate(&app, id).await }.in_current_span()
         };
         tokio::spawn(joining).await.map_err(Problem::internal)?.map_err(join_problem)?;
-        let row = resource::live(&app, id).await?;
+        let row = resource::live(app, id).await?;
         let offset = row.asset.and(row.byte_len);
         return standing(&row, offset);
     }
     if row.asset.is_some() {
         return standing(&row, Some(row.byte_len.unwrap_or(row.byte_offset)));
     }
-    let (row, transfer) = resource::stop_and_look(&app, id).await?;
+    let (row, transfer) = resource::stop_and_look(app, id).await?;
     match transfer {
         Some(transfer) => {
             // Looking at an upload does not complete one whose sender has to say so.
@@ -295,8 +303,8 @@ pub(super) async fn head(asked: Asked, id: UploadId) -> Result<Response, Problem
                 Completion::Length => Completes::AtLength,
                 Completion::Declared => Completes::Declared(false),
             };
-            receive::settle(&app, &row, transfer.clone(), completes, &by).await?;
-            standing(&resource::live(&app, id).await?, Some(transfer.offset()))
+            receive::settle(app, &row, transfer.clone(), completes, by).await?;
+            standing(&resource::live(app, id).await?, Some(transfer.offset()))
         }
         None => standing(&row, Some(row.byte_len.unwrap_or(row.byte_offset))),
     }
