@@ -82,12 +82,10 @@ async fn upload(args: &Args) -> anyhow::Result<ExitCode> {
     let options = format!("{:?} {:?}", args.preset, args.title);
     let memory = Memory::of(server.base().as_str(), identity.clone(), &options);
     let mut display = Display::new(args.json);
-    let transfer = Transfer {
-        preset: args.preset.as_deref(),
-        title: args.title.as_deref(),
-        parallel: usize::from(args.parallel),
-        ..Transfer::new(&server, &memory, &display, (&path, identity.clone()))
-    };
+    let mut transfer = Transfer::new(&server, &memory, &display, (&path, identity.clone()));
+    transfer.preset = args.preset.as_deref();
+    transfer.title = args.title.as_deref();
+    transfer.parallel = usize::from(args.parallel);
     let Sent { address, asset, server_sha256, sha256 } = transfer.run().await?;
     let asset = asset.context("the server took all bytes but names no asset; is it a Reelyard server?")?;
     // From here on the same command would find all of it sent; when it is also to wait, it should find just that.

@@ -6,8 +6,13 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    path::{Path, PathBuf},
+    os::unix::fs::FileExt as _,
+    path::PathBuf,
     process::{Child, Command, Output, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -68,20 +73,34 @@ fn check_stored(server: &Server, place: &Workplace, result: &serde_json::Value) 
     assert!(fs::read(server.data.join("sources").join(asset)).unwrap() == bytes);
 }
 
-/// Bytes of the one upload that are in the data directory.
-fn received(data: &Path) -> u64 {
-    let entries = fs::read_dir(data.join("uploads")).unwrap();
-    let files = entries.flatten().filter(|entry| entry.path().extension().is_none());
-    files.filter_map(|entry| entry.metadata().ok()).map(|facts| facts.len()).max().unwrap_or(0)
+/// The one upload that is not finished.
+fn open_upload(server: &Server) -> Option<String> {
+    let entries = fs::read_dir(server.data.join("uploads")).unwrap().flatten();
+    let name = entries.map(|entry| entry.file_name().into_string().unwrap()).next()?;
+    Some(name.split('.').next().unwrap().to_owned())
 }
 
-/// Waits until the transfer is somewhere in the middle.
-fn wait_for_some_bytes(data: &Path, child: &mut Child, at_least: u64) {
+/// What the server lists of it; `None` before it is begun.
+fn listing(server: &Server) -> Option<serde_json::Value> {
+    let upload = open_upload(server)?;
+    let answer = server.tus("GET", "/uploads/parts").with("X-Upload-ID", &upload).send(b"");
+    (answer.status == 200).then(|| serde_json::from_slice(&answer.body).unwrap())
+}
+
+fn part_numbers(listing: &serde_json::Value) -> Vec<u64> {
+    listing["parts"].as_array().unwrap().iter().map(|part| part["part_number"].as_u64().unwrap()).collect()
+}
+
+/// Waits until the transfer is somewhere in the middle; what the server has then.
+fn wait_for_some_bytes(server: &Server, child: &mut Child, at_least: u64) -> serde_json::Value {
     let began = Instant::now();
-    while received(data) < at_least {
+    loop {
         assert!(child.try_wait().unwrap().is_none(), "done before it could be interrupted");
         assert!(began.elapsed() < CONDITION_LIMIT, "nothing arrives");
-        std::thread::yield_now();
+        match listing(server) {
+            Some(found) if found["durable_bytes"].as_u64().unwrap() >= at_least => return found,
+            _ => thread::yield_now(),
+        }
     }
 }
 
@@ -102,8 +121,8 @@ fn an_empty_file_is_sent_too() {
 #[test]
 fn it_goes_on_when_the_server_was_killed_and_came_back() {
     let (mut server, place) = (Server::start(), workplace(100 << 20));
-    let mut child = upload_command(&server, &place).spawn().unwrap();
-    wait_for_some_bytes(&server.data, &mut child, 20 << 20);
+    let mut child = upload_command(&server, &place).args(["--parallel", "2"]).spawn().unwrap();
+    wait_for_some_bytes(&server, &mut child, 20 << 20);
     server.kill();
     server.restart();
     check_stored(&server, &place, &result_of(&child.wait_with_output().unwrap()));
@@ -112,8 +131,8 @@ fn it_goes_on_when_the_server_was_killed_and_came_back() {
 #[test]
 fn the_same_command_goes_on_where_a_killed_one_stopped() {
     let (server, place) = (Server::start(), workplace(100 << 20));
-    let mut child = upload_command(&server, &place).spawn().unwrap();
-    wait_for_some_bytes(&server.data, &mut child, 20 << 20);
+    let mut child = upload_command(&server, &place).args(["--parallel", "2"]).spawn().unwrap();
+    wait_for_some_bytes(&server, &mut child, 20 << 20);
     child.kill().unwrap();
     child.wait().unwrap();
     let remembered = fs::read_dir(place.directory.path().join("state/reelyard/uploads")).unwrap().next();
@@ -141,8 +160,8 @@ fn what_cannot_work_ends_at_once_with_the_servers_reason() {
 #[test]
 fn a_file_that_changes_under_way_is_noticed() {
     let (server, place) = (Server::start(), workplace(100 << 20));
-    let mut child = upload_command(&server, &place).spawn().unwrap();
-    wait_for_some_bytes(&server.data, &mut child, 20 << 20);
+    let mut child = upload_command(&server, &place).args(["--parallel", "2"]).spawn().unwrap();
+    wait_for_some_bytes(&server, &mut child, 20 << 20);
     fs::OpenOptions::new().append(true).open(&place.file).unwrap().write_all(b"more").unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1));
@@ -155,12 +174,11 @@ fn a_file_that_changes_under_way_is_noticed() {
 #[test]
 fn an_upload_that_the_server_does_not_know_any_more_begins_anew() {
     let (server, place) = (Server::start(), workplace(100 << 20));
-    let mut child = upload_command(&server, &place).spawn().unwrap();
-    wait_for_some_bytes(&server.data, &mut child, 20 << 20);
+    let mut child = upload_command(&server, &place).args(["--parallel", "2"]).spawn().unwrap();
+    wait_for_some_bytes(&server, &mut child, 20 << 20);
     child.kill().unwrap();
     child.wait().unwrap();
-    let upload = fs::read_dir(server.data.join("uploads")).unwrap().flatten().next().unwrap().file_name();
-    let upload = upload.to_str().unwrap().trim_end_matches(".journal").to_owned();
+    let upload = open_upload(&server).unwrap();
     assert_eq!(server.tus("DELETE", &format!("/uploads/{upload}")).send(b"").status, 204);
     let result = result_of(&upload_command(&server, &place).output().unwrap());
     assert!(!result["upload"].as_str().unwrap().contains(&upload));
@@ -214,38 +232,208 @@ fn waiting_that_was_interrupted_is_gone_on_with() {
     assert_eq!(sources(), 1, "it was not sent a second time");
 }
 
-/// Cuts every connection after so many bytes from the client: the mobile network of a train.
-fn bad_line(server: SocketAddr, bytes_each: u64) -> SocketAddr {
+/// A connection between client and server, and what it does to the bytes.
+#[derive(Clone, Copy, Default)]
+struct Harm {
+    /// Cuts every connection after so many bytes from the client: the mobile network of a train.
+    cut_after: Option<u64>,
+    /// Changes this byte of what the first connections send, as many times in all.
+    flip: Option<(usize, usize)>,
+    /// The server's digest of the whole comes out as another.
+    wrong_digest: bool,
+}
+
+struct Line {
+    address: SocketAddr,
+    sent: Arc<AtomicU64>,
+    connections: Arc<AtomicUsize>,
+}
+
+fn line(server: &Server, harm: Harm) -> Line {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
+    let line =
+        Line { address: listener.local_addr().unwrap(), sent: Arc::default(), connections: Arc::default() };
+    let (address, sent, connections) = (server.address, line.sent.clone(), line.connections.clone());
     thread::spawn(move || {
+        let flips = Arc::new(AtomicUsize::new(harm.flip.map_or(0, |(_, times)| times)));
         for client in listener.incoming().flatten() {
-            let Ok(upstream) = TcpStream::connect(server) else { return };
-            let (mut back_from, mut back_to) = (upstream.try_clone().unwrap(), client.try_clone().unwrap());
-            thread::spawn(move || {
-                let _ = std::io::copy(&mut back_from, &mut back_to);
-                let _ = back_to.shutdown(Shutdown::Both);
-            });
-            thread::spawn(move || {
-                let mut upstream = upstream;
-                let _ = std::io::copy(&mut (&client).take(bytes_each), &mut upstream);
-                let _ = (client.shutdown(Shutdown::Both), upstream.shutdown(Shutdown::Both));
-            });
+            let Ok(upstream) = TcpStream::connect(address) else { continue };
+            connections.fetch_add(1, Ordering::Relaxed);
+            let (back_from, back_to) = (upstream.try_clone().unwrap(), client.try_clone().unwrap());
+            thread::spawn(move || answers(back_from, back_to, harm));
+            let (sent, flips) = (sent.clone(), flips.clone());
+            thread::spawn(move || requests(client, upstream, harm, &sent, &flips));
         }
     });
-    address
+    line
+}
+
+fn answers(mut from: TcpStream, mut to: TcpStream, harm: Harm) {
+    const DIGEST: &[u8] = b"\"sha256\":\"";
+    let mut buffer = vec![0; 64 << 10];
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        let piece = &mut buffer[..count];
+        let found = piece.windows(DIGEST.len()).position(|window| window == DIGEST);
+        if let (true, Some(at)) = (harm.wrong_digest, found) {
+            let digit = &mut piece[at + DIGEST.len()];
+            *digit = if *digit == b'0' { b'1' } else { b'0' };
+        }
+        if to.write_all(piece).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(Shutdown::Both);
+}
+
+fn requests(client: TcpStream, mut upstream: TcpStream, harm: Harm, sent: &AtomicU64, flips: &AtomicUsize) {
+    let mut from = (&client).take(harm.cut_after.unwrap_or(u64::MAX));
+    let (mut buffer, mut passed) = (vec![0; 64 << 10], 0);
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        if let Some((at, _)) = harm.flip
+            && (passed..passed + count).contains(&at)
+            && flips.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+        {
+            buffer[at - passed] ^= 1;
+        }
+        passed += count;
+        sent.fetch_add(count as u64, Ordering::Relaxed);
+        if upstream.write_all(&buffer[..count]).is_err() {
+            break;
+        }
+    }
+    let _ = (client.shutdown(Shutdown::Both), upstream.shutdown(Shutdown::Both));
+}
+
+fn command_over(line: &Line, server: &Server, place: &Workplace) -> Command {
+    let mut command = bare_command(place);
+    command.args(["--json", "--key", &server.key, "--server"]).arg(format!("http://{}", line.address));
+    command
 }
 
 #[test]
-fn a_line_that_breaks_all_the_time_is_slow_but_no_reason_to_wait_ever_longer() {
+fn a_line_that_no_part_gets_through_is_slow_but_no_reason_to_wait_ever_longer() {
     let (server, place) = (Server::start(), workplace(24 << 20));
-    let line = bad_line(server.address, 2 << 20);
+    let line = line(&server, Harm { cut_after: Some(2 << 20), ..Harm::default() });
     let began = Instant::now();
-    let mut command = bare_command(&place);
-    command.args(["--json", "--key", &server.key, "--server"]).arg(format!("http://{line}"));
-    check_stored(&server, &place, &result_of(&command.output().unwrap()));
-    // Twelve cuts: with a pause of half a second for each, not with twice the pause each time.
-    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    let output = command_over(&line, &server, &place).output().unwrap();
+    check_stored(&server, &place, &result_of(&output));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("sending piece by piece"), "{output:?}");
+    // Some twenty cuts: with a pause of half a second for each, not with twice the pause each time.
+    assert!(began.elapsed() < Duration::from_secs(40), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_line_that_parts_get_through_now_and_then_is_enough() {
+    let (server, place) = (Server::start(), workplace(100 << 20));
+    let line = line(&server, Harm { cut_after: Some(20 << 20), ..Harm::default() });
+    let output = command_over(&line, &server, &place).output().unwrap();
+    check_stored(&server, &place, &result_of(&output));
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("piece by piece"), "{output:?}");
+}
+
+#[test]
+fn parts_are_sent_at_the_same_time_as_many_as_told() {
+    let (server, place) = (Server::start(), workplace(100 << 20));
+    for (parallel, connections) in [("4", 4), ("1", 1)] {
+        let line = line(&server, Harm::default());
+        let output = command_over(&line, &server, &place).args(["--parallel", parallel]).output().unwrap();
+        check_stored(&server, &place, &result_of(&output));
+        assert_eq!(line.connections.load(Ordering::Relaxed), connections);
+    }
+}
+
+#[test]
+fn bytes_that_change_on_the_way_are_sent_again() {
+    let (server, place) = (Server::start(), workplace(40 << 20));
+    let line = line(&server, Harm { flip: Some((3 << 20, 2)), ..Harm::default() });
+    check_stored(&server, &place, &result_of(&command_over(&line, &server, &place).output().unwrap()));
+}
+
+#[test]
+fn a_server_that_has_something_else_is_found_out() {
+    let (server, place) = (Server::start(), workplace(1000));
+    let line = line(&server, Harm { wrong_digest: true, ..Harm::default() });
+    let output = command_over(&line, &server, &place).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("what the server has is not what the file holds"), "{said}");
+}
+
+#[test]
+fn the_index_at_the_end_of_an_mp4_is_durable_before_the_rest() {
+    let (server, place) = (Server::start(), workplace(100 << 20));
+    let file = fs::OpenOptions::new().write(true).open(&place.file).unwrap();
+    let index_start = (100 << 20) - 20_000_u32;
+    file.write_all_at(b"\0\0\0\x10ftypisom0000", 0).unwrap();
+    file.write_all_at(&(index_start - 16).to_be_bytes(), 16).unwrap();
+    file.write_all_at(b"mdat", 20).unwrap();
+    file.write_all_at(&20_000_u32.to_be_bytes(), u64::from(index_start)).unwrap();
+    file.write_all_at(b"moov", u64::from(index_start) + 4).unwrap();
+    let mut child = upload_command(&server, &place).args(["--parallel", "1"]).spawn().unwrap();
+    let found = part_numbers(&wait_for_some_bytes(&server, &mut child, 1));
+    // Seven parts of 16 MiB; a slow look may see the first ones after it already.
+    assert!(found.contains(&7) && found.len() < 7, "{found:?}");
+    check_stored(&server, &place, &result_of(&child.wait_with_output().unwrap()));
+}
+
+#[test]
+fn after_a_kill_only_what_is_missing_is_sent() {
+    let (server, place) = (Server::start(), workplace(100 << 20));
+    let line = line(&server, Harm::default());
+    let mut child = command_over(&line, &server, &place).args(["--parallel", "2"]).spawn().unwrap();
+    let found = wait_for_some_bytes(&server, &mut child, 20 << 20);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let before = line.sent.load(Ordering::Relaxed);
+    check_stored(&server, &place, &result_of(&command_over(&line, &server, &place).output().unwrap()));
+    let sent = line.sent.load(Ordering::Relaxed) - before;
+    let missing = (100 << 20) - found["durable_bytes"].as_u64().unwrap();
+    assert!(sent <= missing + (1 << 20), "{sent} bytes for {missing} that were missing");
+}
+
+#[test]
+fn other_bytes_behind_the_same_size_and_time_are_noticed_and_sent() {
+    let (server, place) = (Server::start(), workplace(100 << 20));
+    let mut child = upload_command(&server, &place).args(["--parallel", "2"]).spawn().unwrap();
+    let found = wait_for_some_bytes(&server, &mut child, 20 << 20);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let file = fs::OpenOptions::new().write(true).open(&place.file).unwrap();
+    let modified = file.metadata().unwrap().modified().unwrap();
+    let first_stored = found["parts"][0]["first_byte"].as_u64().unwrap();
+    file.write_all_at(b"something else", first_stored + 1000).unwrap();
+    file.set_modified(modified).unwrap();
+    let result = result_of(&upload_command(&server, &place).output().unwrap());
+    assert!(!result["upload"].as_str().unwrap().contains(found["upload_id"].as_str().unwrap()));
+    check_stored(&server, &place, &result);
+}
+
+#[test]
+fn an_upload_that_an_older_version_began_by_tus_is_finished_by_tus() {
+    let (server, place) = (Server::start(), workplace(3_000_000));
+    // What a killed command leaves, in the words of a version that knew no parts.
+    let mut child = upload_command(&server, &place).arg("--wait").spawn().unwrap();
+    let folder = place.directory.path().join("state/reelyard/uploads");
+    let began = Instant::now();
+    let memory = loop {
+        let entry = fs::read_dir(&folder).ok().and_then(|mut entries| entries.next());
+        match entry.map(|entry| entry.unwrap().path()) {
+            Some(path) if path.extension().is_some_and(|extension| extension == "json") => break path,
+            _ => assert!(began.elapsed() < CONDITION_LIMIT),
+        }
+    };
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let bytes = fs::read(&place.file).unwrap();
+    let upload = server.create(bytes.len());
+    assert_eq!(server.patch(&upload, 0, &bytes[..1_000_000]).status, 204);
+    let mut state: serde_json::Value = serde_json::from_slice(&fs::read(&memory).unwrap()).unwrap();
+    state["upload"] = serde_json::json!(format!("{}{upload}", server.url()));
+    state.as_object_mut().unwrap().remove("part_bytes");
+    fs::write(&memory, state.to_string()).unwrap();
+    let result = result_of(&upload_command(&server, &place).output().unwrap());
+    assert!(result["upload"].as_str().unwrap().ends_with(&upload));
+    check_stored(&server, &place, &result);
 }
 
 #[test]
