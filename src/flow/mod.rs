@@ -45,6 +45,9 @@ pub(crate) enum FlowError {
     /// Answer 413: the partials told their lengths, and together they are too long.
     #[error(transparent)]
     FinalTooLong(TusError),
+    /// The operating system gives no random bytes.
+    #[error("no random bytes: {reason}")]
+    NoRandomness { reason: String },
     /// A row that other rows promise is not there: a bug or a damaged file.
     #[error("asset {asset}: {what}")]
     Inconsistent { asset: AssetId, what: String },

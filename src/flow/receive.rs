@@ -118,7 +118,9 @@ pub(crate) async fn finish(app: &App, id: UploadId, whole: &Whole) -> Result<Ass
         return Ok(asset);
     }
     app.uploads.finish_upload(id, whole.byte_len).await?;
-    let finished = app.catalog.finish_upload(finish_request(app, &upload, whole)).await?;
+    let title = title_of(&upload.metadata, upload.file_name.as_deref());
+    let finish = finish_request(app, id, &upload.preset, title, whole);
+    let finished = app.catalog.finish_upload(finish).await?;
     if finished.first_time {
         tracing::info!(upload = %id, asset = %finished.asset, trace_id = trace_id(&upload.traceparent), byte_len = whole.byte_len, "receive: upload finished");
         app.ring();
@@ -132,17 +134,23 @@ pub(crate) async fn finish(app: &App, id: UploadId, whole: &Whole) -> Result<Ass
 }
 
 /// What the finishing transaction has to know.
-pub(crate) fn finish_request(app: &App, upload: &UploadRow, whole: &Whole) -> FinishUpload {
+pub(crate) fn finish_request(
+    app: &App,
+    id: UploadId,
+    preset: &str,
+    title: String,
+    whole: &Whole,
+) -> FinishUpload {
     FinishUpload {
-        id: upload.id,
+        id,
         byte_len: whole.byte_len,
         sha256: hex::encode(whole.sha256),
-        asset: asset_of(upload.id),
-        title: title_of(&upload.metadata, upload.file_name.as_deref()),
-        source_key: source_key(upload.id),
+        asset: asset_of(id),
+        title,
+        source_key: source_key(id),
         probe_task: TaskId::from_uuid(Uuid::now_v7()),
         probe_priority: PROBE_PRIORITY,
-        recipe: same_content::recipe(app, &upload.preset),
+        recipe: same_content::recipe(app, preset),
         playback_id: collect::new_playback_id(),
         to_assemble: app.sources_in_pieces,
         now_ms: app.now_ms(),

@@ -74,8 +74,12 @@ kinds! {
         "The signature does not fit this address: the link was cut or changed, is for another video, or was signed with a key that this server no longer uses. Ask for a new link.";
     FinalUpload, 403, "final-upload", "A final upload takes no bytes",
         "It is made of partial uploads (`Upload-Concat: final;...`). Send the bytes to those.";
+    PossessionNotShown, 403, "possession-not-shown", "The answer does not show that you have the bytes",
+        "The proof is the SHA-256 over the nonce's 32 bytes and the bytes of the ranges, in their order. One answer is taken. Read the ranges of the same file and ask anew, or send the bytes.";
     NotFound, 404, "not-found", "There is nothing here",
         "Nothing has this address or id, or it is not yours. Check the id; it may have been deleted.";
+    ContentNotHere, 404, "content-not-here", "The bytes have to be sent",
+        "Your tenant has no video with these bytes from which a new one can be made, or it was asked for too often without the right answer. Begin an upload as usual.";
     NotPublished, 404, "not-published", "The video is not published",
         "The video exists but cannot be played: it is still being processed, its processing failed, or it was withdrawn. Its watch page and `/v1/assets/{id}` say which.";
     MethodNotAllowed, 405, "method-not-allowed", "The address does not know this method",

@@ -14,6 +14,7 @@ mod full_disk;
 mod hand_over;
 mod parts;
 mod protocol;
+mod same_content;
 mod server;
 mod tus;
 mod tus_concatenation;

@@ -23,6 +23,7 @@ mod migrations;
 mod outcome;
 mod overview;
 mod page;
+mod possession;
 mod publications;
 mod quota;
 mod rows;
@@ -44,6 +45,7 @@ pub use outcome::{
 };
 pub use overview::{Counts, StateCount, TaskCount, Waiting};
 pub use page::{Cursor, Page};
+pub use possession::{PossessionRow, Proven, VainTries};
 pub use quota::{DEFERRED_STEP_BYTES, OverQuota, TenantLimits, UploadGrant, Usage};
 pub use rows::{ApiKeyRow, AssetRow, PublicationRow, RenditionRow, TaskRow, UploadRow};
 pub use store::Catalog;

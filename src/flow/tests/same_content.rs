@@ -291,7 +291,7 @@ async fn a_crash_anywhere_while_the_second_upload_ends_is_healed() {
         }
         if crash_after == "the transaction" {
             let row = bench.app.catalog.upload(upload).await.unwrap().unwrap();
-            let finish = receive::finish_request(&bench.app, &row, &whole);
+            let finish = receive::finish_request(&bench.app, upload, &row.preset, "cat".into(), &whole);
             bench.app.catalog.finish_upload(finish).await.unwrap();
             assert_eq!(bench.files("sources").len(), 2, "the second copy is still there");
         }

@@ -4,6 +4,7 @@
 //! what it promises. A test holds the routes of the router against it.
 
 mod parts;
+mod possession;
 mod uploads;
 
 use super::{
@@ -58,6 +59,8 @@ pub(super) struct ProblemBody {
         parts::list_parts,
         parts::give_up_parts,
         parts::complete_parts,
+        possession::ask_for_possession,
+        possession::show_possession,
         playback::serve,
     ),
     tags(

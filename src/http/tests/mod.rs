@@ -2,6 +2,7 @@
 
 mod api;
 mod playback;
+mod possession;
 mod rules;
 mod uploads;
 
@@ -107,7 +108,7 @@ impl Bench {
             data_dir: folder.path().to_owned(),
             insecure_open,
             public_url: None,
-            max_upload_bytes: 1 << 20,
+            max_upload_bytes: 4 << 20,
             media_program: PathBuf::from("reelyard-media"),
             control_worker: worker,
             presets: reelyard_planner::Presets::built_in().unwrap(),

@@ -12,6 +12,7 @@ mod download;
 mod ietf;
 mod meter;
 mod parts;
+mod possession;
 mod receive;
 mod resource;
 mod tus;
@@ -39,6 +40,7 @@ pub(crate) fn router() -> Router<Arc<App>> {
         .route("/uploads", any(collection))
         .route("/uploads/", any(collection))
         .merge(parts::router())
+        .merge(possession::router())
         .route("/uploads/{id}", any(single))
         .route("/uploads/{id}/", any(single))
         .layer(middleware::from_fn(answer::label))

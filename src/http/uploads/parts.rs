@@ -149,7 +149,7 @@ async fn open(asked: Asked) -> Result<Response, Problem> {
 }
 
 /// The whole of a small body.
-async fn json_body(body: Body, max_bytes: usize) -> Result<Vec<u8>, Problem> {
+pub(super) async fn json_body(body: Body, max_bytes: usize) -> Result<Vec<u8>, Problem> {
     let collected = timeout(JSON_BODY_LIMIT, Limited::new(body, max_bytes).collect()).await;
     match collected {
         Ok(Ok(collected)) => Ok(collected.to_bytes().to_vec()),
@@ -423,7 +423,7 @@ fn short_problem(row: &UploadRow, number: u32, ended: &Ended) -> Problem {
 }
 
 /// Before anything is known of the upload.
-fn refusal(error: PartsError) -> Problem {
+pub(super) fn refusal(error: PartsError) -> Problem {
     refusal_within(error, 0)
 }
 
