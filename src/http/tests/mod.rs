@@ -1,12 +1,13 @@
 //! Tests of the router as a whole, in process: real catalogue, real files, no socket.
 
 mod api;
+mod nodes;
 mod playback;
 mod possession;
 mod rules;
 mod uploads;
 
-use crate::app::App;
+use crate::{app::App, holders::Holders};
 use axum::{Router, body::Body};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
@@ -21,7 +22,7 @@ use reelyard_model::{
     work::{TaskKind, TaskResult},
 };
 use reelyard_sign::Keyring;
-use reelyard_storage::LocalStore;
+use reelyard_storage::{LocalStore, UploadStore};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::{
@@ -42,6 +43,40 @@ struct Bench {
     app: Arc<App>,
     router: Router,
     _folder: TempDir,
+}
+
+/// Where uploads lie, and who minds them.
+struct Place {
+    uploads: Arc<dyn UploadStore>,
+    holders: Holders,
+    in_pieces: bool,
+}
+
+async fn app(folder: &Path, catalog: Catalog, place: Place, insecure_open: bool) -> Arc<App> {
+    let worker = WorkerId::from_uuid(Uuid::now_v7());
+    catalog.add_worker(worker, "test", true, 0).await.unwrap();
+    Arc::new(App {
+        catalog,
+        uploads: place.uploads,
+        holders: place.holders,
+        store: LocalStore::open(folder).await.unwrap(),
+        sources_in_pieces: place.in_pieces,
+        keyring: Keyring::new([7; 32]),
+        upload_keys: reelyard_sign::upload_token::UploadKeys::new([8; 32]),
+        limits: crate::http::limits::Limits::new(crate::http::limits::Settings::default()),
+        data_dir: folder.to_owned(),
+        insecure_open,
+        public_url: None,
+        max_upload_bytes: 4 << 20,
+        media_program: PathBuf::from("reelyard-media"),
+        control_worker: worker,
+        presets: reelyard_planner::Presets::built_in().unwrap(),
+        ticket: Notify::new(),
+        publish_ticket: Notify::new(),
+        swept_ticket: Notify::new(),
+        assemble_ticket: Notify::new(),
+        shutdown: CancellationToken::new(),
+    })
 }
 
 /// What came back.
@@ -71,6 +106,13 @@ impl Answer {
     }
 }
 
+async fn send(router: &Router, request: Request<Body>) -> Answer {
+    let response = router.clone().oneshot(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.unwrap().to_bytes().to_vec();
+    Answer { status: parts.status, headers: parts.headers, body }
+}
+
 impl Bench {
     async fn open() -> Self {
         Self::start(true).await
@@ -93,39 +135,14 @@ impl Bench {
             })
             .await
             .unwrap();
-        let worker = WorkerId::from_uuid(Uuid::now_v7());
-        catalog.add_worker(worker, "test", true, 0).await.unwrap();
         let store = LocalStore::open(folder.path()).await.unwrap();
-        let app = Arc::new(App {
-            catalog,
-            uploads: Arc::new(store.clone()),
-            holders: crate::holders::Holders::alone(),
-            store,
-            sources_in_pieces: false,
-            keyring: Keyring::new([7; 32]),
-            upload_keys: reelyard_sign::upload_token::UploadKeys::new([8; 32]),
-            limits: crate::http::limits::Limits::new(crate::http::limits::Settings::default()),
-            data_dir: folder.path().to_owned(),
-            insecure_open,
-            public_url: None,
-            max_upload_bytes: 4 << 20,
-            media_program: PathBuf::from("reelyard-media"),
-            control_worker: worker,
-            presets: reelyard_planner::Presets::built_in().unwrap(),
-            ticket: Notify::new(),
-            publish_ticket: Notify::new(),
-            swept_ticket: Notify::new(),
-            assemble_ticket: Notify::new(),
-            shutdown: CancellationToken::new(),
-        });
+        let place = Place { uploads: Arc::new(store), holders: Holders::alone(), in_pieces: false };
+        let app = app(folder.path(), catalog, place, insecure_open).await;
         Self { router: crate::http::router(app.clone()), app, _folder: folder }
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {
-        let response = self.router.clone().oneshot(request).await.unwrap();
-        let (parts, body) = response.into_parts();
-        let body = body.collect().await.unwrap().to_bytes().to_vec();
-        Answer { status: parts.status, headers: parts.headers, body }
+        send(&self.router, request).await
     }
 
     async fn call(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
