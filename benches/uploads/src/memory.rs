@@ -23,11 +23,12 @@ pub(crate) const CROWDS: [Crowd; 2] = [
 ];
 /// What each of them announced.
 const ANNOUNCED_BYTES: u64 = 8 << 20;
-/// Memory counts as settled when it stayed within this for so many looks in a row.
+/// Memory counts as settled when it stayed within this for so many looks in a row: longer than servers keep threads
+/// that have nothing to do (10 s is usual).
 const SETTLED_KIB: u64 = 64;
-const SETTLED_LOOKS: usize = 4;
-const LOOK_INTERVAL: Duration = Duration::from_millis(500);
-const MAX_LOOKS: usize = 60;
+const SETTLED_LOOKS: usize = 12;
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+const MAX_LOOKS: usize = 45;
 
 pub(crate) struct Memory {
     pub(crate) kind: Kind,
