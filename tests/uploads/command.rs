@@ -333,8 +333,9 @@ fn a_line_that_parts_get_through_now_and_then_is_enough() {
 
 #[test]
 fn parts_are_sent_at_the_same_time_as_many_as_told() {
-    let (server, place) = (Server::start(), workplace(100 << 20));
+    let place = workplace(100 << 20);
     for (parallel, connections) in [("4", 4), ("1", 1)] {
+        let server = Server::start();
         let line = line(&server, Harm::default());
         let output = command_over(&line, &server, &place).args(["--parallel", parallel]).output().unwrap();
         check_stored(&server, &place, &result_of(&output));
@@ -388,7 +389,8 @@ fn after_a_kill_only_what_is_missing_is_sent() {
     check_stored(&server, &place, &result_of(&command_over(&line, &server, &place).output().unwrap()));
     let sent = line.sent.load(Ordering::Relaxed) - before;
     let missing = (100 << 20) - found["durable_bytes"].as_u64().unwrap();
-    assert!(sent <= missing + (1 << 20), "{sent} bytes for {missing} that were missing");
+    // What the killed one had handed to the kernel may still come; it is less than a part.
+    assert!(sent <= missing + (8 << 20), "{sent} bytes for {missing} that were missing");
 }
 
 #[test]
