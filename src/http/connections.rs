@@ -6,8 +6,8 @@
 //! [`interim::Interim`], by which its handler can answer before the answer.
 
 use super::{auth::Peer, interim};
-use axum::Router;
-use http::Request;
+use axum::{Router, response::Response};
+use http::{Request, StatusCode, header::CONTENT_LENGTH};
 use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -134,6 +134,15 @@ async fn accept(
     }
 }
 
+/// axum counts the bytes of every body, and a 204 must not tell of them (RFC 9110 section 8.6).
+fn without_idle_length(response: Response) -> Response {
+    let mut response = response;
+    if response.status() == StatusCode::NO_CONTENT {
+        response.headers_mut().remove(CONTENT_LENGTH);
+    }
+    response
+}
+
 async fn one_connection(
     socket: Stalling,
     peer: IpAddr,
@@ -145,6 +154,7 @@ async fn one_connection(
         request.extensions_mut().insert(Peer(peer));
         request
     });
+    let router = router.map_response(without_idle_length);
     let service = interim::attach(&socket.socket, TowerToHyperService::new(router));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

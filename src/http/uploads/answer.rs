@@ -66,14 +66,24 @@ impl Dialect {
 /// `Authorization`, which browsers never add on their own, so any origin may ask.
 pub(super) async fn label(request: Request, next: Next) -> Response {
     let from_page = request.headers().contains_key(header::ORIGIN);
-    let speaks_tus =
-        Dialect::of(request.headers()) == Dialect::Tus && !super::parts::is_path(request.uri().path());
+    let dialect = Dialect::of(request.headers());
+    let sends_bytes = matches!(*request.method(), Method::POST | Method::PATCH);
+    let speaks_tus = dialect == Dialect::Tus && !super::parts::is_path(request.uri().path());
     let preflight = request.method() == Method::OPTIONS
         && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     if speaks_tus {
         put(headers, tus::header::RESUMABLE, tus::VERSION);
+    }
+    // Sections 4.2.2 and 4.4.2 of the draft want it in every answer, those of other layers among them.
+    if let Dialect::Ietf(dialect) = dialect
+        && sends_bytes
+    {
+        let (name, open) = dialect.completeness(false);
+        if !headers.contains_key(name) {
+            put_text(headers, name, &open);
+        }
     }
     if from_page {
         put(headers, "access-control-allow-origin", "*");

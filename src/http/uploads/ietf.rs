@@ -6,7 +6,7 @@
 
 use super::{
     answer::{self, HeaderFields},
-    body, empty,
+    body, download, empty,
     receive::{self, How, Incoming, Progress},
     resource,
 };
@@ -24,12 +24,16 @@ use crate::{
     },
 };
 use axum::{body::Body, response::Response};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE, request::Parts};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, StatusCode,
+    header::{CONTENT_TYPE, LOCATION},
+    request::Parts,
+};
 use reelyard_catalog::{CatalogError, UploadRow};
 use reelyard_model::{Completion, TenantId, UploadId, UploadKind};
 use reelyard_sign::upload_token::{Use, Wish};
 use reelyard_upload::{
-    Check, Transfer,
+    Algorithm, Check, Checksum, Transfer,
     ietf::{self, Answer, Append, Creation, IetfError, Limits, Member, State},
 };
 use serde_json::json;
@@ -174,7 +178,10 @@ async fn make(
         let empty = Transfer::new(creation.length, app.max_upload_bytes);
         let progress =
             receive::settle(&app, &row, empty, receive::Completes::Declared(creation.completes), &by);
-        return progress.await.map(|progress| (row.id, progress));
+        return match progress.await {
+            Ok(progress) => Ok((row.id, progress)),
+            Err(problem) => Err(of_whole(&app, dialect, row.id, problem).await),
+        };
     };
     let announced = dialect.announced(&location(row.id), &limits(&app, None));
     let knows_address = announced.is_some() && interim.is_some();
@@ -183,14 +190,21 @@ async fn make(
     }
     let append = Append { chunk, completes: creation.completes, length: creation.length };
     let incoming = incoming(by, dialect, append, &app, interim);
-    match receive::receive(app.clone(), row.id, incoming, body).await {
+    match received(&app, dialect, row.id, incoming, body).await {
         Ok(progress) => Ok((row.id, progress)),
+        Err(problem) if knows_address => Err(with_location(&app, row.id, problem).await),
         Err(problem) => {
-            if !knows_address {
-                forget(&app, row.id).await;
-            }
+            forget(&app, row.id).await;
             Err(problem)
         }
+    }
+}
+
+/// The 104 may not have reached the client before the refusal did; what is left of the upload should not be lost to it.
+async fn with_location(app: &App, id: UploadId, problem: Problem) -> Problem {
+    match (resource::live(app, id).await, HeaderValue::try_from(location(id))) {
+        (Ok(_), Ok(location)) => problem.with_header(LOCATION, location),
+        _ => problem,
     }
 }
 
@@ -228,6 +242,33 @@ fn incoming(
     }
 }
 
+async fn received(
+    app: &Arc<App>,
+    dialect: ietf::Dialect,
+    id: UploadId,
+    incoming: Incoming,
+    body: Body,
+) -> Result<Progress, Problem> {
+    match receive::receive(app.clone(), id, incoming, body).await {
+        Ok(progress) => Ok(progress),
+        Err(problem) => Err(of_whole(app, dialect, id, problem).await),
+    }
+}
+
+/// That the whole is not what `Repr-Digest` announced has a registered type, and tells the client not to go on.
+async fn of_whole(app: &App, dialect: ietf::Dialect, id: UploadId, other: Problem) -> Problem {
+    if other.kind() != Kind::ContentMismatch {
+        return other;
+    }
+    let Ok(Some(row)) = app.catalog.upload(id).await else { return other };
+    let expected = row.expected_sha256.as_deref().and_then(|text| hex::decode(text).ok());
+    let Some(announced) = expected.and_then(|digest| Checksum::new(Algorithm::Sha256, digest)) else {
+        return other;
+    };
+    let state = State { is_complete: false, ..finished_state(&row) };
+    problem(dialect, &IetfError::ReprMismatch { announced }, Some(&state))
+}
+
 /// PATCH.
 pub(super) async fn append(asked: Asked, id: UploadId) -> Result<Response, Problem> {
     let Asked { app, by, dialect, headers, body, interim } = asked;
@@ -241,7 +282,7 @@ pub(super) async fn append(asked: Asked, id: UploadId) -> Result<Response, Probl
         Err(problem) => return Err(body::refuse(body, problem).await),
     };
     let incoming = incoming(by, dialect, append, &app, interim);
-    let progress = receive::receive(app.clone(), id, incoming, body).await?;
+    let progress = received(&app, dialect, id, incoming, body).await?;
     standing(&app, dialect, id, progress, |_, state, limits| dialect.appended(state, limits)).await
 }
 
@@ -282,6 +323,19 @@ pub(super) async fn head(asked: Asked, id: UploadId) -> Result<Response, Problem
     if let Some(sha256) = &row.sha256 {
         answer::put_digest(headers, sha256);
     }
+    Ok(response)
+}
+
+/// GET: what HEAD tells, and the bytes of a complete upload for those who may read them.
+pub(super) async fn get(asked: Asked, id: UploadId) -> Result<Response, Problem> {
+    let row = match resource::readable(&asked.app, &asked.by, id).await {
+        Ok(row) if row.asset.is_some() => row,
+        _ => return head(asked, id).await,
+    };
+    let Asked { app, by, dialect, headers, .. } = asked;
+    let mut response = download::download(&app, &by, id, &headers).await?;
+    let told = dialect.retrieved(&finished_state(&row), &limits(&app, Some(row.expires_ms)));
+    response.headers_mut().extend(header_map(told.headers));
     Ok(response)
 }
 

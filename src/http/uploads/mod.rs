@@ -73,19 +73,21 @@ async fn single(
     if !["HEAD", "GET", "PATCH", "DELETE"].contains(&method.as_str()) {
         return Err(answer::method_not_allowed("OPTIONS, HEAD, GET, PATCH, DELETE"));
     }
-    if method == Method::GET {
-        // Of no dialect.
-        let by = Uploader::of_request(&app, request.headers(), request.extensions()).await?;
-        return download::download(&app, &by, upload_id(&id)?, request.headers()).await;
-    }
     let (parts, body) = request.into_parts();
-    match dialect_for(&app, &parts.headers, &method, &id).await {
+    let dialect = dialect_for(&app, &parts.headers, &method, &id).await;
+    if method == Method::GET && dialect == Dialect::Tus {
+        // tus knows no GET: whoever may read the upload gets its bytes.
+        let by = Uploader::of_request(&app, &parts.headers, &parts.extensions).await?;
+        return download::download(&app, &by, upload_id(&id)?, &parts.headers).await;
+    }
+    match dialect {
         Dialect::Ietf(dialect) => {
             let asked = ietf::asked(app, dialect, parts, body).await?;
             let id = upload_id(&id)?;
             match method.as_str() {
                 "PATCH" => ietf::append(asked, id).await,
                 "DELETE" => ietf::cancel(asked, id).await,
+                "GET" => ietf::get(asked, id).await,
                 _ => ietf::head(asked, id).await,
             }
         }
@@ -101,7 +103,8 @@ async fn single(
     }
 }
 
-/// The IETF draft asks for no header of its own in HEAD and DELETE: there the upload tells in which dialect it was made.
+/// The IETF draft asks for no header of its own in HEAD, GET and DELETE: there the upload tells in which dialect it was
+/// made.
 async fn dialect_for(app: &App, headers: &HeaderMap, method: &Method, id: &str) -> Dialect {
     let dialect = Dialect::of(headers);
     let names_tus = headers.contains_key(reelyard_upload::tus::header::RESUMABLE);

@@ -160,7 +160,8 @@ async fn begin(app: &App, hold: &Hold, id: UploadId, incoming: &Incoming) -> Res
         }
         None => (row, open),
     };
-    if open.transfer().is_whole() {
+    // A body of untold length may bring a byte too many.
+    if open.transfer().is_whole() && incoming.chunk.body_len.is_some() {
         let transfer = open.transfer().clone();
         transfer.begin_chunk(&incoming.chunk).map_err(|refused| answer::refused(dialect, refused))?;
         return settle(app, &row, transfer, incoming.how.completes(), &incoming.by).await.map(Begun::Done);

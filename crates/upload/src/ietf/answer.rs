@@ -122,7 +122,8 @@ impl Dialect {
         headers
     }
 
-    fn completeness(self, is_complete: bool) -> (&'static str, String) {
+    /// The field that says whether the upload is complete, for answers that are not made here.
+    pub fn completeness(self, is_complete: bool) -> (&'static str, String) {
         let (name, when_true) = self.version().completeness();
         (name, if is_complete == when_true { "?1" } else { "?0" }.to_owned())
     }
