@@ -1,4 +1,5 @@
-//! The client's side of uploads in parts: begin, ask what is durable, send a part, complete, give up.
+//! The client's side of uploads in parts (begin, ask what is durable, send a part, complete, give up), and of uploads
+//! without a body, which are begun alike.
 //!
 //! One function per request; who tries again, and when, is `transfer`. What the server says is checked here: a caller
 //! gets numbers that make sense or [`ClientError::Nonsense`].
@@ -21,6 +22,7 @@ use std::{
 };
 
 const PATH: &str = "uploads/parts";
+const POSSESSION_PATH: &str = "uploads/possession";
 /// The body of a part goes to the network in pieces of this size, each counted for the display.
 const PIECE_BYTES: usize = 256 << 10;
 /// The list of 10,000 parts, the most there are, with room.
@@ -34,6 +36,18 @@ pub(crate) struct Opening<'a> {
     pub(crate) file_name: &'a str,
     pub(crate) preset: Option<&'a str>,
     pub(crate) title: Option<&'a str>,
+}
+
+impl Opening<'_> {
+    fn body(&self) -> serde_json::Value {
+        let mut body = json!({ "length": self.length, "filename": self.file_name });
+        for (key, value) in [("preset", self.preset), ("title", self.title)] {
+            if let Some(value) = value {
+                body[key] = json!(value);
+            }
+        }
+        body
+    }
 }
 
 pub(crate) struct Begun {
@@ -81,6 +95,33 @@ struct ListEntry {
     etag: String,
 }
 
+/// What to hash in proof of having the file.
+pub(crate) struct Question {
+    pub(crate) challenge: String,
+    pub(crate) nonce: [u8; 32],
+    pub(crate) ranges: Vec<Range<u64>>,
+}
+
+#[derive(Deserialize)]
+struct QuestionAnswer {
+    challenge: String,
+    nonce: String,
+    ranges: Vec<Piece>,
+}
+
+#[derive(Deserialize)]
+struct Piece {
+    offset: u64,
+    length: u64,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct MadeWithoutBytes {
+    pub(crate) upload_id: String,
+    pub(crate) asset: String,
+    pub(crate) sha256: String,
+}
+
 #[derive(Deserialize)]
 struct MadeAnswer {
     asset: String,
@@ -88,14 +129,8 @@ struct MadeAnswer {
 }
 
 pub(crate) async fn begin(server: &Server, opening: &Opening<'_>) -> Result<Begun, ClientError> {
-    let Opening { length, file_name, preset, title } = opening;
-    let mut body = json!({ "length": length, "filename": file_name });
-    for (key, value) in [("preset", preset), ("title", title)] {
-        if let Some(value) = value {
-            body[key] = json!(value);
-        }
-    }
-    let request = server.request(Method::POST, server.address(PATH)?).timeout(SHORT_ANSWER_LIMIT).json(&body);
+    let request = server.request(Method::POST, server.address(PATH)?);
+    let request = request.timeout(SHORT_ANSWER_LIMIT).json(&opening.body());
     let answer = answered(request.send().await).await?;
     let id = text(&answer, field::UPLOAD_ID).map(str::to_owned);
     let part_bytes = text(&answer, field::PART_SIZE).and_then(|text| text.parse().ok());
@@ -176,6 +211,34 @@ pub(crate) async fn give_up(server: &Server, id: &str) -> Result<(), ClientError
         Ok(_) | Err(ClientError::Refused { status: 404 | 410, .. }) => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// Asks for an upload without its bytes, by the whole's SHA-256 in hexadecimal.
+pub(crate) async fn ask_possession(
+    server: &Server,
+    opening: &Opening<'_>,
+    sha256: &str,
+) -> Result<Question, ClientError> {
+    let mut body = opening.body();
+    body["sha256"] = json!(sha256);
+    let request = server.request(Method::POST, server.address(POSSESSION_PATH)?);
+    let request = request.timeout(SHORT_ANSWER_LIMIT).json(&body);
+    let told: QuestionAnswer = read_json(answered(request.send().await).await?).await?;
+    let nonce = hex::decode(&told.nonce).ok().and_then(|nonce| nonce.try_into().ok());
+    let nonce = nonce.ok_or_else(|| ClientError::Nonsense("the server's nonce is none".to_owned()))?;
+    let ranges = told.ranges.iter().map(|piece| piece.offset..piece.offset.saturating_add(piece.length));
+    Ok(Question { challenge: told.challenge, nonce, ranges: ranges.collect() })
+}
+
+pub(crate) async fn show_possession(
+    server: &Server,
+    challenge: &str,
+    proof: &[u8; 32],
+) -> Result<MadeWithoutBytes, ClientError> {
+    let address = server.address(&format!("{POSSESSION_PATH}/{challenge}"))?;
+    let request = server.request(Method::POST, address).timeout(SHORT_ANSWER_LIMIT);
+    let request = request.json(&json!({ "proof": hex::encode(proof) }));
+    read_json(answered(request.send().await).await?).await
 }
 
 fn about(server: &Server, method: Method, path: &str, id: &str) -> Result<RequestBuilder, ClientError> {

@@ -43,6 +43,9 @@ pub(crate) struct Args {
     /// Parts of the file that are sent at the same time
     #[arg(long, value_name = "N", default_value_t = DEFAULT_PARALLEL, value_parser = clap::value_parser!(u8).range(1..=MAX_PARALLEL))]
     parallel: u8,
+    /// Hash the whole file before anything is sent; if the server has it already, nothing is
+    #[arg(long)]
+    ask_first: bool,
     /// Wait until the video is ready to play, and print where
     #[arg(long)]
     wait: bool,
@@ -86,6 +89,7 @@ async fn upload(args: &Args) -> anyhow::Result<ExitCode> {
     transfer.preset = args.preset.as_deref();
     transfer.title = args.title.as_deref();
     transfer.parallel = usize::from(args.parallel);
+    transfer.ask_first = args.ask_first;
     let Sent { address, asset, server_sha256, sha256 } = transfer.run().await?;
     let asset = asset.context("the server took all bytes but names no asset; is it a Reelyard server?")?;
     // From here on the same command would find all of it sent; when it is also to wait, it should find just that.

@@ -411,6 +411,22 @@ fn other_bytes_behind_the_same_size_and_time_are_noticed_and_sent() {
 }
 
 #[test]
+fn of_a_file_that_the_server_has_nothing_is_sent_when_it_is_asked_first() {
+    let (server, place) = (Server::start(), workplace(40 << 20));
+    let line = line(&server, Harm::default());
+    let ask_first = || command_over(&line, &server, &place).arg("--ask-first").output().unwrap();
+    // It does not have it yet, so the answer is that the bytes be sent.
+    let first = result_of(&ask_first());
+    check_stored(&server, &place, &first);
+    let before = line.sent.load(Ordering::Relaxed);
+    let second = result_of(&ask_first());
+    assert_ne!(second["asset"], first["asset"]);
+    assert_eq!(second["sha256"], first["sha256"]);
+    let sent = line.sent.load(Ordering::Relaxed) - before;
+    assert!(sent < 10_000, "{sent} bytes were sent");
+}
+
+#[test]
 fn an_upload_that_an_older_version_began_by_tus_is_finished_by_tus() {
     let (server, place) = (Server::start(), workplace(3_000_000));
     // What a killed command leaves, in the words of a version that knew no parts.

@@ -5,6 +5,7 @@
 //! another process goes on; what the file holds is compared with what the server says it has.
 
 mod by_parts;
+mod by_proof;
 mod by_tus;
 mod whole;
 
@@ -37,6 +38,8 @@ pub(crate) struct Transfer<'a> {
     pub(crate) title: Option<&'a str>,
     /// Parts under way at the same time.
     pub(crate) parallel: usize,
+    /// Hash the file first, and send nothing if the server has it.
+    pub(crate) ask_first: bool,
     trouble: Mutex<Backoff>,
 }
 
@@ -91,12 +94,19 @@ impl<'a> Transfer<'a> {
             preset: None,
             title: None,
             parallel: 1,
+            ask_first: false,
             trouble: Mutex::default(),
         }
     }
 
     pub(crate) async fn run(&self) -> anyhow::Result<Sent> {
         let mut begun_anew = false;
+        if self.ask_first
+            && self.memory.recall().is_none()
+            && let Some(sent) = by_proof::show(self).await?
+        {
+            return Ok(sent);
+        }
         loop {
             let remembered = self.memory.recall();
             let began_by_tus = remembered.as_ref().is_some_and(|upload| upload.part_bytes.is_none());
