@@ -141,3 +141,15 @@ fn ietf_one_that_names_tus_is_served_in_tus_whatever_else_it_says() {
     assert_eq!((answer.status, answer.header("upload-complete"), answer.interim.len()), (201, None, 0));
     assert_eq!(server.offset(answer.header("location").unwrap()), 0);
 }
+
+/// What completes an upload is the dialect of the request that brings its last byte.
+#[test]
+fn ietf_an_upload_begun_here_can_be_ended_in_tus() {
+    let server = Server::start();
+    let upload = create(&server, Some(6));
+    append(&server, &upload, 0, false).send(b"abc");
+    let last = server.patch(&upload, 3, b"def");
+    assert_eq!((last.status, last.number("upload-offset")), (204, 6));
+    assert_eq!(source(&server, last.header("reelyard-asset").unwrap()), b"abcdef");
+    assert_eq!(state(&server, &upload), (6, Some(6), true));
+}
