@@ -5,6 +5,7 @@
 
 mod support;
 
+use reelyard_testkit::{ACCESS_KEY_ID, Kind, S3Server, SECRET_ACCESS_KEY};
 use serde_json::Value;
 use std::{path::Path, process::Command};
 use support::{Server, decoded_pictures, fixture, playlist_uris, request, root, run};
@@ -49,6 +50,20 @@ fn a_video_plays_in_a_browser_and_in_native_tools() {
         assert_eq!(report["errors"].as_array().map(Vec::len), Some(0), "{report:#}");
         assert!(report["sizes"].as_array().unwrap().len() >= 2, "{player} switched the rung: {report:#}");
     }
+    assert!(server.stop().success(), "the server stops cleanly");
+}
+
+#[test]
+fn a_video_whose_bytes_lie_in_s3_becomes_the_same_stream() {
+    let Some(storage) = S3Server::start(Kind::SeaweedFs) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let url = S3Server::url(&storage.endpoint(), "videos");
+    let credentials = [("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID), ("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY)];
+    let data = folder.path().join("data");
+    let server = Server::start_in(&data, &["--storage-url", &url], &credentials);
+    let asset = publish_sample(&server, &fixture("bbb-720p-20s.mp4"));
+    native_tools_read_every_rendition(asset["playback"]["hls"].as_str().expect("a signed HLS address"));
+    assert_eq!(std::fs::read_dir(data.join("sources")).unwrap().count(), 0, "no source on this disk");
     assert!(server.stop().success(), "the server stops cleanly");
 }
 

@@ -56,8 +56,13 @@ impl Server {
         Self::start_with(data, &[])
     }
 
-    /// Starts and waits until it answers. Its log goes to `{data}/../server.log`.
     pub(crate) fn start_with(data: &Path, more: &[&str]) -> Self {
+        Self::start_in(data, more, &[])
+    }
+
+    /// Starts, with these variables in its environment, and waits until it answers. Its log goes to
+    /// `{data}/../server.log`.
+    pub(crate) fn start_in(data: &Path, more: &[&str], variables: &[(&str, &str)]) -> Self {
         let ready = data.with_extension("ready");
         let _ = fs::remove_file(&ready);
         let log_path = data.with_extension("log");
@@ -70,6 +75,7 @@ impl Server {
             .arg(&ready)
             .args(more)
             .env("REELYARD_MEDIA_PROGRAM", media_program())
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a descriptor"))
             .stderr(log)

@@ -5,8 +5,10 @@ use super::{
     server::Server,
     wire::{Answer, Request},
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::{Timestamp, fmt::rfc2822};
 use reelyard_catalog::Catalog;
+use sha2::{Digest, Sha256};
 use std::time::Duration;
 
 const BODY_TYPE: &str = "application/offset+octet-stream";
@@ -451,4 +453,37 @@ fn tus_a_page_of_another_origin_may_use_every_extension() {
     {
         assert!(exposed.iter().any(|exposed| exposed == name), "{name}");
     }
+}
+
+// Beyond the text of tus: digests that every HTTP client can send (RFC 9530)
+
+#[test]
+fn a_whole_that_is_not_what_was_announced_becomes_nothing() {
+    let server = Server::start();
+    let digest = |bytes: &[u8]| format!("sha-256=:{}:", STANDARD.encode(Sha256::digest(bytes)));
+    let create = |announced: &[u8]| {
+        let request = server.tus("POST", "/uploads").with("Upload-Length", "6");
+        let answer = request.with("Repr-Digest", &digest(announced)).send(b"");
+        assert_eq!(answer.status, 201, "{answer:?}");
+        answer.header("location").unwrap().to_owned()
+    };
+    let right = create(b"abcdef");
+    let answer = server.patch(&right, 0, b"abcdef");
+    assert!(answer.status == 204 && answer.header("reelyard-asset").is_some(), "{answer:?}");
+    let wrong = create(b"abcdef");
+    let answer = server.patch(&wrong, 0, b"abcdeX");
+    assert_eq!(answer.status, 422, "{answer:?}");
+    assert!(answer.detail().contains("as a new upload"), "{answer:?}");
+    assert_eq!(server.tus("HEAD", &wrong).send(b"").status, 410);
+}
+
+#[test]
+fn a_chunk_with_a_content_digest_counts_only_if_it_fits() {
+    let server = Server::start();
+    let upload = server.create(6);
+    let digest = format!("sha-256=:{}:", STANDARD.encode(Sha256::digest(b"abc")));
+    let send = |body: &[u8]| server.patch_request(&upload, 0).with("Content-Digest", &digest).send(body);
+    assert_eq!(send(b"abX").status, 460);
+    assert_eq!(server.offset(&upload), 0);
+    assert_eq!(send(b"abc").number("upload-offset"), 3);
 }

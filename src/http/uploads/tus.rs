@@ -21,7 +21,8 @@ use reelyard_catalog::{CatalogError, UploadRow};
 use reelyard_model::{Completion, TenantId, UploadId, UploadKind, UploadState};
 use reelyard_sign::upload_token::{Use, Wish};
 use reelyard_upload::{
-    ChunkRequest, Transfer,
+    Check, ChunkRequest, Transfer,
+    digest_fields::{DigestError, Digests, Integrity, content_check},
     tus::{self, Concat, Creation, HeadAnswer, TusError, UploadReference},
 };
 use std::sync::Arc;
@@ -80,18 +81,32 @@ pub(super) async fn create(asked: Asked) -> Result<Response, Problem> {
             },
         )?;
         resource::check_room(&app, length.unwrap_or_default()).await?;
-        Ok((length, permit))
+        Ok((length, permit, expected_digest(&headers, &creation)?))
     };
-    let (length, permit) = match prepared.await {
+    let (length, permit, expected_sha256) = match prepared.await {
         Ok(prepared) => prepared,
         Err(problem) => return Err(body::refuse(body, problem).await),
     };
     // In a task of its own: when the client goes away this handler is dropped, and nobody would tidy up.
-    let announcement = announcement(by.tenant, permit, &creation, length);
+    let announcement = Announcement { expected_sha256, ..announcement(by.tenant, permit, &creation, length) };
     let is_final = announcement.kind == UploadKind::Final;
     let making = make(app, by, announcement, creation.first_chunk, body).in_current_span();
     let (id, progress) = tokio::spawn(making).await.map_err(Problem::internal)??;
     Ok(created(id, is_final, progress))
+}
+
+/// What the whole is to hash to: not of the text of tus, but every HTTP client can say it (RFC 9530 section 3). Of a
+/// piece it is left out: pieces are compared as chunks.
+fn expected_digest(headers: &HeaderMap, creation: &Creation) -> Result<Option<[u8; 32]>, Problem> {
+    if creation.concat == Concat::Partial {
+        return Ok(None);
+    }
+    let digests = Digests::read(&HeaderFields(headers), Integrity::Repr).map_err(digest_problem)?;
+    Ok(digests.sha256.and_then(|checksum| checksum.digest().try_into().ok()))
+}
+
+fn digest_problem(error: DigestError) -> Problem {
+    Problem::new(Kind::BadRequest, answer::sentence(&error.to_string()))
 }
 
 fn created(id: UploadId, is_final: bool, progress: Progress) -> Response {
@@ -245,7 +260,11 @@ pub(super) async fn append(asked: Asked, id: UploadId) -> Result<Response, Probl
         if row.kind == UploadKind::Final {
             return Err(answer::refusal(TusError::FinalTakesNoBytes));
         }
-        tus::Append::read(&HeaderFields(&headers)).map_err(answer::refusal)
+        let mut append = tus::Append::read(&HeaderFields(&headers)).map_err(answer::refusal)?;
+        if append.chunk.check == Check::None {
+            append.chunk.check = content_check(&HeaderFields(&headers)).map_err(digest_problem)?;
+        }
+        Ok(append)
     };
     let append = match read.await {
         Ok(append) => append,
