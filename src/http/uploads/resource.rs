@@ -12,7 +12,7 @@ use crate::{
 use reelyard_catalog::UploadRow;
 use reelyard_model::{UploadId, UploadState};
 use reelyard_sign::upload_token::Use;
-use reelyard_storage::OpenUpload;
+use reelyard_storage::{OpenUpload, StoreError};
 use reelyard_upload::Transfer;
 
 /// The upload, if its tenant sent the request, and the key or token may do this with it: another tenant's is as unknown
@@ -60,6 +60,10 @@ pub(super) async fn open(app: &App, row: &UploadRow, fence: u64) -> Result<Box<d
     app.uploads.open_upload(row.id, terms).await.map_err(|error| {
         if error.is_not_found() && row.state == UploadState::Created {
             Problem::new(Kind::Gone, "This upload was never begun; make a new one.")
+        } else if matches!(error, StoreError::Damaged { .. }) {
+            tracing::error!(upload = %row.id, %error, "receive: acknowledged bytes are not there; the upload is refused until they are");
+            let detail = "Bytes of this upload were lost on the server, so it cannot go on; send the file again as a new upload.";
+            Problem::new(Kind::Gone, detail)
         } else {
             answer::store_problem(error)
         }
