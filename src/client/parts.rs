@@ -65,7 +65,9 @@ pub(crate) struct StoredPart {
 
 pub(crate) struct Standing {
     pub(crate) length: u64,
+    /// Of a complete upload they may not be kept apart any more.
     pub(crate) parts: Vec<StoredPart>,
+    pub(crate) is_complete: bool,
 }
 
 pub(crate) struct Made {
@@ -84,6 +86,7 @@ pub(crate) struct Part {
 #[derive(Deserialize)]
 struct ListAnswer {
     length: u64,
+    asset: Option<String>,
     parts: Vec<ListEntry>,
 }
 
@@ -150,7 +153,7 @@ pub(crate) async fn standing(server: &Server, id: &str) -> Result<Standing, Clie
         range: entry.first_byte..entry.last_byte.saturating_add(1),
         sha256: entry.etag.trim_matches('"').to_owned(),
     });
-    Ok(Standing { length: told.length, parts: parts.collect() })
+    Ok(Standing { length: told.length, parts: parts.collect(), is_complete: told.asset.is_some() })
 }
 
 /// Sends one part; the SHA-256 of what the server stored, as it says. `sent` counts the bytes that leave.

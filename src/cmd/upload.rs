@@ -10,7 +10,7 @@ use crate::client::{
     display::Display,
     follow,
     resume::{FileIdentity, Memory},
-    transfer::{Sent, Transfer},
+    transfer::{OTHER_BYTES_ADVICE, Sent, Transfer},
 };
 use anyhow::Context as _;
 use serde_json::{Value, json};
@@ -98,10 +98,7 @@ async fn upload(args: &Args) -> anyhow::Result<ExitCode> {
     }
     if server_sha256.is_some_and(|theirs| theirs != sha256) {
         memory.forget();
-        anyhow::bail!(
-            "what the server has is not what the file holds now: the file was changed while it was sent, or bytes \
-             were damaged on the way; upload it again (asset {asset} holds the wrong bytes)"
-        );
+        anyhow::bail!("{OTHER_BYTES_ADVICE} (asset {asset} holds the wrong bytes)");
     }
     let mut result = json!({
         "asset": asset, "upload": address, "status": server.address(&format!("v1/assets/{asset}"))?.as_str(), "byte_len": identity.byte_len, "sha256": sha256,

@@ -214,9 +214,10 @@ fn a_server_that_is_not_there_is_named_and_given_up_soon() {
 
 #[test]
 fn waiting_that_was_interrupted_is_gone_on_with() {
-    let (server, place) = (Server::start(), workplace(3_000_000));
+    let (server, place) = (Server::start(), workplace(40 << 20));
+    let line = line(&server, Harm::default());
     // Nobody works on this server, so there is no end to the waiting.
-    let mut child = upload_command(&server, &place).arg("--wait").spawn().unwrap();
+    let mut child = command_over(&line, &server, &place).arg("--wait").spawn().unwrap();
     let sources = || fs::read_dir(server.data.join("sources")).unwrap().count();
     let began = Instant::now();
     while sources() == 0 {
@@ -227,9 +228,12 @@ fn waiting_that_was_interrupted_is_gone_on_with() {
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{output:?}");
-    let result = result_of(&upload_command(&server, &place).output().unwrap());
+    let before = line.sent.load(Ordering::Relaxed);
+    let result = result_of(&command_over(&line, &server, &place).output().unwrap());
     check_stored(&server, &place, &result);
-    assert_eq!(sources(), 1, "it was not sent a second time");
+    assert_eq!(sources(), 1);
+    let sent = line.sent.load(Ordering::Relaxed) - before;
+    assert!(sent < 10_000, "it was not sent a second time, but {sent} bytes were");
 }
 
 /// A connection between client and server, and what it does to the bytes.

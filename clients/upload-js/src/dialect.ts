@@ -34,6 +34,8 @@ export interface StoredPart extends Part {
 
 export interface Standing {
   readonly length: number;
+  /** The video exists. Its parts may not be kept apart any more, and are not listed then. */
+  readonly complete: boolean;
   readonly parts: readonly StoredPart[];
 }
 
@@ -171,7 +173,7 @@ function record(text: string): Record<string, unknown> {
 }
 
 function readStanding(text: string): Standing {
-  const { length, parts } = record(text);
+  const { length, parts, asset } = record(text);
   if (typeof length !== 'number' || !Array.isArray(parts)) {
     throw new UploadError('nonsense', 'the list of parts cannot be read; is this a Reelyard server?');
   }
@@ -181,5 +183,5 @@ function readStanding(text: string): Standing {
     end: Number(entry['last_byte']) + 1,
     sha256: String(entry['etag']).replace(/^"|"$/g, ''),
   }));
-  return { length, parts: stored };
+  return { length, parts: stored, complete: typeof asset === 'string' };
 }

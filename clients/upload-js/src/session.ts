@@ -74,6 +74,8 @@ function asUploadError(error: unknown): unknown {
 /** The upload that is to be finished. */
 interface Goal extends Remembered {
   readonly stored: readonly StoredPart[];
+  /** Only the answer was lost: nothing is to be sent. */
+  readonly complete: boolean;
   readonly resumed: boolean;
 }
 
@@ -85,7 +87,7 @@ async function findOrBegin(session: Session, signal: AbortSignal): Promise<Goal>
       const standing = await persist(session, signal, () => dialect.list(known.uploadId, signal));
       if (standing.length === facts.length && fits(standing.parts, facts.length, known.partBytes)) {
         session.onBegun(known.uploadId, true);
-        return { ...known, stored: standing.parts, resumed: true };
+        return { ...known, stored: standing.parts, complete: standing.complete, resumed: true };
       }
     } catch (error) {
       if (!isGone(error)) throw error;
@@ -96,7 +98,7 @@ async function findOrBegin(session: Session, signal: AbortSignal): Promise<Goal>
   const upload = { uploadId, partBytes: choosePartBytes(facts.length, sizes, session.partBytes) };
   await memory.remember(upload);
   session.onBegun(uploadId, false);
-  return { ...upload, stored: [], resumed: false };
+  return { ...upload, stored: [], complete: false, resumed: false };
 }
 
 /** Only parts of our own layout are gone on with. */
@@ -156,7 +158,7 @@ class Transfer {
     this.#goal = goal;
     this.#outer = signal;
     this.#stored = new Map(goal.stored.map((part) => [part.number, part.sha256]));
-    this.#durable = goal.stored.reduce((sum, part) => sum + part.end - part.start, 0);
+    this.#durable = goal.complete ? session.file.size : goal.stored.reduce((sum, part) => sum + part.end - part.start, 0);
   }
 
   async run(): Promise<Outcome> {
@@ -168,7 +170,8 @@ class Transfer {
     const verified = parts.every((part) => this.#proven.has(part.number));
     // A file of one part has the digest of its part; of a larger one WebCrypto cannot compute it.
     const whole = parts.length === 1 && verified ? this.#stored.get(1) : undefined;
-    const list = parts.map(({ number }) => ({ number, sha256: this.#stored.get(number) ?? '' }));
+    const known = parts.filter((part) => this.#stored.has(part.number));
+    const list = known.map(({ number }) => ({ number, sha256: this.#stored.get(number) ?? '' }));
     const made = await persist(this.#session, this.#outer, () => {
       return dialect.complete(uploadId, list, whole, this.#outer);
     });
@@ -182,7 +185,7 @@ class Transfer {
   /** In order. A stored part is looked at first: if it is of another file, nothing more is sent in vain. */
   async #work(parts: readonly Part[]): Promise<(() => Promise<void>)[]> {
     const stored = parts.filter((part) => this.#stored.has(part.number));
-    const missing = parts.filter((part) => !this.#stored.has(part.number));
+    const missing = parts.filter((part) => !this.#stored.has(part.number) && !this.#goal.complete);
     const inOrder = inSendingOrder(missing, await indexAtEnd(this.#session.file).catch(unreadable));
     const checks = stored.map((part) => () => this.#check(part));
     return [...checks.slice(0, 1), ...inOrder.map((part) => () => this.#send(part)), ...checks.slice(1)];

@@ -80,6 +80,28 @@ test('an answer that is lost is asked for again, and there is one video', async 
   assert.equal(server.assets().length, before + 1);
 });
 
+test('a page that is closed before the last answer comes finds the video there, and sends nothing', async () => {
+  const bytes = bytesOf(12 * MIB, 'closed');
+  const store = mapStore();
+  const before = server.assets().length;
+  const stop = new AbortController();
+  let lost = false;
+  proxy = await Proxy.start(server, (request) => {
+    if (lost || !request.url.endsWith('/complete')) return undefined;
+    lost = true;
+    return { loseAnswer: true };
+  });
+  const first = new Upload(fileOf(bytes), options({ store, signal: stop.signal, onRetry: () => stop.abort() }));
+  await assert.rejects(first.start(), { name: 'AbortError' });
+  assert.equal(server.assets().length, before + 1);
+  const sent = proxy.parts.length;
+  const result = await new Upload(fileOf(bytes), options({ store })).start();
+  assert.equal(result.sha256, sha256(bytes));
+  assert.equal(result.resumed, true);
+  assert.equal(proxy.parts.length, sent);
+  assert.equal(server.assets().length, before + 1);
+});
+
 test('a byte that changes on the way is refused by the server and sent again', async () => {
   const bytes = bytesOf(12 * MIB, 'flipped');
   proxy = await Proxy.start(server, (request, count) => {

@@ -37,6 +37,8 @@ struct Goal {
     part_bytes: u64,
     /// By number.
     stored: BTreeMap<u32, StoredPart>,
+    /// Only the answer was lost, or nobody waited for it.
+    is_complete: bool,
 }
 
 struct Sending<'a> {
@@ -60,13 +62,13 @@ pub(super) async fn send(transfer: &Transfer<'_>, remembered: Option<Remembered>
     let goal = find_or_begin(transfer, remembered).await?;
     let length = transfer.identity.byte_len;
     let parts = lay_out(length, goal.part_bytes);
-    let stored_digest = |index: usize| {
-        let number = u32::try_from(index + 1).ok()?;
-        goal.stored.get(&number).map(|part| part.sha256.clone())
+    let stored = |index: usize| match number_of(index).and_then(|number| goal.stored.get(&number)) {
+        Some(part) => Some(Some(part.sha256.clone())),
+        None => goal.is_complete.then_some(None),
     };
-    let whole = WholeDigest::start(file.clone(), parts.clone(), stored_digest);
+    let whole = WholeDigest::start(file.clone(), parts.clone(), stored);
     let sent = parts.iter().enumerate().map(|(index, range)| {
-        let bytes = stored_digest(index).map_or(0, |_| range.end - range.start);
+        let bytes = stored(index).map_or(0, |_| range.end - range.start);
         Arc::new(AtomicU64::new(bytes))
     });
     let sent = sent.collect();
@@ -88,14 +90,14 @@ async fn find_or_begin(transfer: &Transfer<'_>, remembered: Option<Remembered>) 
             return Err(Failed::Anew("the unfinished upload has other parts than this file".into()));
         }
         let stored = standing.parts.into_iter().map(|part| (part.number, part));
-        return Ok(Goal { id, part_bytes, stored: stored.collect() });
+        return Ok(Goal { id, part_bytes, stored: stored.collect(), is_complete: standing.is_complete });
     }
     let file_name = transfer.file_name();
     let opening = Opening { length, file_name: &file_name, preset: transfer.preset, title: transfer.title };
     let begun = transfer.persist(Doing::Other, || parts::begin(server, &opening)).await?;
     let address = address_of(transfer, &begun.id)?;
     transfer.memory.remember(&Remembered { upload: address, part_bytes: Some(begun.part_bytes) });
-    Ok(Goal { id: begun.id, part_bytes: begun.part_bytes, stored: BTreeMap::new() })
+    Ok(Goal { id: begun.id, part_bytes: begun.part_bytes, stored: BTreeMap::new(), is_complete: false })
 }
 
 fn address_of(transfer: &Transfer<'_>, id: &str) -> Result<String, Failed> {
@@ -122,10 +124,11 @@ impl Sending<'_> {
     /// Indices of the parts that are missing: those that hold the index of an MP4 first.
     fn sending_order(&self) -> Vec<usize> {
         let index_start = mp4::index_at_end(&self.file, self.transfer.identity.byte_len);
-        let is_missing = |index: &usize| {
-            u32::try_from(index + 1).is_ok_and(|number| !self.goal.stored.contains_key(&number))
+        let is_stored = |index: usize| {
+            self.goal.is_complete
+                || number_of(index).is_some_and(|number| self.goal.stored.contains_key(&number))
         };
-        let missing = (0..self.parts.len()).filter(is_missing);
+        let missing = (0..self.parts.len()).filter(|index| !is_stored(*index));
         let holds_index = |index: &usize| index_start.is_some_and(|start| self.parts[*index].end > start);
         let (mut order, rest): (Vec<usize>, Vec<usize>) = missing.partition(holds_index);
         order.extend(rest);
@@ -185,7 +188,7 @@ impl Sending<'_> {
 
     async fn read(&self, index: usize) -> Result<Part, Failed> {
         let (file, range) = (self.file.clone(), self.parts[index].clone());
-        let number = u32::try_from(index + 1).context("more parts than there can be")?;
+        let number = number_of(index).context("more parts than there can be")?;
         let reading = tokio::task::spawn_blocking(move || {
             let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap_or(usize::MAX)];
             file.read_exact_at(&mut bytes, range.start)?;
@@ -211,7 +214,7 @@ impl Sending<'_> {
         };
         let stored = goal.stored.into_values().map(|part| (part.number, part.sha256));
         let list: BTreeMap<u32, String> = stored.chain(new).collect();
-        let made = transfer.persist(Doing::Other, || {
+        let made = transfer.persist(Doing::Completing, || {
             parts::complete(transfer.server, &goal.id, list.clone().into_iter(), &whole)
         });
         let made = made.await?;
@@ -222,6 +225,11 @@ impl Sending<'_> {
             sha256: hex::encode(whole),
         })
     }
+}
+
+/// From 1.
+fn number_of(index: usize) -> Option<u32> {
+    u32::try_from(index + 1).ok()
 }
 
 /// Part n is the n-th piece of this size; only the last may be shorter.

@@ -28,6 +28,9 @@ const DISPLAY_INTERVAL: Duration = Duration::from_millis(200);
 /// The same request changed on the way so often is no accident any more.
 const MAX_DAMAGED: u32 = 5;
 
+/// When the digests differ at the end.
+pub(crate) const OTHER_BYTES_ADVICE: &str = "what the server has is not what the file holds now: the file was changed while it was sent, or bytes were damaged on the way; upload it again";
+
 pub(crate) struct Transfer<'a> {
     pub(crate) server: &'a Server,
     pub(crate) memory: &'a Memory,
@@ -74,6 +77,7 @@ impl From<anyhow::Error> for Failed {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Doing {
     Part,
+    Completing,
     Other,
 }
 
@@ -167,8 +171,14 @@ impl<'a> Transfer<'a> {
                 ClientError::Refused { status: 404 | 410, .. } => {
                     return Err(Failed::Anew("the unfinished upload is not on the server any more".into()));
                 }
-                ClientError::Refused { status: 409, detail } if doing == Doing::Part => {
+                ClientError::Refused { status: 409, detail } if doing != Doing::Other => {
                     return Err(Failed::Anew(format!("the server has other bytes of this file ({detail})")));
+                }
+                // What it has can never become this file.
+                ClientError::Refused { status: 422, detail } if doing == Doing::Completing => {
+                    self.memory.forget();
+                    let error = anyhow::anyhow!("{OTHER_BYTES_ADVICE} ({detail})");
+                    return Err(Failed::Ended(error));
                 }
                 other => return Err(Failed::Ended(other.into())),
             };

@@ -52,8 +52,8 @@ enum Waiting {
     /// Somebody will read it.
     Unread,
     Here(Bytes),
-    /// Stored with this digest; to be read once more.
-    Stored(String),
+    /// Stored, with this digest where it is known; to be read once more.
+    Stored(Option<String>),
     Done,
 }
 
@@ -64,11 +64,11 @@ impl Shared {
 }
 
 impl WholeDigest {
-    /// `stored`: the digest of a part that the server had already, by its index.
+    /// `stored`: whether the server had a part already, by its index, and its digest where it is known.
     pub(super) fn start(
         file: Arc<File>,
         parts: Vec<Range<u64>>,
-        stored: impl Fn(usize) -> Option<String>,
+        stored: impl Fn(usize) -> Option<Option<String>>,
     ) -> Self {
         let waiting = (0..parts.len()).map(|index| stored(index).map_or(Waiting::Unread, Waiting::Stored));
         let progress = Progress { next: 0, parts: waiting.collect(), stopped: false };
@@ -83,7 +83,8 @@ impl WholeDigest {
         let mut progress = self.shared.progress();
         let near = index < progress.next + PARTS_AHEAD;
         if let Some(waiting @ Waiting::Unread) = progress.parts.get_mut(index) {
-            *waiting = if near { Waiting::Here(bytes.clone()) } else { Waiting::Stored(hex::encode(sha256)) };
+            *waiting =
+                if near { Waiting::Here(bytes.clone()) } else { Waiting::Stored(Some(hex::encode(sha256))) };
             self.shared.changed.notify_all();
         }
     }
@@ -107,7 +108,8 @@ fn follow(shared: &Shared, file: &File, parts: &[Range<u64>]) -> Result<[u8; 32]
         match take(shared, index)? {
             Waiting::Here(bytes) => whole.update(&bytes),
             Waiting::Stored(digest) => {
-                if hex::encode(read(shared, file, range, &mut whole)?) != digest {
+                let found = hex::encode(read(shared, file, range, &mut whole)?);
+                if digest.is_some_and(|digest| digest != found) {
                     return Err(WholeError::OtherBytes { number: index + 1 });
                 }
             }
@@ -180,7 +182,9 @@ mod tests {
         let bytes: Vec<u8> = (0..40_000_u32).map(|n| (n * 7 + n / 251) as u8).collect();
         let parts = parts_of(&bytes);
         // Two were stored before; the tail comes first, the rest from the end to the beginning.
-        let stored = |index: usize| (index < 2).then(|| hex::encode(digest(&bytes, &parts[index])));
+        let stored = |index: usize| {
+            (index < 2).then(|| (index > 0).then(|| hex::encode(digest(&bytes, &parts[index]))))
+        };
         let whole = WholeDigest::start(file_of(&bytes), parts.clone(), stored);
         for index in (2..parts.len()).rev() {
             let range = &parts[index];
@@ -195,7 +199,7 @@ mod tests {
     #[tokio::test]
     async fn a_stored_part_that_the_file_does_not_hold_is_noticed() {
         let bytes = vec![1; PART * 2];
-        let of_another = |index: usize| Some(hex::encode(Sha256::digest([index as u8; PART])));
+        let of_another = |index: usize| Some(Some(hex::encode(Sha256::digest([index as u8; PART]))));
         let whole = WholeDigest::start(file_of(&bytes), parts_of(&bytes), of_another);
         assert!(matches!(whole.finish().await, Err(WholeError::OtherBytes { number: 1 })));
     }
