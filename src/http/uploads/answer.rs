@@ -68,7 +68,9 @@ pub(super) async fn label(request: Request, next: Next) -> Response {
     let from_page = request.headers().contains_key(header::ORIGIN);
     let dialect = Dialect::of(request.headers());
     let sends_bytes = matches!(*request.method(), Method::POST | Method::PATCH);
-    let speaks_tus = dialect == Dialect::Tus && !super::parts::is_path(request.uri().path());
+    let path = request.uri().path();
+    let of_no_dialect = super::parts::is_path(path) || super::possession::is_path(path);
+    let speaks_tus = dialect == Dialect::Tus && !of_no_dialect;
     let preflight = request.method() == Method::OPTIONS
         && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
     let mut response = next.run(request).await;

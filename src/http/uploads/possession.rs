@@ -37,6 +37,11 @@ use tracing::Instrument as _;
 /// 64 hexadecimal digits and what JSON puts around them, with room to spare.
 const MAX_ANSWER_BYTES: usize = 1 << 10;
 
+/// Of no dialect that has a name for itself in the headers.
+pub(super) fn is_path(path: &str) -> bool {
+    path.strip_prefix("/uploads/possession").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 pub(super) fn router() -> Router<Arc<App>> {
     Router::new()
         .route("/uploads/possession", any(question))
