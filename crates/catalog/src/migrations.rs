@@ -56,12 +56,18 @@ mod tests {
     /// The beginnings of their SHA-384. A test that fails here means: leave that file as it was, and make the next one.
     #[test]
     fn files_that_data_directories_have_seen_do_not_change() {
-        const FROZEN: [(i64, &str); 3] =
-            [(1, "6d13dc21ce13399d"), (2, "1a118cd670dd9ec1"), (3, "6e4ffff680be57e8")];
+        const FROZEN: [(i64, &str); 6] = [
+            (1, "6d13dc21ce13399d"),
+            (2, "1a118cd670dd9ec1"),
+            (3, "6e4ffff680be57e8"),
+            (4, "eb7902b93060c375"),
+            (5, "6bd1ebcffe903e67"),
+            (6, "97fc34a515ca484f"),
+        ];
         let beginning =
             |checksum: &[u8]| checksum[..8].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let present: Vec<(i64, String)> =
-            up_to(FROZEN.len() as i64).iter().map(|one| (one.version, beginning(&one.checksum))).collect();
+            up_to(i64::MAX).iter().map(|one| (one.version, beginning(&one.checksum))).collect();
         assert_eq!(present, FROZEN.map(|(version, beginning)| (version, beginning.to_owned())));
     }
 
