@@ -81,7 +81,7 @@ async function byFetch(ask: Ask): Promise<Answer> {
       ...(ask.body === undefined ? {} : { body: ask.body }),
       signal: limit.signal,
       // A key is for the server it was given for.
-      redirect: 'error',
+      redirect: 'manual',
       cache: 'no-store',
     });
     const text = await answer.text();

@@ -5,7 +5,7 @@
  * the page: `start()` settles with the result or an `UploadError`.
  */
 import { Dialect } from './dialect.js';
-import { stopped } from './errors.js';
+import { Passing, stopped, UploadError } from './errors.js';
 import { localStore, ResumeMemory, type ResumeStore } from './memory.js';
 import { Patience, type RetryLimits } from './retry.js';
 import { upload, type Outcome, type Session } from './session.js';
@@ -158,7 +158,13 @@ export class Upload {
     const { memory, dialect } = this.#session;
     const uploadId = this.#uploadId ?? (await memory.recall())?.uploadId;
     await memory.forget();
-    if (uploadId !== undefined) await dialect.giveUp(uploadId, new AbortController().signal);
+    if (uploadId === undefined) return;
+    try {
+      await dialect.giveUp(uploadId, new AbortController().signal);
+    } catch (error) {
+      if (!(error instanceof Passing)) throw error;
+      throw new UploadError('given-up', `the server was not told, and keeps the upload until it expires (${error.message})`);
+    }
   }
 
   #begin(): void {

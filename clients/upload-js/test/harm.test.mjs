@@ -192,6 +192,14 @@ test('given up, it is gone from the server and from the memory', async () => {
   assert.ok(status === 404 || status === 410, `${status}`);
 });
 
+test('a server that cannot be told that an upload is given up is no secret', async () => {
+  proxy = await Proxy.start(server, (request) => (request.method === 'DELETE' ? { answer: 503 } : undefined));
+  const { upload, reached } = pausing((more) => new Upload(fileOf(bytesOf(20 * MIB)), options(more)), 1);
+  upload.start();
+  await reached;
+  await assert.rejects(upload.abort(), { name: 'UploadError', kind: 'given-up' });
+});
+
 test('a signal stops it and leaves what is on the server for another time', async () => {
   const bytes = bytesOf(20 * MIB, 'signal');
   const store = mapStore();
