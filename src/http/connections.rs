@@ -40,10 +40,10 @@ const OTHER_DESCRIPTORS: u64 = 256;
 /// A whole request head must be there so soon after the connection opened or the answer before it ended. Also how long
 /// an idle connection is kept.
 const HEAD_LIMIT: Duration = Duration::from_secs(30);
-/// The most that is read at once, and kept while nothing comes: what a stalled upload holds. hyper's own limit is ten
-/// times as much, and an upload that ran fast and stopped held all of it; a GiB costs the same in either (see
+/// The most that is read at once, and kept while nothing comes: what a stalled upload holds. hyper's own limit is 13
+/// times as much, and an upload that ran fast and stopped held all of it; a GiB costs little more this way (see
 /// `benches/README.md`). Also the longest request head.
-const READ_BUFFER_BYTES: usize = 40 << 10;
+const READ_BUFFER_BYTES: usize = 32 << 10;
 /// A client that takes no byte of its answer for so long is gone. Players that pause for longer ask again.
 const WRITE_STALL_LIMIT: Duration = Duration::from_secs(120);
 /// After the system refused a connection (no descriptors left, say): trying at once would only burn a processor.
