@@ -11,6 +11,8 @@ import { gate, PART_BYTES, sha256 } from '../support/files.mjs';
 import { Proxy } from '../support/proxy.mjs';
 import { Server } from '../support/server.mjs';
 
+// A busy two-core machine runs other tests meanwhile.
+const STEP_MS = 60_000;
 const here = fileURLToPath(new URL('..', import.meta.url));
 const driver = fileURLToPath(new URL('../../../tests/browser/chromium.mjs', import.meta.url));
 const sample = fileURLToPath(new URL('../../../fixtures/bbb-720p-20s.mp4', import.meta.url));
@@ -55,6 +57,7 @@ test('a page is loaded again in the middle of an upload, and its person chooses 
   const proxy = await Proxy.start(server, (request, count) => (request.method === 'PUT' && count >= 2 ? { hold: reload.promise } : undefined));
   try {
     await withChromium({ width: 800, height: 600 }, async (browser) => {
+      browser.setDefaultTimeout(STEP_MS);
       const page = await browser.newPage();
       const errors = [];
       page.on('pageerror', (error) => errors.push(String(error)));
@@ -99,6 +102,7 @@ test('a device without a network waits for it and goes on by itself', { skip }, 
   const proxy = await Proxy.start(server);
   try {
     await withChromium({ width: 800, height: 600 }, async (browser) => {
+      browser.setDefaultTimeout(STEP_MS);
       const page = await browser.newPage();
       await page.goto(address(proxy.endpoint));
       await page.setInputFiles('#file', film);
