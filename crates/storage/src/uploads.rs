@@ -44,7 +44,12 @@ pub trait Uploads: fmt::Debug + Send + Sync + 'static {
         into: UploadId,
         terms: Terms,
         partials: &[(UploadId, u64)],
-    ) -> Result<Transfer, StoreError>;
+    ) -> Result<Transfer, StoreError> {
+        crate::concatenate::concatenate(self, into, terms, partials).await
+    }
+
+    /// A range of the bytes that are durable.
+    async fn read_upload(&self, upload: UploadId, range: Range<u64>) -> Result<ByteStream, StoreError>;
 
     /// A whole upload becomes a source, without a copy; what else is kept of it stays until [`Self::forget_upload`].
     async fn finish_upload(&self, upload: UploadId, byte_len: u64) -> Result<(), StoreError>;

@@ -3,7 +3,6 @@
 //! [`LocalStore`] owns the data directory's `uploads/`, `sources/`, `renditions/`, `publications/` and `scratch/`, and is
 //! their only user. Data is durable before the names that lead to it. File work runs on tokio's blocking threads.
 
-mod concatenate;
 mod directory;
 mod journal;
 mod key;

@@ -5,7 +5,7 @@ use crate::{ByteStream, LocalStore, Sources, StoreError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream;
-use std::{fs::File, ops::Range, os::unix::fs::FileExt as _, sync::Arc};
+use std::{fs::File, ops::Range, os::unix::fs::FileExt as _, path::PathBuf, sync::Arc};
 
 /// One read from the disk; a reader has two of these in memory at most.
 const STREAM_BUFFER_BYTES: u64 = 256 << 10;
@@ -21,24 +21,7 @@ impl Sources for LocalStore {
     }
 
     async fn read_source(&self, key: &str, range: Range<u64>) -> Result<ByteStream, StoreError> {
-        let file = Arc::new(self.open_std(key).await?);
-        let path = self.path_of(key)?;
-        Ok(Box::pin(stream::try_unfold(range, move |rest| {
-            let (file, path) = (file.clone(), path.clone());
-            async move {
-                if rest.is_empty() {
-                    return Ok(None);
-                }
-                let byte_len = STREAM_BUFFER_BYTES.min(rest.end - rest.start);
-                let piece = blocking(move || {
-                    let mut piece = vec![0; byte_len as usize];
-                    file.read_exact_at(&mut piece, rest.start)
-                        .map_err(|e| StoreError::io("reading", &path, e))?;
-                    Ok(Bytes::from(piece))
-                });
-                Ok(Some((piece.await?, rest.start + byte_len..rest.end)))
-            }
-        })))
+        Ok(stream(self.open_std(key).await?, self.path_of(key)?, range))
     }
 
     /// A rename made it whole.
@@ -49,4 +32,25 @@ impl Sources for LocalStore {
     async fn delete_source(&self, key: &str) -> Result<(), StoreError> {
         self.delete_prefix(key).await
     }
+}
+
+/// A range of an open file; `path` is for errors.
+pub(super) fn stream(file: File, path: PathBuf, range: Range<u64>) -> ByteStream {
+    let file = Arc::new(file);
+    Box::pin(stream::try_unfold(range, move |rest| {
+        let (file, path) = (file.clone(), path.clone());
+        async move {
+            if rest.is_empty() {
+                return Ok(None);
+            }
+            let byte_len = STREAM_BUFFER_BYTES.min(rest.end - rest.start);
+            let piece = blocking(move || {
+                let mut piece = vec![0; byte_len as usize];
+                file.read_exact_at(&mut piece, rest.start)
+                    .map_err(|e| StoreError::io("reading", &path, e))?;
+                Ok(Bytes::from(piece))
+            });
+            Ok(Some((piece.await?, rest.start + byte_len..rest.end)))
+        }
+    }))
 }

@@ -7,13 +7,16 @@ use super::{
     journal::{Journal, Recorded},
     receiving::LocalReceive,
 };
-use crate::{LocalStore, OpenUpload, Receive, ReceiveError, StoreError, Terms, Uploads, source_key};
+use crate::{
+    ByteStream, LocalStore, OpenUpload, Receive, ReceiveError, StoreError, Terms, Uploads, source_key,
+};
 use async_trait::async_trait;
 use reelyard_model::UploadId;
 use reelyard_upload::{Checkpoint, ChunkRequest, Transfer, WholeHash};
 use std::{
     fs::{self, File},
     io::{self, Read as _},
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -63,13 +66,11 @@ impl Uploads for LocalStore {
         Ok(Box::new(file))
     }
 
-    async fn concatenate(
-        &self,
-        into: UploadId,
-        terms: Terms,
-        partials: &[(UploadId, u64)],
-    ) -> Result<Transfer, StoreError> {
-        super::concatenate::concatenate(self, into, terms, partials).await
+    async fn read_upload(&self, upload: UploadId, range: Range<u64>) -> Result<ByteStream, StoreError> {
+        let (path, _) = self.upload_paths(upload);
+        let opening = path.clone();
+        let file = blocking(move || File::open(&opening).map_err(|e| StoreError::io("opening", &opening, e)));
+        Ok(super::source::stream(file.await?, path, range))
     }
 
     /// By rename; the journal stays until [`Self::forget_upload`].

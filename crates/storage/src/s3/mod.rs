@@ -13,7 +13,6 @@
 
 mod assemble;
 mod bucket;
-mod concatenate;
 mod config;
 mod joining;
 mod memory;

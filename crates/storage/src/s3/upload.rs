@@ -5,7 +5,7 @@
 
 use super::{S3Store, Shared, pieces::Sendable, receiving::S3Receive};
 use crate::{
-    OpenUpload, Receive, ReceiveError, StoreError, Terms, Uploads,
+    ByteStream, OpenUpload, Receive, ReceiveError, StoreError, Terms, Uploads,
     ledger::{Extent, LedgerState},
     source_key,
 };
@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use futures::TryStreamExt as _;
 use reelyard_model::UploadId;
 use reelyard_upload::{Checkpoint, ChunkRequest, Transfer, WholeHash, whole_hash::STATE_KIND};
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, ops::Range, sync::Arc};
 
 const UPLOADS: &str = "uploads/";
 
@@ -72,13 +72,8 @@ impl Uploads for S3Store {
         Ok(Box::new(S3Upload { shared, upload, fence: terms.fence, transfer, extents: state.extents }))
     }
 
-    async fn concatenate(
-        &self,
-        into: UploadId,
-        terms: Terms,
-        partials: &[(UploadId, u64)],
-    ) -> Result<Transfer, StoreError> {
-        super::concatenate::concatenate(self, into, terms, partials).await
+    async fn read_upload(&self, upload: UploadId, range: Range<u64>) -> Result<ByteStream, StoreError> {
+        self.shared.read(upload, range).await
     }
 
     /// The objects are the source as they are; they become one later ([`crate::Sources::assemble_source`]).

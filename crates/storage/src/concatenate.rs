@@ -1,10 +1,10 @@
-//! One upload made of others (tus concatenation): the bytes of the partials behind one another in new objects.
+//! One upload made of others (tus concatenation), the same for every store: the bytes of the partials behind one
+//! another, through the write path that bytes from a socket take.
 //!
-//! The hash of the whole needs every byte in order, so they are read and go through the same write path as bytes from
-//! a socket; a concatenation that was interrupted goes on at the durable offset, on any node.
+//! The hash of the whole needs every byte in order anyway. What is copied counts as it comes, so a concatenation that was
+//! interrupted goes on at the durable offset, on any node.
 
-use super::S3Store;
-use crate::{Receive, ReceiveError, StoreError, Terms, Uploads as _};
+use crate::{Receive, ReceiveError, StoreError, Terms, Uploads};
 use bytes::Bytes;
 use futures::TryStreamExt as _;
 use reelyard_model::UploadId;
@@ -14,8 +14,8 @@ use std::mem;
 /// Handed over at once, as by the routes.
 const BATCH_BYTES: usize = 1 << 20;
 
-pub(super) async fn concatenate(
-    store: &S3Store,
+pub(crate) async fn concatenate<Store: Uploads + ?Sized>(
+    store: &Store,
     into: UploadId,
     terms: Terms,
     partials: &[(UploadId, u64)],
@@ -33,8 +33,8 @@ pub(super) async fn concatenate(
     copied.and(outcome).map_err(|error| unexpected(into, error))
 }
 
-async fn copy(
-    store: &S3Store,
+async fn copy<Store: Uploads + ?Sized>(
+    store: &Store,
     receiving: &mut dyn Receive,
     position: u64,
     partials: &[(UploadId, u64)],
@@ -43,17 +43,19 @@ async fn copy(
     for (partial, byte_len) in partials {
         let end = start + byte_len;
         let from = position.clamp(start, end);
-        let mut bytes = store.shared.read(*partial, from - start..*byte_len).await?;
-        let (mut batch, mut batch_len) = (Vec::<Bytes>::new(), 0);
-        while let Some(piece) = bytes.try_next().await? {
-            batch_len += piece.len();
-            batch.push(piece);
-            if batch_len >= BATCH_BYTES {
-                receiving.write(mem::take(&mut batch)).await?;
-                batch_len = 0;
+        if from < end {
+            let mut bytes = store.read_upload(*partial, from - start..*byte_len).await?;
+            let (mut batch, mut batch_len) = (Vec::<Bytes>::new(), 0);
+            while let Some(piece) = bytes.try_next().await? {
+                batch_len += piece.len();
+                batch.push(piece);
+                if batch_len >= BATCH_BYTES {
+                    receiving.write(mem::take(&mut batch)).await?;
+                    batch_len = 0;
+                }
             }
+            receiving.write(batch).await?;
         }
-        receiving.write(batch).await?;
         start = end;
     }
     Ok(())
