@@ -25,7 +25,9 @@ impl Ledger for CatalogLedger {
     ) -> Result<(), StoreError> {
         self.0.commit_ledger(upload, fence, &change).await.map_err(|error| match error {
             LedgerError::Fenced => StoreError::Fenced { what: format!("upload {upload}") },
-            LedgerError::Conflict { .. } | LedgerError::Replaced { .. } => StoreError::Conflict { what: error.to_string() },
+            LedgerError::Conflict { .. } | LedgerError::Replaced { .. } => {
+                StoreError::Conflict { what: error.to_string() }
+            }
             LedgerError::Catalog(error) => unavailable("writing the ledger", upload, error),
         })
     }

@@ -52,7 +52,8 @@ impl StorageArgs {
 
 fn credentials() -> anyhow::Result<S3Credentials> {
     let wanted = |name: &str| {
-        env::var(name).with_context(|| format!("--storage-url needs credentials: set {name} in the environment"))
+        env::var(name)
+            .with_context(|| format!("--storage-url needs credentials: set {name} in the environment"))
     };
     Ok(S3Credentials {
         access_key_id: wanted("AWS_ACCESS_KEY_ID")?,
