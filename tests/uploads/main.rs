@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod access;
+mod browser_client;
 mod chaos;
 mod clients;
 mod command;
