@@ -13,7 +13,7 @@ use super::{
 use crate::{
     app::App,
     flow::{
-        self, FlowError,
+        self,
         receive::{Announcement, UPLOAD_EXPIRES_AFTER_MS},
     },
     http::{
@@ -29,7 +29,7 @@ use http::{
     header::{CONTENT_TYPE, LOCATION},
     request::Parts,
 };
-use reelyard_catalog::{CatalogError, UploadRow};
+use reelyard_catalog::UploadRow;
 use reelyard_model::{Completion, TenantId, UploadId, UploadKind};
 use reelyard_sign::upload_token::{Use, Wish};
 use reelyard_upload::{
@@ -194,7 +194,7 @@ async fn make(
         Ok(progress) => Ok((row.id, progress)),
         Err(problem) if knows_address => Err(with_location(&app, row.id, problem).await),
         Err(problem) => {
-            forget(&app, row.id).await;
+            receive::forget(&app, row.id).await;
             Err(problem)
         }
     }
@@ -205,16 +205,6 @@ async fn with_location(app: &App, id: UploadId, problem: Problem) -> Problem {
     match (resource::live(app, id).await, HeaderValue::try_from(location(id))) {
         (Ok(_), Ok(location)) => problem.with_header(LOCATION, location),
         _ => problem,
-    }
-}
-
-/// Nobody will ever learn of it: what came is removed, unless it is the whole and becomes an asset later.
-async fn forget(app: &App, id: UploadId) {
-    match flow::receive::terminate(app, id).await {
-        Ok(()) | Err(FlowError::Catalog(CatalogError::Refused(_))) => {}
-        Err(error) => {
-            tracing::warn!(upload = %id, %error, "receive: a beginning that nobody knows of was not removed; it will expire");
-        }
     }
 }
 

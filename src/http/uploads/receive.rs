@@ -372,6 +372,17 @@ async fn piece_is_whole(app: &App, id: UploadId, length: u64) {
     }
 }
 
+/// A beginning whose address its sender will never learn: what came is removed, unless it is the whole and becomes an
+/// asset later.
+pub(super) async fn forget(app: &App, id: UploadId) {
+    match flow::receive::terminate(app, id).await {
+        Ok(()) | Err(FlowError::Catalog(CatalogError::Refused(_))) => {}
+        Err(error) => {
+            tracing::warn!(upload = %id, %error, "receive: a beginning that nobody knows of was not removed; it will expire");
+        }
+    }
+}
+
 /// The upload is finished; its last answer may have been lost.
 fn repeat_of_last(row: &UploadRow, asset: AssetId, incoming: &Incoming) -> Result<Progress, Problem> {
     let length = row.byte_len.unwrap_or(row.byte_offset);

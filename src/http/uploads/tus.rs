@@ -17,7 +17,7 @@ use crate::{
 };
 use axum::{body::Body, response::Response};
 use http::{HeaderMap, StatusCode, request::Parts};
-use reelyard_catalog::{CatalogError, UploadRow};
+use reelyard_catalog::UploadRow;
 use reelyard_model::{Completion, TenantId, UploadId, UploadKind, UploadState};
 use reelyard_sign::upload_token::{Use, Wish};
 use reelyard_upload::{
@@ -237,12 +237,7 @@ async fn begin_with(
 ) -> Result<Progress, Problem> {
     let received = receive::receive(app.clone(), id, incoming, body).await;
     if received.is_err() {
-        match flow::receive::terminate(&app, id).await {
-            Ok(()) | Err(FlowError::Catalog(CatalogError::Refused(_))) => {}
-            Err(error) => {
-                tracing::warn!(upload = %id, %error, "receive: a beginning that nobody knows of was not removed; it will expire");
-            }
-        }
+        receive::forget(&app, id).await;
     }
     received
 }
