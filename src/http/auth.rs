@@ -166,6 +166,16 @@ impl Uploader {
         Ok(Self { tenant: live.key.tenant, limits: live.limits, by: By::Key { id, scopes: live.key.scopes } })
     }
 
+    /// May it begin uploads at all? Asked before anything is read or looked up for it; [`Self::may_begin`] follows.
+    pub(crate) fn may_create(&self) -> Result<(), Problem> {
+        match &self.by {
+            By::Everybody => Ok(()),
+            By::Key { scopes, .. } if scopes.contain(Scope::UploadsWrite) => Ok(()),
+            By::Key { .. } => Err(missing_scope(Scope::UploadsWrite)),
+            By::Token(token) => token.check_use(Use::Create).map_err(denied),
+        }
+    }
+
     /// May such an upload be begun? Counts against the rate of creations.
     pub(crate) fn may_begin(&self, app: &App, wish: Wish<'_>) -> Result<Permit, Problem> {
         let permit = match &self.by {

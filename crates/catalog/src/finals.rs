@@ -1,11 +1,29 @@
-//! Final uploads (tus concatenation) that are asked for again: which one a repeated creation means, and whether a piece
+//! Final uploads (tus concatenation): which one a repeated creation means, which ones wait for a piece, and whether a piece
 //! has gone into one.
 //!
-//! Called by the tus shell. Only reads.
+//! Called by the tus shell and by `concatenate`. Only reads. Rows of uploads are kept for good, so each question goes
+//! through an index of its own; a test looks at the plans.
 
 use crate::{Catalog, CatalogError, UploadRow, rows::UPLOAD_SELECT};
 use reelyard_model::{TenantId, UploadId};
 use sqlx::AssertSqlSafe;
+
+// `+` keeps SQLite from walking along the ids or states instead of using the index of the lists.
+const LIKE: &str = "WHERE +upload.id > ? AND upload.kind = 'final' AND upload.tenant = ?
+     AND upload.concat_header = ? AND upload.metadata = ?
+     AND +upload.state IN ('created', 'receiving', 'finishing', 'finished')
+     ORDER BY +upload.id LIMIT 1";
+const JOINED: &str =
+    "SELECT 1 FROM upload WHERE kind = 'final' AND tenant = ?1 AND id > ?2 AND +state = 'finished'
+     AND EXISTS (SELECT 1 FROM json_each(upload.partials) WHERE json_each.value = ?2) LIMIT 1";
+// Left alone, SQLite takes the index of all states.
+const OPEN: &str = "SELECT upload.*, asset.id AS asset
+     FROM upload INDEXED BY upload_final_open LEFT JOIN asset ON asset.upload = upload.id
+     WHERE upload.kind = 'final' AND upload.state IN ('created', 'receiving')";
+/// A final upload and its pieces are of one tenant.
+const WITH: &str = "AND upload.tenant = (SELECT piece.tenant FROM upload AS piece WHERE piece.id = ?1)
+     AND EXISTS (SELECT 1 FROM json_each(upload.partials) WHERE json_each.value = ?1)";
+const IN_ORDER: &str = "ORDER BY upload.tenant, upload.id";
 
 impl Catalog {
     /// The oldest final upload of this tenant with this list of partials and this metadata that has not come to
@@ -17,30 +35,70 @@ impl Catalog {
         metadata: &str,
         partial: UploadId,
     ) -> Result<Option<UploadRow>, CatalogError> {
-        let found = sqlx::query(AssertSqlSafe(format!(
-            "{UPLOAD_SELECT} WHERE upload.id > ? AND upload.kind = 'final' AND upload.tenant = ?
-             AND upload.concat_header = ? AND upload.metadata = ?
-             AND upload.state IN ('created', 'receiving', 'finishing', 'finished')
-             ORDER BY upload.id LIMIT 1"
-        )))
-        .bind(partial.to_string())
-        .bind(tenant.to_string())
-        .bind(concat_header)
-        .bind(metadata)
-        .fetch_optional(&self.reader)
-        .await?;
+        let found = sqlx::query(AssertSqlSafe(format!("{UPLOAD_SELECT} {LIKE}")))
+            .bind(partial.to_string())
+            .bind(tenant.to_string())
+            .bind(concat_header)
+            .bind(metadata)
+            .fetch_optional(&self.reader)
+            .await?;
         found.as_ref().map(UploadRow::read).transpose()
     }
 
-    /// Whether a final upload with this partial is finished.
-    pub async fn is_joined(&self, partial: UploadId) -> Result<bool, CatalogError> {
-        let found = sqlx::query(
-            "SELECT 1 FROM upload WHERE id > ?1 AND kind = 'final' AND state = 'finished'
-             AND EXISTS (SELECT 1 FROM json_each(upload.partials) WHERE json_each.value = ?1) LIMIT 1",
-        )
-        .bind(partial.to_string())
-        .fetch_optional(&self.reader)
-        .await?;
+    /// Whether a final upload of this tenant with this partial is finished.
+    pub async fn is_joined(&self, tenant: TenantId, partial: UploadId) -> Result<bool, CatalogError> {
+        let found = sqlx::query(JOINED)
+            .bind(tenant.to_string())
+            .bind(partial.to_string())
+            .fetch_optional(&self.reader)
+            .await?;
         Ok(found.is_some())
+    }
+
+    /// Final uploads in the making, each tenant's oldest first; of this partial only, where one is given.
+    pub async fn unfinished_finals(&self, with: Option<UploadId>) -> Result<Vec<UploadRow>, CatalogError> {
+        let found = match with {
+            None => sqlx::query(AssertSqlSafe(format!("{OPEN} {IN_ORDER}"))),
+            Some(partial) => {
+                sqlx::query(AssertSqlSafe(format!("{OPEN} {WITH} {IN_ORDER}"))).bind(partial.to_string())
+            }
+        };
+        let found = found.fetch_all(&self.reader).await?;
+        found.iter().map(UploadRow::read).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{IN_ORDER, JOINED, LIKE, OPEN, WITH};
+    use crate::{Catalog, rows::UPLOAD_SELECT};
+    use sqlx::{AssertSqlSafe, Row};
+
+    /// How SQLite goes through the uploads: the lines of its plan that name them.
+    async fn plan(catalog: &Catalog, sql: &str) -> String {
+        let rows = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")))
+            .fetch_all(&catalog.reader)
+            .await
+            .unwrap();
+        let lines = rows.iter().map(|row| row.get::<String, _>("detail"));
+        lines.filter(|line| line.contains(" upload")).collect::<Vec<_>>().join("; ")
+    }
+
+    #[tokio::test]
+    async fn every_question_about_final_uploads_goes_through_its_index() {
+        let directory = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(&directory.path().join("catalog.sqlite")).await.unwrap();
+        for (sql, expected) in [
+            (
+                format!("{UPLOAD_SELECT} {LIKE}"),
+                "USING INDEX upload_final_by_header (tenant=? AND concat_header=?)",
+            ),
+            (JOINED.to_owned(), "USING INDEX upload_final_by_age (tenant=? AND id>?)"),
+            (format!("{OPEN} {IN_ORDER}"), "USING INDEX upload_final_open"),
+            (format!("{OPEN} {WITH} {IN_ORDER}"), "USING INDEX upload_final_open (tenant=?)"),
+        ] {
+            let plan = plan(&catalog, &sql).await;
+            assert!(plan.contains(expected), "{sql}\n{plan}");
+        }
     }
 }

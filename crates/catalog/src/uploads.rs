@@ -247,19 +247,6 @@ impl Catalog {
         self.commit(write).await
     }
 
-    /// Final uploads in the making, oldest first; of this partial only, where one is given.
-    pub async fn unfinished_finals(&self, with: Option<UploadId>) -> Result<Vec<UploadRow>, CatalogError> {
-        let found = sqlx::query(AssertSqlSafe(format!(
-            "{UPLOAD_SELECT} WHERE upload.kind = 'final' AND upload.state IN ('created', 'receiving')
-             AND (?1 IS NULL OR EXISTS (SELECT 1 FROM json_each(upload.partials) WHERE json_each.value = ?1))
-             ORDER BY upload.id"
-        )))
-        .bind(with.map(|id| id.to_string()))
-        .fetch_all(&self.reader)
-        .await?;
-        found.iter().map(UploadRow::read).collect()
-    }
-
     async fn end_upload(
         &self,
         id: UploadId,

@@ -25,7 +25,7 @@ use reelyard_upload::{
     digest_fields::{DigestError, Digests, Integrity, content_check},
     tus::{self, Concat, Creation, HeadAnswer, TusError, UploadReference},
 };
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 use tracing::Instrument as _;
 
 /// What the handlers of one request share.
@@ -56,7 +56,15 @@ pub(super) async fn create(asked: Asked) -> Result<Response, Problem> {
         Ok(creation) => creation,
         Err(error) => return Err(body::refuse(body, answer::refusal(error)).await),
     };
-    if let Some(row) = made_before(&app, &by, &creation).await? {
+    let before = async {
+        by.may_create()?;
+        made_before(&app, &by, &creation).await
+    };
+    let before = match before.await {
+        Ok(before) => before,
+        Err(problem) => return Err(body::refuse(body, problem).await),
+    };
+    if let Some(row) = before {
         let joining = {
             let app = app.clone();
             async move { join(&app, &row).await.map(|progress| (row.id, progress)) }
@@ -129,6 +137,11 @@ async fn made_before(app: &App, by: &Uploader, creation: &Creation) -> Result<Op
     else {
         return Ok(None);
     };
+    for partial in partials.iter().map(UploadReference::id).collect::<BTreeSet<_>>() {
+        if app.catalog.upload(partial).await?.is_none_or(|row| row.tenant != by.tenant) {
+            return Ok(None);
+        }
+    }
     let found = app.catalog.final_like(by.tenant, &list, creation.metadata.header(), newest).await?;
     if let Some(row) = &found {
         by.may_use(row, Use::Continue)?;
@@ -331,7 +344,7 @@ async fn joined_piece(app: &App, by: &Uploader, id: UploadId) -> Result<Option<U
     let ended = |row: &UploadRow| row.kind == UploadKind::Partial && row.state == UploadState::Terminated;
     let Some(row) = row.filter(ended) else { return Ok(None) };
     by.may_use(&row, Use::Continue)?;
-    Ok(app.catalog.is_joined(id).await?.then_some(row))
+    Ok(app.catalog.is_joined(by.tenant, id).await?.then_some(row))
 }
 
 fn standing(row: &UploadRow, offset: Option<u64>) -> Result<Response, Problem> {
