@@ -92,8 +92,12 @@ pub(crate) async fn remove_spares(app: &App) -> Result<(), FlowError> {
 }
 
 /// `None`: the tenant has no such content, or asked for it too often in vain; the bytes have to be sent. Which of the
-/// two is not told.
-pub(crate) async fn ask(app: &App, claim: Claim) -> Result<Option<Question>, FlowError> {
+/// two is not told. `asked_by`: the key, which alone may answer.
+pub(crate) async fn ask(
+    app: &App,
+    claim: Claim,
+    asked_by: Option<Uuid>,
+) -> Result<Option<Question>, FlowError> {
     let preset = app.preset_name(claim.preset.as_deref())?;
     let sha256 = hex::encode(claim.sha256);
     let recipe = recipe(app, &preset);
@@ -122,6 +126,7 @@ pub(crate) async fn ask(app: &App, claim: Claim) -> Result<Option<Question>, Flo
         created_ms: now_ms,
         expires_ms: now_ms.saturating_add(ANSWER_WITHIN_MS),
         proof: None,
+        asked_by,
     };
     if !app.catalog.ask_possession(&row, VAIN_TRIES).await? {
         tracing::warn!(tenant = %row.tenant, sha256 = row.sha256, "same content: asked for too often without the right answer");
@@ -141,12 +146,11 @@ fn new_nonce() -> Result<[u8; NONCE_BYTES], FlowError> {
 /// The client's one answer. Right, it is a finished upload and an asset, without a byte sent.
 pub(crate) async fn answer(
     app: &App,
-    tenant: TenantId,
+    row: PossessionRow,
     grant: UploadGrant,
-    id: UploadId,
     proof: [u8; 32],
 ) -> Result<Verdict, FlowError> {
-    let Some(row) = app.catalog.possession(id, tenant).await? else { return Ok(Verdict::Unknown) };
+    let (id, tenant) = (row.id, row.tenant);
     let proof = hex::encode(proof);
     if row.proof.as_ref() == Some(&proof) {
         // The answer to it was lost on the way.

@@ -166,6 +166,22 @@ impl Uploader {
         Ok(Self { tenant: live.key.tenant, limits: live.limits, by: By::Key { id, scopes: live.key.scopes } })
     }
 
+    /// For what a token never opens; `why` tells its bearer what to do instead.
+    pub(crate) fn require_key(&self, why: &'static str) -> Result<(), Problem> {
+        match &self.by {
+            By::Everybody | By::Key { .. } => Ok(()),
+            By::Token(_) => Err(Problem::new(Kind::OutsideUploadToken, why)),
+        }
+    }
+
+    /// The key that asks; `None`: the server has none, or it is a token.
+    pub(crate) fn key(&self) -> Option<Uuid> {
+        match &self.by {
+            By::Key { id, .. } => Some(*id),
+            By::Everybody | By::Token(_) => None,
+        }
+    }
+
     /// May it begin uploads at all? Asked before anything is read or looked up for it; [`Self::may_begin`] follows.
     pub(crate) fn may_create(&self) -> Result<(), Problem> {
         match &self.by {

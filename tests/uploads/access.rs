@@ -8,6 +8,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use reelyard_model::TenantId;
 use reelyard_sign::upload_token::{UploadKeys, UploadToken, Uses};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use std::{
     io::Write as _,
     process::{Command, Output},
@@ -382,4 +383,52 @@ fn bodies_beyond_the_seats_wait_in_line_and_then_come_back() {
     // A newer request for the same upload takes over seat and all.
     assert_eq!(server.patch(&first, server.offset(&first), b"56789").status, 204);
     assert_eq!(server.patch(&second, 0, b"film").status, 204);
+}
+
+#[test]
+fn an_upload_token_cannot_ask_what_its_tenant_has_and_a_key_answers_its_own_questions_only() {
+    let server = Server::start();
+    let film = b"a short film";
+    let upload = server.create(film.len());
+    assert_eq!(server.patch(&upload, 0, film).status, 204);
+    let digest = Sha256::digest(film);
+    let claim = json!({ "length": film.len(), "sha256": hex::encode(digest) }).to_string();
+    let ask = |bearer: &str| asked(&server, bearer, "POST", "/uploads/possession").send(claim.as_bytes());
+    let token = token_of_server(&server, &json!({}));
+    assert_eq!(slug(&ask(&token)), is(403, "outside-upload-token"));
+
+    let question: Value = serde_json::from_slice(&ask(&server.key).body).unwrap();
+    let nonce = hex::decode(question["nonce"].as_str().unwrap()).unwrap();
+    let mut proof = Sha256::new_with_prefix(nonce);
+    for range in question["ranges"].as_array().unwrap() {
+        let number = |name: &str| usize::try_from(range[name].as_u64().unwrap()).unwrap();
+        proof.update(&film[number("offset")..][..number("length")]);
+    }
+    let proof = json!({ "proof": hex::encode(proof.finalize()) }).to_string();
+    let address = format!("/uploads/possession/{}", question["challenge"].as_str().unwrap());
+    let answer = |bearer: &str| asked(&server, bearer, "POST", &address).send(proof.as_bytes());
+    let other = make_key(&server, "uploads:write", "default");
+    assert_eq!(slug(&answer(&other)), is(404, "not-found"));
+    assert_eq!(slug(&answer(&token)), is(403, "outside-upload-token"));
+    assert_eq!(answer(&server.key).status, 201);
+    assert_eq!(answer(&server.key).status, 201, "its answer may have been lost");
+    assert_eq!(slug(&answer(&other)), is(404, "not-found"));
+}
+
+#[test]
+fn a_list_of_parts_is_not_read_before_its_sender_is_known() {
+    let server = Server::start();
+    let theirs = server.create(4);
+    let token = token_of_server(&server, &json!({}));
+    let path = "/uploads/parts/complete";
+    for (bearer, upload, expected) in [
+        (token.as_str(), theirs.trim_start_matches("/uploads/"), is(403, "outside-upload-token")),
+        (server.key.as_str(), "019a9f6b-1f00-7c43-b8cc-2f7c2f6a6a01", is(404, "not-found")),
+    ] {
+        // A list that never comes: the answer does.
+        let mut connection =
+            asked(&server, bearer, "POST", path).with("X-Upload-ID", upload).begin(Some(1 << 20));
+        let answer = read_answer(&mut connection, false).unwrap();
+        assert_eq!(slug(&answer), expected);
+    }
 }

@@ -6,7 +6,7 @@
 
 use crate::{
     Catalog, CatalogError, FinishUpload, FinishedUpload, NewUpload, UploadGrant,
-    rows::{number, signed, text},
+    rows::{number, optional_text, signed, text},
     uploads,
 };
 use reelyard_model::{
@@ -14,6 +14,7 @@ use reelyard_model::{
     upload_state::{self, UploadEvent},
 };
 use sqlx::{Row, sqlite::SqliteRow};
+use uuid::Uuid;
 
 #[derive(Clone, Debug)]
 pub struct PossessionRow {
@@ -32,6 +33,8 @@ pub struct PossessionRow {
     pub expires_ms: i64,
     /// The right answer, once it came; lower-case hexadecimal.
     pub proof: Option<String>,
+    /// The API key that asked; `None`: the server has no keys.
+    pub asked_by: Option<Uuid>,
 }
 
 /// How often one content may be asked for in vain.
@@ -72,8 +75,8 @@ impl Catalog {
         if may {
             sqlx::query(
                 "INSERT INTO possession (id, tenant, byte_len, sha256, file_name, metadata, preset, nonce, created_ms,
-                                         expires_ms)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                                         expires_ms, asked_by)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             )
             .bind(new.id.to_string())
             .bind(new.tenant.to_string())
@@ -85,6 +88,7 @@ impl Catalog {
             .bind(&new.nonce)
             .bind(new.created_ms)
             .bind(new.expires_ms)
+            .bind(new.asked_by.map(|key| key.to_string()))
             .execute(write.connection())
             .await?;
         }
@@ -92,15 +96,17 @@ impl Catalog {
         Ok(may)
     }
 
-    /// Of this tenant, open or not.
+    /// Of this tenant and this key, open or not.
     pub async fn possession(
         &self,
         id: UploadId,
         tenant: TenantId,
+        asked_by: Option<Uuid>,
     ) -> Result<Option<PossessionRow>, CatalogError> {
-        let found = sqlx::query("SELECT * FROM possession WHERE id = ? AND tenant = ?")
+        let found = sqlx::query("SELECT * FROM possession WHERE id = ? AND tenant = ? AND asked_by IS ?")
             .bind(id.to_string())
             .bind(tenant.to_string())
+            .bind(asked_by.map(|key| key.to_string()))
             .fetch_optional(&self.reader)
             .await?;
         found.as_ref().map(PossessionRow::read).transpose()
@@ -155,6 +161,7 @@ impl PossessionRow {
             created_ms: row.try_get("created_ms")?,
             expires_ms: row.try_get("expires_ms")?,
             proof: row.try_get("proof")?,
+            asked_by: optional_text(row, "asked_by")?,
         })
     }
 }

@@ -7,11 +7,14 @@ use super::ProblemBody;
 
 /// Ask to upload what is here already, without sending it.
 ///
+/// For API keys: upload tokens cannot ask, and the key that asks is the one that may answer.
+///
 /// The body is that of `POST /uploads/parts`: `length` and `sha256`, and `filename`, `content_type`, `preset`, `title`
 /// where wanted. The answer names ranges to read: see the next request.
 #[utoipa::path(post, path = "/uploads/possession", tag = "uploads",
     request_body(content = serde_json::Value, description = "`length` in bytes and `sha256` in hexadecimal are needed."),
     responses((status = 200, description = "`challenge`, `nonce` (hexadecimal), `ranges` of `offset` and `length`, and `expires_at`, a minute from now.", body = serde_json::Value),
+              (status = 403, description = "An upload token cannot ask; send the bytes.", body = ProblemBody, content_type = "application/problem+json"),
               (status = 404, description = "Send the bytes.", body = ProblemBody, content_type = "application/problem+json"),
               (status = 429, description = "Too often.", body = ProblemBody, content_type = "application/problem+json")))]
 fn ask_for_possession() {}

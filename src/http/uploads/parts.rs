@@ -43,8 +43,11 @@ use reelyard_upload::{
     },
 };
 use serde::Serialize;
-use std::{sync::Arc, time::Duration};
-use tokio::time::timeout;
+use std::{ops::Deref, sync::Arc, time::Duration};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::timeout,
+};
 use tracing::Instrument as _;
 
 const PATH: &str = "/uploads/parts";
@@ -52,6 +55,9 @@ const PATH: &str = "/uploads/parts";
 const ROW_UPDATE_INTERVAL_MS: i64 = 30_000;
 /// JSON bodies are small: whoever needs longer for one is not sending it.
 const JSON_BODY_LIMIT: Duration = Duration::from_secs(30);
+/// JSON bodies of uploads that are in memory at a time: 32 of the longest are 64 MiB, and a list is read in milliseconds.
+const MAX_JSON_BODIES: usize = 32;
+static JSON_BODIES: Semaphore = Semaphore::const_new(MAX_JSON_BODIES);
 /// For bodies that do not have the digest they came with (draft-ietf-httpapi-digest-fields-problem-types).
 const MISMATCHING_DIGEST: (&str, &str) = (
     "https://iana.org/assignments/http-problem-types#digest-mismatching-values",
@@ -109,8 +115,12 @@ async fn complete(State(app): State<Arc<App>>, request: Request) -> Result<Respo
 /// POST: begins an upload.
 async fn open(asked: Asked) -> Result<Response, Problem> {
     let Asked { app, by, headers, body } = asked;
-    let body = json_body(body, MAX_OPENING_BYTES).await?;
+    let body = match by.may_create() {
+        Ok(()) => json_body(body, MAX_OPENING_BYTES).await?,
+        Err(problem) => return Err(body::refuse(body, problem).await),
+    };
     let opening = Opening::read(&HeaderFields(&headers), &body, app.max_upload_bytes).map_err(refusal)?;
+    drop(body);
     let metadata = &opening.metadata;
     let permit = by.may_begin(
         &app,
@@ -148,11 +158,29 @@ async fn open(asked: Asked) -> Result<Response, Problem> {
     Ok((StatusCode::CREATED, headers).into_response())
 }
 
-/// The whole of a small body.
-pub(super) async fn json_body(body: Body, max_bytes: usize) -> Result<Vec<u8>, Problem> {
+/// The whole of a small body, and its place among [`MAX_JSON_BODIES`].
+pub(super) struct JsonBody {
+    bytes: Vec<u8>,
+    _place: SemaphorePermit<'static>,
+}
+
+impl Deref for JsonBody {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// For those who may send one: who that is should be known before. To be dropped as soon as it is understood.
+pub(super) async fn json_body(body: Body, max_bytes: usize) -> Result<JsonBody, Problem> {
+    let Ok(Ok(place)) = timeout(JSON_BODY_LIMIT, JSON_BODIES.acquire()).await else {
+        let problem = Problem::unavailable("The server reads as many lists as it can; try again soon.", 2);
+        return Err(body::refuse(body, problem).await);
+    };
     let collected = timeout(JSON_BODY_LIMIT, Limited::new(body, max_bytes).collect()).await;
     match collected {
-        Ok(Ok(collected)) => Ok(collected.to_bytes().to_vec()),
+        Ok(Ok(collected)) => Ok(JsonBody { bytes: collected.to_bytes().to_vec(), _place: place }),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
             let detail =
                 format!("The JSON body is longer than {max_bytes} bytes; send only what is asked for.");
@@ -313,9 +341,18 @@ async fn give_up(asked: Asked) -> Result<Response, Problem> {
 /// POST to `complete`: all parts are there, and this is the list of them.
 async fn finish(asked: Asked) -> Result<Response, Problem> {
     let Asked { app, by, headers, body } = asked;
+    let fields = HeaderFields(&headers);
+    let known = async {
+        let id = upload_id(&fields).map_err(refusal)?;
+        owned(&app, &by, id, Use::Continue).await
+    };
+    let (_, length) = match known.await {
+        Ok(known) => known,
+        Err(problem) => return Err(body::refuse(body, problem).await),
+    };
     let body = json_body(body, MAX_COMPLETION_BYTES).await?;
-    let completion = Completion::read(&HeaderFields(&headers), &body).map_err(refusal)?;
-    let (_, length) = owned(&app, &by, completion.upload, Use::Continue).await?;
+    let completion = Completion::read(&fields, &body).map_err(refusal)?;
+    drop(body);
     by.may_finish(&app, length).await?;
     // In a task of its own: a client that goes away gets the same answer when it asks again.
     let making = make_asset(app.clone(), completion.clone()).in_current_span();

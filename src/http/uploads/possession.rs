@@ -6,7 +6,7 @@
 
 use super::{
     answer::{self, HeaderFields},
-    parts, receive,
+    body, parts, receive,
 };
 use crate::{
     app::App,
@@ -19,13 +19,14 @@ use crate::{
 };
 use axum::{
     Json, Router,
+    body::Body,
     extract::{Path, Request, State},
     response::{IntoResponse, Response},
     routing::any,
 };
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, request::Parts};
 use reelyard_model::UploadId;
-use reelyard_sign::upload_token::Wish;
+use reelyard_sign::upload_token::{Use, Wish};
 use reelyard_upload::{
     parts::{MAX_OPENING_BYTES, Opening},
     tus::Metadata,
@@ -78,6 +79,23 @@ struct Made {
     sha256: String,
 }
 
+/// A key that may begin uploads, and the body. An upload token is in the hands of a browser's user, who must not learn
+/// what else its tenant has.
+async fn allowed(app: &App, request: &Parts, body: Body) -> Result<(Uploader, Body), Problem> {
+    let checked = async {
+        let by = Uploader::of_request(app, &request.headers, &request.extensions).await?;
+        by.require_key(
+            "An upload token cannot ask whether the server has a file; send the bytes to `/uploads`.",
+        )?;
+        by.may_create()?;
+        Ok(by)
+    };
+    match checked.await {
+        Ok(by) => Ok((by, body)),
+        Err(problem) => Err(body::refuse(body, problem).await),
+    }
+}
+
 /// POST, with what `POST /uploads/parts` takes; the digest is needed here.
 async fn question(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     if *request.method() == Method::OPTIONS {
@@ -87,10 +105,11 @@ async fn question(State(app): State<Arc<App>>, request: Request) -> Result<Respo
         return Err(answer::method_not_allowed("OPTIONS, POST"));
     }
     let (request, body) = request.into_parts();
-    let by = Uploader::of_request(&app, &request.headers, &request.extensions).await?;
+    let (by, body) = allowed(&app, &request, body).await?;
     let body = parts::json_body(body, MAX_OPENING_BYTES).await?;
     let opening = Opening::read(&HeaderFields(&request.headers), &body, app.max_upload_bytes)
         .map_err(parts::refusal)?;
+    drop(body);
     let Some(sha256) = opening.expected else {
         let detail =
             "Tell the SHA-256 of the whole: `sha256` in the JSON body (hexadecimal), or `Repr-Digest`.";
@@ -107,7 +126,7 @@ async fn question(State(app): State<Arc<App>>, request: Request) -> Result<Respo
         preset: permit.preset.or(metadata.text("preset").map(str::to_owned)),
     };
     let question =
-        same_content::ask(&app, claim).await.map_err(receive::flow_problem)?.ok_or_else(send_it)?;
+        same_content::ask(&app, claim, by.key()).await.map_err(receive::flow_problem)?.ok_or_else(send_it)?;
     let ranges = question.ranges.iter();
     let asked = Asked {
         challenge: question.id.to_string(),
@@ -131,15 +150,20 @@ async fn answer_to(
         return Err(answer::method_not_allowed("OPTIONS, POST"));
     }
     let (request, body) = request.into_parts();
-    let by = Uploader::of_request(&app, &request.headers, &request.extensions).await?;
+    let (by, body) = allowed(&app, &request, body).await?;
     let proof = proof(&parts::json_body(body, MAX_ANSWER_BYTES).await?)?;
     let id: UploadId = id.parse().map_err(|_| no_question())?;
-    let row = app.catalog.possession(id, by.tenant).await?.ok_or_else(no_question)?;
+    let row = app.catalog.possession(id, by.tenant, by.key()).await?.ok_or_else(no_question)?;
+    if row.proof.is_some()
+        && let Some(made) = app.catalog.upload(id).await?
+    {
+        by.may_use(&made, Use::Continue)?;
+    }
     let metadata = Metadata::parse(&row.metadata).unwrap_or_default();
     let grant = by.may_begin(&app, wish(row.byte_len, &metadata))?.grant;
     // In a task of its own: the question is burnt, so what follows from the answer should follow.
-    let tenant = by.tenant;
-    let answering = async move { same_content::answer(&app, tenant, grant, id, proof).await };
+    let question = row.clone();
+    let answering = async move { same_content::answer(&app, question, grant, proof).await };
     let verdict = tokio::spawn(answering.in_current_span()).await.map_err(Problem::internal)?;
     let asset = match verdict.map_err(receive::flow_problem)? {
         Verdict::Proven { asset } => asset,

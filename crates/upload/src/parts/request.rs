@@ -56,13 +56,6 @@ pub struct Completion {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum CompletionBody {
-    List(Vec<ListEntry>),
-    Full(FullCompletion),
-}
-
-#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FullCompletion {
     parts: Vec<ListEntry>,
@@ -206,9 +199,13 @@ impl Completion {
     pub fn read(fields: &impl Fields, body: &[u8]) -> Result<Self, PartsError> {
         const BODY: &str = "the list of all parts, such as [{\"part_number\": 1, \"etag\": \"...\"}], or {\"parts\": [...], \"sha256\": \"...\"}";
         let upload = upload_id(fields)?;
-        let (entries, sha256) = match json(body, BODY)? {
-            CompletionBody::List(parts) => (parts, None),
-            CompletionBody::Full(FullCompletion { parts, sha256 }) => (parts, sha256),
+        // Told apart by their first byte: trying one form after the other would keep the whole body a second time.
+        let (entries, sha256) = match body.trim_ascii_start().first() {
+            Some(b'[') => (json(body, BODY)?, None),
+            _ => {
+                let FullCompletion { parts, sha256 } = json(body, BODY)?;
+                (parts, sha256)
+            }
         };
         if entries.len() > MAX_PARTS as usize {
             let problem = format!("{} parts, more than {MAX_PARTS}", entries.len());
