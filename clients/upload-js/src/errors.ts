@@ -40,9 +40,18 @@ export class Passing extends Error {
   readonly retryAfterMs: number | undefined;
   /** The request itself was taken apart on the way: sending it again is right, but not for ever. */
   readonly damaged: boolean;
+  /** The line took no byte for too long. */
+  readonly stalled: boolean;
+  /** Bytes of the body that must have left, where nobody could tell while they did. */
+  readonly leftBytes: number;
 
-  constructor(message: string, details: { retryAfterMs?: number | undefined; damaged?: boolean } = {}) {
+  constructor(
+    message: string,
+    details: { retryAfterMs?: number | undefined; damaged?: boolean; stalled?: boolean; leftBytes?: number } = {},
+  ) {
     super(message);
+    this.stalled = details.stalled ?? false;
+    this.leftBytes = details.leftBytes ?? 0;
     this.retryAfterMs = details.retryAfterMs;
     this.damaged = details.damaged ?? false;
   }

@@ -4,13 +4,22 @@ export interface RetryLimits {
   /** Pause after the first failure; it doubles with each one that follows. */
   firstDelayMs?: number;
   maxDelayMs?: number;
-  /** Without any progress for so long, time offline not counted, the upload ends with an error. */
+  /** Without any progress (a part that gets through, or bytes that leave) for so long, time offline not counted, the upload ends with an error. */
   giveUpAfterMs?: number;
 }
 
 const DEFAULTS: Required<RetryLimits> = { firstDelayMs: 500, maxDelayMs: 15_000, giveUpAfterMs: 5 * 60_000 };
 /** A server may ask for more patience, up to this. */
 const LONGEST_ASKED_MS = 5 * 60_000;
+/** Buffers take so much of a body although nobody reads it: no sign of a line. */
+const SWALLOWED_BYTES = 2 ** 20;
+/** On a slow line no part may get through for a long time. So many bytes that left are progress too. */
+const PROGRESS_BYTES = 2 ** 20;
+
+/** Of a body of which so many bytes were gone before and so many are now: those that left for good. */
+export function leftBetween(before: number, now: number): number {
+  return Math.max(0, now - Math.max(before, SWALLOWED_BYTES));
+}
 
 /**
  * Shared by all parts of an upload: when the server is away, it is away for all of them, and what one part gets through
@@ -20,6 +29,10 @@ export class Patience {
   readonly #limits: Required<RetryLimits>;
   readonly #now: () => number;
   #troubledSince: number | undefined;
+  /** Bytes that left since something worked, and those of them that were progress already. */
+  #unanswered = 0;
+  #counted = 0;
+  #mostUnanswered = 0;
 
   constructor(limits: RetryLimits = {}, now: () => number = () => Date.now()) {
     this.#limits = { ...DEFAULTS, ...limits };
@@ -28,6 +41,17 @@ export class Patience {
 
   progress(): void {
     this.#troubledSince = undefined;
+    this.#unanswered = this.#counted = 0;
+  }
+
+  /** What leaves is progress until it is so much that it should have been enough for something to work. */
+  allowUnanswered(bytes: number): void {
+    this.#mostUnanswered = bytes;
+  }
+
+  /** So many bytes more left. */
+  sent(bytes: number): void {
+    this.#unanswered += bytes;
   }
 
   /**
@@ -36,6 +60,10 @@ export class Patience {
    */
   pause(failures: number, askedMs: number | undefined, chance: number = Math.random()): number | undefined {
     const now = this.#now();
+    if (this.#unanswered - this.#counted >= PROGRESS_BYTES && this.#unanswered <= this.#mostUnanswered) {
+      this.#counted = this.#unanswered;
+      this.#troubledSince = now;
+    }
     this.#troubledSince ??= now;
     const { firstDelayMs, maxDelayMs, giveUpAfterMs } = this.#limits;
     if (now - this.#troubledSince >= giveUpAfterMs) return undefined;

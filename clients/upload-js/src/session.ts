@@ -8,9 +8,10 @@ import { Dialect, isGone, type Facts, type StoredPart } from './dialect.js';
 import { canHash, sha256 } from './digest.js';
 import { Passing, UploadError } from './errors.js';
 import { choosePartBytes, inSendingOrder, layOut, type Part } from './layout.js';
+import { Lanes } from './lanes.js';
 import type { Remembered, ResumeMemory } from './memory.js';
 import { indexAtEnd } from './mp4.js';
-import { backOnline, isOffline, Patience, sleep } from './retry.js';
+import { backOnline, isOffline, leftBetween, Patience, sleep } from './retry.js';
 
 /** The same bytes damaged on the way so often is no accident any more. */
 const MAX_DAMAGED = 5;
@@ -18,6 +19,8 @@ const MAX_DAMAGED = 5;
 const MAX_RENEWALS = 3;
 /** The server says that a part is missing which it had acknowledged: once may be a restored backup. */
 const MAX_ROUNDS = 3;
+/** When all that is under way was sent so often and nothing got through, sending is no progress any more. */
+const TIMES_IN_VAIN = 4;
 
 export interface Session {
   readonly file: Blob;
@@ -151,12 +154,15 @@ class Transfer {
   /** Numbers of parts whose ETag was compared with our own SHA-256 of the same bytes. */
   readonly #proven = new Set<number>();
   readonly #underWay = new Map<number, number>();
+  readonly #lanes: Lanes;
   #durable = 0;
 
   constructor(session: Session, goal: Goal, signal: AbortSignal) {
     this.#session = session;
     this.#goal = goal;
     this.#outer = signal;
+    this.#lanes = new Lanes(session.parallel);
+    session.patience.allowUnanswered(goal.partBytes * session.parallel * TIMES_IN_VAIN);
     this.#stored = new Map(goal.stored.map((part) => [part.number, part.sha256]));
     this.#durable = goal.complete ? session.file.size : goal.stored.reduce((sum, part) => sum + part.end - part.start, 0);
   }
@@ -221,13 +227,14 @@ class Transfer {
     const bytes = await this.#read(part);
     const own = await sha256(bytes);
     const onSent = (sent: number) => {
+      this.#session.patience.sent(leftBetween(this.#underWay.get(part.number) ?? 0, sent));
       this.#underWay.set(part.number, Math.min(sent, bytes.byteLength));
       this.#tell();
     };
     const signal = this.#group.signal;
     try {
       const stored = await persist(this.#session, signal, () => {
-        return dialect.put(this.#goal.uploadId, part, file.size, bytes, own, signal, onSent);
+        return this.#inLane(part, () => dialect.put(this.#goal.uploadId, part, file.size, bytes, own, signal, onSent));
       });
       if (own !== undefined && stored !== own) {
         throw new UploadError('damaged', `the server stored part ${part.number} as ${stored}, ours is ${own}`);
@@ -238,6 +245,26 @@ class Transfer {
     } finally {
       this.#underWay.delete(part.number);
       this.#tell();
+    }
+  }
+
+  /** One try, when there is room for it. */
+  async #inLane(part: Part, put: () => Promise<string>): Promise<string> {
+    const lane = await this.#lanes.enter(this.#group.signal);
+    // What left of an earlier try does not count for this one.
+    this.#underWay.delete(part.number);
+    try {
+      const stored = await put();
+      lane.gotThrough();
+      return stored;
+    } catch (error) {
+      if (error instanceof Passing) {
+        this.#session.patience.sent(leftBetween(0, error.leftBytes));
+        if (error.stalled) lane.stalled();
+      }
+      throw error;
+    } finally {
+      lane.leave();
     }
   }
 

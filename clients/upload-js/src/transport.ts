@@ -2,7 +2,7 @@
  * One HTTP request, by XMLHttpRequest where there is one (it tells how much has been sent), else by `fetch`.
  *
  * An answer of any status is an answer. No answer is `Passing`: the network, or a server that went away. A request that
- * moves no byte for `STALL_MS` is given up the same way.
+ * moves no byte for `STALL_MS` is given up the same way; one that was handed over whole has time to drain first.
  */
 import { Passing } from './errors.js';
 
@@ -26,6 +26,8 @@ export interface Answer {
 const STALL_MS = 60_000;
 /** `fetch` does not tell what it has sent, so a body has the time that it needs at this speed. */
 const LEAST_BYTES_PER_SECOND = 16 * 1024;
+/** Browser and socket hold so much at most of what was handed over. */
+const MAX_HELD_BYTES = 4 * 2 ** 20;
 
 export function send(ask: Ask): Promise<Answer> {
   if (ask.signal.aborted) return Promise.reject(ask.signal.reason);
@@ -36,9 +38,11 @@ function byXhr(ask: Ask): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const xhr = new XMLHttpRequest();
     let timer: ReturnType<typeof setTimeout>;
-    const alive = () => {
+    const length = lengthOf(ask);
+    const alive = (handedOver = 0) => {
       clearTimeout(timer);
-      timer = setTimeout(() => fail(stalled(ask)), STALL_MS);
+      const limitMs = stallLimitMs(handedOver, length);
+      timer = setTimeout(() => fail(stalled(ask, limitMs)), limitMs);
     };
     const end = () => {
       clearTimeout(timer);
@@ -53,10 +57,10 @@ function byXhr(ask: Ask): Promise<Answer> {
     xhr.open(ask.method, ask.url);
     for (const [name, value] of Object.entries(ask.headers)) xhr.setRequestHeader(name, value);
     xhr.upload.onprogress = (event) => {
-      alive();
+      alive(event.loaded);
       ask.onSent?.(event.loaded);
     };
-    xhr.onprogress = alive;
+    xhr.onprogress = () => alive();
     xhr.onerror = () => fail(new Passing(`${ask.url} does not answer`));
     xhr.onload = () => {
       end();
@@ -69,9 +73,11 @@ function byXhr(ask: Ask): Promise<Answer> {
 }
 
 async function byFetch(ask: Ask): Promise<Answer> {
-  const length = ask.body === undefined || typeof ask.body === 'string' ? 0 : ask.body.byteLength;
+  const length = lengthOf(ask);
   const limit = new AbortController();
-  const timer = setTimeout(() => limit.abort(stalled(ask)), STALL_MS + (length / LEAST_BYTES_PER_SECOND) * 1000);
+  const limitMs = STALL_MS + timeAtLeastSpeedMs(length);
+  const timer = setTimeout(() => limit.abort(stalled(ask, limitMs)), limitMs);
+  const began = performance.now();
   const cancelled = () => limit.abort(ask.signal.reason);
   ask.signal.addEventListener('abort', cancelled);
   try {
@@ -88,15 +94,34 @@ async function byFetch(ask: Ask): Promise<Answer> {
     return { status: answer.status, header: (name) => answer.headers.get(name), text };
   } catch (error) {
     if (limit.signal.aborted) throw limit.signal.reason;
-    throw new Passing(`${ask.url} does not answer (${reasonOf(error)})`);
+    const leftBytes = leftInTime(performance.now() - began, length);
+    throw new Passing(`${ask.url} does not answer (${reasonOf(error)})`, { leftBytes });
   } finally {
     clearTimeout(timer);
     ask.signal.removeEventListener('abort', cancelled);
   }
 }
 
-function stalled(ask: Ask): Passing {
-  return new Passing(`${ask.url} took nothing for ${STALL_MS / 1000} s`);
+function stalled(ask: Ask, limitMs: number): Passing {
+  return new Passing(`${ask.url} took nothing for ${Math.round(limitMs / 1000)} s`, { stalled: true });
+}
+
+function lengthOf(ask: Ask): number {
+  return ask.body === undefined || typeof ask.body === 'string' ? 0 : ask.body.byteLength;
+}
+
+function timeAtLeastSpeedMs(bytes: number): number {
+  return (bytes / LEAST_BYTES_PER_SECOND) * 1000;
+}
+
+/** How long nothing may move once so much of a body was handed over. The last of it is still to go then. */
+export function stallLimitMs(handedOver: number, length: number): number {
+  return handedOver < length ? STALL_MS : STALL_MS + timeAtLeastSpeedMs(Math.min(length, MAX_HELD_BYTES));
+}
+
+/** What must have left of a body that `fetch` was busy with for so long: it would be given up at a lower speed. */
+export function leftInTime(elapsedMs: number, length: number): number {
+  return Math.min(length, (elapsedMs / 1000) * LEAST_BYTES_PER_SECOND);
 }
 
 /** Node says "fetch failed" and keeps the reason one level down. */

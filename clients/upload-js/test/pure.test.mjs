@@ -4,7 +4,9 @@ import fs from 'node:fs';
 import { test } from 'node:test';
 import { indexAtEnd } from '../dist/index.js';
 import { choosePartBytes, inSendingOrder, layOut } from '../dist/layout.js';
-import { Patience, retryAfterMs } from '../dist/retry.js';
+import { Lanes } from '../dist/lanes.js';
+import { leftBetween, Patience, retryAfterMs } from '../dist/retry.js';
+import { leftInTime, stallLimitMs } from '../dist/transport.js';
 import { base64Text, digestField, sha256 } from '../dist/digest.js';
 import { ResumeMemory } from '../dist/memory.js';
 
@@ -88,6 +90,79 @@ test('pauses grow, are shortened by chance, and end when nothing gets through fo
   assert.equal(patience.pause(1, undefined, 0), undefined);
   patience.progress();
   assert.equal(patience.pause(1, undefined, 0), 50);
+});
+
+test('bytes that leave between two cuts are progress, until they should have been enough for a part', () => {
+  const MIB = 2 ** 20;
+  let now = 0;
+  const patience = new Patience({}, () => now);
+  patience.allowUnanswered(256 * MIB);
+  // 1 Mbit/s, four parts of 16 MiB: the first one is through after nine minutes. A cut every six.
+  for (let cut = 0; cut < 5; cut += 1, now += 6 * 60_000) {
+    patience.sent(45 * MIB);
+    assert.notEqual(patience.pause(1, undefined, 0), undefined, `cut ${cut}`);
+  }
+  patience.sent(45 * MIB);
+  assert.equal(patience.pause(1, undefined, 0), undefined, 'nothing gets through');
+  patience.progress();
+  patience.sent(MIB / 2);
+  assert.notEqual(patience.pause(1, undefined, 0), undefined);
+  now += 4 * 60_000;
+  patience.sent(MIB / 2);
+  assert.notEqual(patience.pause(1, undefined, 0), undefined);
+  now += 4 * 60_000;
+  assert.notEqual(patience.pause(1, undefined, 0), undefined, 'a little and a little more');
+  now += 60_000;
+  assert.equal(patience.pause(1, undefined, 0), undefined, 'nothing leaves');
+});
+
+test('what buffers swallow of each try did not leave', () => {
+  assert.equal(leftBetween(0, 2 ** 20), 0);
+  assert.equal(leftBetween(2 ** 19, 2 ** 20 + 30), 30);
+  assert.equal(leftBetween(2 ** 20 + 30, 2 ** 20 + 35), 5);
+  assert.equal(leftBetween(500, 0), 0);
+  assert.equal(leftInTime(600_000, 16 * 2 ** 20), 600 * 16 * 1024, 'at the least speed that is not given up');
+  assert.equal(leftInTime(600_000, 1000), 1000);
+});
+
+test('what is handed over has time to drain and to be answered', () => {
+  assert.equal(stallLimitMs(0, 16 * 2 ** 20), 60_000);
+  assert.equal(stallLimitMs(16 * 2 ** 20, 16 * 2 ** 20), 60_000 + 256_000);
+  assert.equal(stallLimitMs(32 * 1024, 32 * 1024), 62_000);
+  assert.equal(stallLimitMs(0, 0), 60_000, 'without a body there is nothing to drain');
+});
+
+test('a stall halves how many parts go at a time, once for all that were under way', async () => {
+  const { signal } = new AbortController();
+  const lanes = new Lanes(4);
+  const four = await Promise.all([1, 2, 3, 4].map(() => lanes.enter(signal)));
+  const waiting = lanes.enter(signal);
+  const cancelled = lanes.enter(AbortSignal.abort(new Error('paused')));
+  await assert.rejects(cancelled, { message: 'paused' });
+  for (const lane of four) lane.stalled();
+  assert.equal(lanes.allowed, 2);
+  const isIn = () => Promise.race([waiting.then(() => true), new Promise((resolve) => { setImmediate(resolve, false); })]);
+  four[0].leave();
+  four[1].leave();
+  assert.equal(await isIn(), false);
+  four[2].leave();
+  assert.equal(await isIn(), true);
+  (await waiting).stalled();
+  assert.equal(lanes.allowed, 1);
+  for (let part = 0; part < 8; part += 1) four[3].gotThrough();
+  assert.equal(lanes.allowed, 2, 'it grows again');
+});
+
+test('who waits for room and is stopped takes none', async () => {
+  const lanes = new Lanes(1);
+  const stop = new AbortController();
+  const first = await lanes.enter(stop.signal);
+  const waiting = lanes.enter(stop.signal);
+  stop.abort(new Error('stopped'));
+  await assert.rejects(waiting, { message: 'stopped' });
+  first.leave();
+  const { signal } = new AbortController();
+  await lanes.enter(signal);
 });
 
 test('the server asks for a pause in seconds or with a date', () => {
