@@ -8,7 +8,7 @@
 use super::{FlowError, receive};
 use crate::{app::App, holders::HoldError};
 use reelyard_catalog::UploadRow;
-use reelyard_model::{AssetId, UploadId, UploadKind, UploadState};
+use reelyard_model::{AssetId, Completion, UploadId, UploadKind, UploadState};
 use reelyard_upload::tus::final_length;
 
 /// The partials, in order.
@@ -24,9 +24,9 @@ async fn partials_of(app: &App, row: &UploadRow) -> Result<Vec<UploadRow>, FlowE
 }
 
 /// All bytes of it are there. Its row is told of the last one before its sender is; the store is not asked, because
-/// somebody may be sending to it.
+/// somebody may be sending to it. One that is withheld waits for somebody who may finish it.
 fn is_whole(partial: &UploadRow) -> bool {
-    partial.byte_len == Some(partial.byte_offset)
+    partial.byte_len == Some(partial.byte_offset) && partial.completion == Completion::Length
 }
 
 /// `None`: a partial is missing yet. Safe to repeat.

@@ -224,6 +224,22 @@ impl Uploader {
         }
     }
 
+    /// Longest upload that it may send to, where a token says so.
+    pub(crate) fn max_length(&self) -> Option<u64> {
+        match &self.by {
+            By::Everybody | By::Key { .. } => None,
+            By::Token(token) => token.max_length,
+        }
+    }
+
+    /// May it send to an upload that is so long?
+    pub(crate) fn check_length(&self, byte_len: u64) -> Result<(), Problem> {
+        match &self.by {
+            By::Everybody | By::Key { .. } => Ok(()),
+            By::Token(token) => token.check_length(byte_len).map_err(denied),
+        }
+    }
+
     /// May it have the bytes back? An upload token sends and never gets.
     pub(crate) fn may_read_source(&self) -> Result<(), Problem> {
         match &self.by {
@@ -251,7 +267,7 @@ impl Uploader {
                     "This API key was revoked while the body came. The bytes are kept; nothing was made of them.",
                 ))
             }
-            By::Token(token) => token.check_length(byte_len).map_err(denied),
+            By::Token(_) => self.check_length(byte_len),
         }
     }
 

@@ -44,9 +44,8 @@ pub(super) struct TokenRequest {
     #[schema(example = 5_000_000_000_u64)]
     max_length: Option<u64>,
     /// Content types that may be uploaded. The client has to tell its file's type then.
-    #[serde(default)]
-    #[schema(example = json!(["video/*"]))]
-    types: Vec<String>,
+    #[schema(example = json!(["video/*"]), min_items = 1)]
+    types: Option<Vec<String>>,
     /// The preset of what is uploaded.
     #[schema(example = "web-h264")]
     preset: Option<String>,
@@ -102,6 +101,11 @@ pub(super) async fn make_upload_token(
         let detail = format!("`ttl_seconds` is from {MIN_TTL_SECONDS} to {MAX_TTL_SECONDS}.");
         return Err(Problem::new(Kind::BadRequest, detail).with("parameter", "ttl_seconds"));
     }
+    if request.types.as_ref().is_some_and(Vec::is_empty) {
+        // It would allow nothing, and in a token it would mean everything.
+        let detail = "`types` names no type; leave it out to allow all of them.";
+        return Err(Problem::new(Kind::BadRequest, detail).with("parameter", "types"));
+    }
     if let Some(preset) = &request.preset {
         app.preset_name(Some(preset)).map_err(|error| {
             Problem::new(Kind::BadRequest, sentence(&error.to_string())).with("parameter", "preset")
@@ -124,7 +128,7 @@ pub(super) async fn make_upload_token(
         tenant: caller.tenant,
         upload: request.upload,
         max_length: request.max_length,
-        types: request.types,
+        types: request.types.unwrap_or_default(),
         preset: request.preset,
         uses,
         max_uploads: request.max_uploads,

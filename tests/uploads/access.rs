@@ -432,3 +432,91 @@ fn a_list_of_parts_is_not_read_before_its_sender_is_known() {
         assert_eq!(slug(&answer), expected);
     }
 }
+
+fn revoke(server: &Server, scopes: &str) {
+    let list = printed(&command(server, &["keys", "list"]));
+    let row = list.lines().find(|line| line.ends_with(scopes)).unwrap();
+    command(server, &["keys", "revoke", row.split(' ').next().unwrap()]);
+}
+
+#[test]
+fn what_a_revoked_key_sent_to_its_end_is_finished_by_somebody_who_may_and_by_nothing_else() {
+    let mut server = Server::start();
+    let writer = make_key(&server, "uploads:write", "default");
+    let whole = location(&create(&server, &writer, 10));
+    let piece = tus(&server, &writer, "POST", "/uploads").with("Upload-Concat", "partial");
+    let piece = location(&piece.with("Upload-Length", "10").send(b""));
+    let list = format!("final;{piece}");
+    let joined = location(&server.tus("POST", "/uploads").with("Upload-Concat", &list).send(b""));
+    let mut connections = [&whole, &piece].map(|upload| patch(&server, &writer, upload, 0).begin(Some(10)));
+    for connection in &mut connections {
+        connection.write_all(b"01234").unwrap();
+    }
+    let metrics = || asked(&server, &server.key, "GET", "/metrics").send(b"").body;
+    until("both sit", || String::from_utf8(metrics()).unwrap().contains("reelyard_upload_transfers 2"));
+    revoke(&server, "uploads:write");
+    for connection in &mut connections {
+        connection.write_all(b"56789").unwrap();
+        assert_eq!(slug(&read_answer(connection, false).unwrap()), is(401, "unknown-key"));
+    }
+    server.kill();
+    server.restart();
+    let assets = |server: &Server| {
+        let answer = asked(server, &server.key, "GET", "/v1/assets").send(b"");
+        serde_json::from_slice::<Value>(&answer.body).unwrap()["items"].as_array().unwrap().len()
+    };
+    assert!(server.tus("HEAD", &joined).send(b"").header("reelyard-asset").is_none());
+    assert_eq!(assets(&server), 0);
+    assert!(server.tus("HEAD", &whole).send(b"").header("reelyard-asset").is_some());
+    assert_eq!(server.offset(&piece), 10);
+    assert!(server.tus("HEAD", &joined).send(b"").header("reelyard-asset").is_some());
+    assert_eq!(assets(&server), 2);
+}
+
+#[test]
+fn a_token_sends_to_no_upload_that_is_longer_than_it_allows() {
+    let server = Server::start();
+    let upload = server.create(10);
+    let id = upload.trim_start_matches("/uploads/");
+    let token = token_of_server(&server, &json!({ "upload": id, "max_length": 8 }));
+    let refused = patch(&server, &token, &upload, 0).send(b"0123");
+    assert_eq!(slug(&refused), is(403, "outside-upload-token"));
+    let deferred = server.tus("POST", "/uploads").with("Upload-Defer-Length", "1");
+    let deferred = location(&deferred.send(b""));
+    let id = deferred.trim_start_matches("/uploads/");
+    let token = token_of_server(&server, &json!({ "upload": id, "max_length": 8 }));
+    assert_eq!(
+        slug(&patch(&server, &token, &deferred, 0).send(b"123456789")),
+        is(403, "outside-upload-token")
+    );
+    let told = patch(&server, &token, &deferred, 0).with("Upload-Length", "9").send(b"");
+    assert_eq!(slug(&told), is(403, "outside-upload-token"));
+    assert_eq!(patch(&server, &token, &deferred, 0).send_chunked(&[b"12345678", b"9"]).status, 413);
+    assert_eq!(server.offset(&upload), 0);
+}
+
+#[test]
+fn who_may_not_see_an_upload_is_not_told_in_which_dialect_it_was_made() {
+    let server = Server::start();
+    command(&server, &["tenants", "add", "acme"]);
+    let theirs = make_key(&server, "admin", "acme");
+    let ietf = asked(&server, &server.key, "POST", "/uploads").with("Upload-Draft-Interop-Version", "8");
+    let ietf = location(&ietf.with("Upload-Complete", "?0").send(b"half"));
+    let nothing = "/uploads/019a9f6b-1f00-7c43-b8cc-2f7c2f6a6a01";
+    for method in ["HEAD", "GET", "DELETE"] {
+        for bearer in ["reelyard_wrong", &theirs] {
+            let told = |path: &str| asked(&server, bearer, method, path).send(b"").status;
+            assert_eq!(told(&ietf), told(nothing), "{method} {bearer}");
+        }
+    }
+    assert_eq!(asked(&server, &server.key, "HEAD", &ietf).send(b"").number("upload-offset"), 4);
+}
+
+#[test]
+fn an_empty_list_of_types_makes_no_token() {
+    let server = Server::start();
+    let refused = asked(&server, &server.key, "POST", "/v1/upload-tokens")
+        .with("Content-Type", "application/json")
+        .send(br#"{ "types": [] }"#);
+    assert_eq!((refused.status, &refused.problem()["parameter"]), (400, &json!("types")));
+}

@@ -229,6 +229,23 @@ impl Catalog {
         Ok(done.rows_affected() > 0)
     }
 
+    /// Whether an upload that is complete by its length waits for somebody who may finish it, or is finished as soon as
+    /// all bytes are there. One whose sender has to declare it is left as it is.
+    pub async fn withhold_upload(&self, id: UploadId, withheld: bool) -> Result<(), CatalogError> {
+        let (from, to) = match withheld {
+            true => (Completion::Length, Completion::Withheld),
+            false => (Completion::Withheld, Completion::Length),
+        };
+        let mut write = self.write().await?;
+        sqlx::query("UPDATE upload SET completion = ? WHERE id = ? AND completion = ?")
+            .bind(to.as_str())
+            .bind(id.to_string())
+            .bind(from.as_str())
+            .execute(write.connection())
+            .await?;
+        self.commit(write).await
+    }
+
     /// Finished uploads whose sources lie in pieces, oldest first, some at a time.
     pub async fn uploads_to_assemble(&self) -> Result<Vec<UploadId>, CatalogError> {
         let found = sqlx::query("SELECT id FROM upload WHERE to_assemble = 1 ORDER BY id LIMIT ?")

@@ -53,6 +53,9 @@ state_names! {
         Length = "length",
         /// Its sender says so.
         Declared = "declared",
+        /// As by its length, but whoever brought the last byte may not finish it: the next request of somebody who may
+        /// does, and nothing else.
+        Withheld = "withheld",
     }
 }
 

@@ -51,14 +51,20 @@ pub(super) struct Asked {
     pub(super) interim: Option<Interim>,
 }
 
+/// `by`: where that is known already.
 pub(super) async fn asked(
     app: Arc<App>,
     dialect: ietf::Dialect,
+    by: Option<Uploader>,
     request: Parts,
     body: Body,
 ) -> Result<Asked, Problem> {
     let interim = request.extensions.get::<Interim>().cloned();
-    match Uploader::of_request(&app, &request.headers, &request.extensions).await {
+    let by = match by {
+        Some(by) => Ok(by),
+        None => Uploader::of_request(&app, &request.headers, &request.extensions).await,
+    };
+    match by {
         Ok(by) => Ok(Asked { app, by, dialect, headers: request.headers, body, interim }),
         Err(problem) => Err(body::refuse(body, problem).await),
     }

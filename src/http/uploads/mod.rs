@@ -28,7 +28,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::any,
 };
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, request::Parts};
 use reelyard_model::{Completion, UploadId};
 use std::sync::Arc;
 
@@ -56,8 +56,8 @@ async fn collection(State(app): State<Arc<App>>, request: Request) -> Result<Res
     }
     let (parts, body) = request.into_parts();
     match Dialect::of(&parts.headers) {
-        Dialect::Ietf(dialect) => ietf::create(ietf::asked(app, dialect, parts, body).await?).await,
-        Dialect::Tus => tus::create(tus::asked(app, parts, body).await?).await,
+        Dialect::Ietf(dialect) => ietf::create(ietf::asked(app, dialect, None, parts, body).await?).await,
+        Dialect::Tus => tus::create(tus::asked(app, None, parts, body).await?).await,
     }
 }
 
@@ -74,15 +74,21 @@ async fn single(
         return Err(answer::method_not_allowed("OPTIONS, HEAD, GET, PATCH, DELETE"));
     }
     let (parts, body) = request.into_parts();
-    let dialect = dialect_for(&app, &parts.headers, &method, &id).await;
+    let (dialect, by) = match spoken(&app, &parts, &method, &id).await {
+        Ok(spoken) => spoken,
+        Err(problem) => return Err(body::refuse(body, problem).await),
+    };
     if method == Method::GET && dialect == Dialect::Tus {
         // tus knows no GET: whoever may read the upload gets its bytes.
-        let by = Uploader::of_request(&app, &parts.headers, &parts.extensions).await?;
+        let by = match by {
+            Some(by) => by,
+            None => Uploader::of_request(&app, &parts.headers, &parts.extensions).await?,
+        };
         return download::download(&app, &by, upload_id(&id)?, &parts.headers).await;
     }
     match dialect {
         Dialect::Ietf(dialect) => {
-            let asked = ietf::asked(app, dialect, parts, body).await?;
+            let asked = ietf::asked(app, dialect, by, parts, body).await?;
             let id = upload_id(&id)?;
             match method.as_str() {
                 "PATCH" => ietf::append(asked, id).await,
@@ -92,7 +98,7 @@ async fn single(
             }
         }
         Dialect::Tus => {
-            let asked = tus::asked(app, parts, body).await?;
+            let asked = tus::asked(app, by, parts, body).await?;
             let id = upload_id(&id)?;
             match method.as_str() {
                 "PATCH" => tus::append(asked, id).await,
@@ -103,21 +109,27 @@ async fn single(
     }
 }
 
-/// The IETF draft asks for no header of its own in HEAD, GET and DELETE: there the upload tells in which dialect it was
-/// made.
-async fn dialect_for(app: &App, headers: &HeaderMap, method: &Method, id: &str) -> Dialect {
-    let dialect = Dialect::of(headers);
-    let names_tus = headers.contains_key(reelyard_upload::tus::header::RESUMABLE);
+/// The dialect of the request, and who asks where that had to be known for it. The IETF draft asks for no header of its
+/// own in HEAD, GET and DELETE: there the upload tells in which dialect it was made, to its tenant alone.
+async fn spoken(
+    app: &App,
+    request: &Parts,
+    method: &Method,
+    id: &str,
+) -> Result<(Dialect, Option<Uploader>), Problem> {
+    let dialect = Dialect::of(&request.headers);
+    let names_tus = request.headers.contains_key(reelyard_upload::tus::header::RESUMABLE);
     if dialect != Dialect::Tus || names_tus || method == Method::PATCH {
-        return dialect;
+        return Ok((dialect, None));
     }
-    let Ok(id) = id.parse() else { return dialect };
-    match app.catalog.upload(id).await {
-        Ok(Some(row)) if row.completion == Completion::Declared => {
-            Dialect::Ietf(reelyard_upload::ietf::Dialect::unnamed())
-        }
-        _ => dialect,
-    }
+    let by = Uploader::of_request(app, &request.headers, &request.extensions).await?;
+    let row = match id.parse() {
+        Ok(id) => app.catalog.upload(id).await?.filter(|row| row.tenant == by.tenant),
+        Err(_) => None,
+    };
+    let declares = row.is_some_and(|row| row.completion == Completion::Declared);
+    let dialect = if declares { Dialect::Ietf(reelyard_upload::ietf::Dialect::unnamed()) } else { dialect };
+    Ok((dialect, Some(by)))
 }
 
 fn upload_id(text: &str) -> Result<UploadId, Problem> {

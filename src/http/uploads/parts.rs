@@ -208,6 +208,7 @@ async fn put(asked: Asked) -> Result<Response, Problem> {
     let prepared = async {
         let part = PartUpload::read(&HeaderFields(&headers)).map_err(refusal)?;
         let (row, length) = owned(&app, &by, part.upload, Use::Continue).await?;
+        by.check_length(length)?;
         let part = part.within(length).map_err(|error| refusal_within(error, length))?;
         Ok((row, part))
     };

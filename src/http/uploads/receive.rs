@@ -19,7 +19,7 @@ use crate::{
 };
 use axum::body::Body;
 use reelyard_catalog::{CatalogError, UploadRow};
-use reelyard_model::{AssetId, UploadId, UploadKind, UploadState};
+use reelyard_model::{AssetId, Completion, UploadId, UploadKind, UploadState};
 use reelyard_storage::{OpenUpload, Receive, ReceiveError};
 use reelyard_upload::{
     BodyEnd, Check, ChunkRequest, Refusal, Transfer,
@@ -144,11 +144,15 @@ async fn begin(app: &App, hold: &Hold, id: UploadId, incoming: &Incoming) -> Res
         flow::receive::received(app, id, row.byte_offset).await.map_err(flow_problem)?;
     }
     let dialect = incoming.how.dialect();
+    let begun_with = row.max_byte_len;
+    let max_byte_len = [begun_with, incoming.by.max_length()].into_iter().flatten().min();
+    let row = UploadRow { max_byte_len, ..row };
     let open = resource::open(app, &row, hold.fence).await?;
     incoming.how.asks_again(&state_of(open.transfer()))?;
     // Of all that may be wrong, the offset comes first: tus asks for 409 then, whatever else the request says.
     let at_offset = ChunkRequest { offset: incoming.chunk.offset, ..ChunkRequest::default() };
     open.transfer().begin_chunk(&at_offset).map_err(|refused| answer::refused(dialect, refused))?;
+    check_token_length(&row, begun_with, incoming)?;
     let (row, open) = match incoming.length {
         Some(length) if row.byte_len.is_none() => {
             learn_length(app, hold, row, open, length, incoming).await?
@@ -172,6 +176,16 @@ async fn begin(app: &App, hold: &Hold, id: UploadId, incoming: &Incoming) -> Res
     }
     let receiving = open.begin(&incoming.chunk).map_err(|error| answer::receive_problem(dialect, error))?;
     Ok(Begun::Receiving { row: Box::new(row), receiving })
+}
+
+/// Better told now than when all bytes are here. What was promised when it was begun is told by what follows.
+fn check_token_length(row: &UploadRow, begun_with: Option<u64>, incoming: &Incoming) -> Result<(), Problem> {
+    let end = incoming.chunk.body_len.map(|body_len| incoming.chunk.offset.saturating_add(body_len));
+    let wanted = [row.byte_len, incoming.length, end].into_iter().flatten().max().unwrap_or_default();
+    if begun_with.is_some_and(|allowed| wanted > allowed) {
+        return Ok(());
+    }
+    incoming.by.check_length(wanted)
 }
 
 fn check_takes_bytes(row: &UploadRow) -> Result<(), Problem> {
@@ -346,18 +360,32 @@ pub(super) async fn settle(
     if !complete {
         return Ok(standing(&transfer, None));
     }
-    by.may_finish(app, transfer.offset()).await?;
+    may_finish(app, row, by, transfer.offset()).await?;
     if transfer.length().is_none() {
         let length = transfer.offset();
         transfer.declare_length(length).map_err(|refused| answer::refused(Dialect::Tus, refused))?;
         app.catalog.set_upload_length(row.id, length, app.now_ms()).await?;
     }
     if row.kind == UploadKind::Partial {
-        piece_is_whole(app, row.id, transfer.offset()).await;
+        piece_is_whole(app, row, transfer.offset()).await;
         return Ok(standing(&transfer, None));
     }
     let asset = finish(app, row.id, &transfer).await?;
     Ok(standing(&transfer, Some(asset)))
+}
+
+/// Refused, the upload waits for somebody who may: neither a restart nor the sweep finishes it.
+async fn may_finish(app: &App, row: &UploadRow, by: &Uploader, byte_len: u64) -> Result<(), Problem> {
+    let allowed = by.may_finish(app, byte_len).await;
+    let withheld = match &allowed {
+        Ok(()) if row.completion != Completion::Withheld => return Ok(()),
+        // A whole upload says by its state that it is being finished; of a piece this is all that is known.
+        Ok(()) => false,
+        Err(problem) if problem.kind().status_code() >= 500 => return allowed,
+        Err(_) => true,
+    };
+    app.catalog.withhold_upload(row.id, withheld).await?;
+    allowed
 }
 
 /// Some final upload may have waited for it, and looks at its row. Whether that one can be made now is not this sender's

@@ -36,11 +36,19 @@ pub(super) struct Asked {
     pub(super) body: Body,
 }
 
-/// Version first, as the protocol wants it, then who asks.
-pub(super) async fn asked(app: Arc<App>, request: Parts, body: Body) -> Result<Asked, Problem> {
+/// Version first, as the protocol wants it, then who asks, where that is not known already.
+pub(super) async fn asked(
+    app: Arc<App>,
+    by: Option<Uploader>,
+    request: Parts,
+    body: Body,
+) -> Result<Asked, Problem> {
     let checked = async {
         tus::check_version(&HeaderFields(&request.headers)).map_err(answer::refusal)?;
-        Uploader::of_request(&app, &request.headers, &request.extensions).await
+        match by {
+            Some(by) => Ok(by),
+            None => Uploader::of_request(&app, &request.headers, &request.extensions).await,
+        }
     };
     match checked.await {
         Ok(by) => Ok(Asked { app, by, headers: request.headers, body }),
@@ -327,7 +335,7 @@ async fn look(app: &Arc<App>, by: &Uploader, id: UploadId) -> Result<Response, P
         Some(transfer) => {
             // Looking at an upload does not complete one whose sender has to say so.
             let completes = match row.completion {
-                Completion::Length => Completes::AtLength,
+                Completion::Length | Completion::Withheld => Completes::AtLength,
                 Completion::Declared => Completes::Declared(false),
             };
             receive::settle(app, &row, transfer.clone(), completes, by).await?;
