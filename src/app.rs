@@ -44,6 +44,8 @@ pub(crate) struct App {
     pub(crate) publish_ticket: Notify,
     /// Rung when there are files to remove.
     pub(crate) swept_ticket: Notify,
+    /// Rung when a piece of a final upload has become whole.
+    pub(crate) concatenate_ticket: Notify,
     /// Rung when there is a source in pieces.
     pub(crate) assemble_ticket: Notify,
     /// Cancelled when the server is to stop: nothing new is begun from then on. Long answers (events) end.

@@ -153,6 +153,11 @@ impl Holders {
         }
     }
 
+    /// Somebody in this process works on it or waits for it.
+    pub(crate) fn is_busy(&self, upload: UploadId) -> bool {
+        self.places().contains_key(&(upload, None))
+    }
+
     fn ask_to_stop(&self, upload: UploadId) {
         if let Some(place) = self.places().get(&(upload, None)) {
             place.stop.cancel();

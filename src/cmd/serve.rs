@@ -160,6 +160,7 @@ async fn prepare(args: &Args) -> anyhow::Result<Prepared> {
         ticket: Notify::new(),
         publish_ticket: Notify::new(),
         swept_ticket: Notify::new(),
+        concatenate_ticket: Notify::new(),
         assemble_ticket: Notify::new(),
         shutdown: CancellationToken::new(),
     });

@@ -28,7 +28,11 @@ pub(crate) async fn run(app: Arc<App>) {
 pub(crate) async fn assemble_all(app: &App) -> Result<(), FlowError> {
     for upload in app.catalog.uploads_to_assemble().await? {
         match app.uploads.assemble_source(&source_key(upload)).await {
-            Ok(_) => app.catalog.upload_assembled(upload).await?,
+            Ok(_) => {
+                app.catalog.upload_assembled(upload).await?;
+                // What earlier tries have left.
+                app.uploads.forget_upload(upload).await?;
+            }
             Err(error) => {
                 tracing::warn!(%upload, %error, "assemble: the source stays in pieces for now");
             }

@@ -1,7 +1,7 @@
 //! **concatenate**: a final upload becomes the bytes of its partials, and then an asset (tus concatenation).
 //!
-//! Called when a final upload is announced or asked for, when a partial of one becomes whole, and by the sweep. As long
-//! as a partial is not whole, no byte moves. An interrupted concatenation goes on at its durable offset. The partials go
+//! Called when a final upload is announced or asked for, and by a loop of its own that a partial rings when it becomes
+//! whole. As long as a partial is not whole, no byte moves. An interrupted concatenation goes on at its durable offset. The partials go
 //! when the asset is there and no other final upload waits for them. A final upload that has lost a partial, or has
 //! grown too long, can never be made: whoever asks is told so, and it expires.
 
@@ -10,6 +10,10 @@ use crate::{app::App, holders::HoldError};
 use reelyard_catalog::UploadRow;
 use reelyard_model::{AssetId, Completion, UploadId, UploadKind, UploadState};
 use reelyard_upload::tus::final_length;
+use std::{sync::Arc, time::Duration};
+
+/// For what failed, and for pieces of which nobody rang.
+const AGAIN_AFTER: Duration = Duration::from_secs(30);
 
 /// The partials, in order.
 async fn partials_of(app: &App, row: &UploadRow) -> Result<Vec<UploadRow>, FlowError> {
@@ -76,10 +80,26 @@ pub(crate) async fn release_partials(app: &App, finished: &UploadRow) -> Result<
     Ok(())
 }
 
-/// Tries all final uploads that are not finished, or those that wait for this partial. Failures are told and tried
-/// again by the next sweep.
-pub(crate) async fn concatenate_waiting(app: &App, partial: Option<UploadId>) -> Result<(), FlowError> {
-    for waiting in app.catalog.unfinished_finals(partial).await? {
+/// Joins what waits for it, beside the server: after a piece became whole, and from time to time.
+pub(crate) async fn run(app: Arc<App>) {
+    while !app.shutdown.is_cancelled() {
+        if let Err(error) = concatenate_waiting(&app).await {
+            tracing::error!(%error, "concatenate: trying again later");
+        }
+        tokio::select! {
+            () = app.shutdown.cancelled() => return,
+            () = app.concatenate_ticket.notified() => {}
+            () = tokio::time::sleep(AGAIN_AFTER) => {}
+        }
+    }
+}
+
+/// Tries all final uploads that are not finished and that nobody is at. Failures are told and tried again later.
+pub(crate) async fn concatenate_waiting(app: &App) -> Result<(), FlowError> {
+    for waiting in app.catalog.unfinished_finals(None).await? {
+        if app.holders.is_busy(waiting.id) {
+            continue;
+        }
         match concatenate(app, waiting.id).await {
             Ok(_) => {}
             Err(error @ (FlowError::PartialGone { .. } | FlowError::FinalTooLong(_))) => {

@@ -93,9 +93,16 @@ pub(crate) async fn create(app: &App, announcement: Announcement) -> Result<Uplo
             announcement.grant,
         )
         .await?;
-    match (announcement.kind, announcement.byte_len) {
-        (UploadKind::Parts, Some(length)) => app.uploads.create_parts(id, length).await?,
-        (_, byte_len) => app.uploads.create_upload(id, byte_len).await?,
+    let made = match (announcement.kind, announcement.byte_len) {
+        (UploadKind::Parts, Some(length)) => app.uploads.create_parts(id, length).await,
+        (_, byte_len) => app.uploads.create_upload(id, byte_len).await,
+    };
+    if let Err(error) = made {
+        // Nobody will ever learn its address; what was reserved for it is free again.
+        if let Err(error) = terminate(app, id).await {
+            tracing::warn!(upload = %id, %error, "receive: an upload that was not made stays until it expires");
+        }
+        return Err(error.into());
     }
     tracing::info!(upload = %id, trace_id = trace_id(&upload.traceparent), byte_len = announcement.byte_len, "receive: upload announced");
     Ok(upload)
@@ -159,15 +166,15 @@ pub(crate) fn finish_request(
 
 async fn check_digest(app: &App, id: UploadId, whole: &Whole) -> Result<(), FlowError> {
     let row = app.catalog.upload(id).await?;
-    let Some(expected) = row.and_then(|row| row.expected_sha256.filter(|_| row.asset.is_none())) else {
-        return Ok(());
-    };
+    // One that is finishing was compared before.
+    let row = row.filter(|row| row.asset.is_none() && row.state != UploadState::Finishing);
+    let Some(expected) = row.and_then(|row| row.expected_sha256) else { return Ok(()) };
     let found = hex::encode(whole.sha256);
     if found == expected {
         return Ok(());
     }
     app.catalog.reject_upload(id, app.now_ms()).await?;
-    app.uploads.forget_upload(id).await?;
+    forget(app, id).await?;
     tracing::warn!(upload = %id, expected, found, "receive: the bytes are not what was announced; upload rejected");
     Err(FlowError::OtherBytes { expected, found })
 }
@@ -176,13 +183,21 @@ async fn check_digest(app: &App, id: UploadId, whole: &Whole) -> Result<(), Flow
 /// Safe to repeat.
 pub(crate) async fn terminate(app: &App, id: UploadId) -> Result<(), FlowError> {
     let upload = app.catalog.terminate_upload(id, app.now_ms()).await?;
-    app.uploads.forget_upload(id).await?;
+    forget(app, id).await?;
     tracing::info!(upload = %id, trace_id = trace_id(&upload.traceparent), "receive: upload terminated");
     Ok(())
 }
 
-/// Takes up what a crash left: whole uploads that did not become assets yet. Called at start, before the port opens:
-/// reading an upload cuts off bytes that were not acknowledged, so nobody may be sending any.
+/// Removes the bytes of an upload that has ended, and then what the ledger has of it. Safe to repeat.
+pub(crate) async fn forget(app: &App, id: UploadId) -> Result<(), FlowError> {
+    app.uploads.forget_upload(id).await?;
+    if app.sources_in_pieces {
+        app.catalog.forget_ledger(id).await?;
+    }
+    Ok(())
+}
+
+/// Takes up what a crash left: whole uploads that did not become assets yet. Called at start, before the port opens.
 pub(crate) async fn recover(app: &App) -> Result<usize, FlowError> {
     let healed = finish_left_over(app, UploadState::Receiving).await?
         + finish_left_over(app, UploadState::Created).await?;
@@ -198,30 +213,43 @@ pub(crate) async fn finish_interrupted(app: &App) -> Result<usize, FlowError> {
 async fn finish_left_over(app: &App, state: UploadState) -> Result<usize, FlowError> {
     let mut finished = 0;
     for upload in app.catalog.uploads_in_state(state, None).await? {
-        finished += usize::from(finish_if_whole(app, &upload).await);
+        finished += usize::from(finish_if_whole(app, &upload).await == Ending::Finished);
     }
     Ok(finished)
 }
 
-/// False: it is not whole, or cannot be finished now. One that fails holds up neither the others nor the start: it is
-/// told, and tried again. Only for uploads that nobody is sending to.
-pub(crate) async fn finish_if_whole(app: &App, row: &UploadRow) -> bool {
+/// What came of looking at an upload that nobody is sending to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Finished,
+    /// Bytes are missing, or its sender has not said that it is complete.
+    NotWhole,
+    /// It could not be looked at or finished now.
+    Later,
+}
+
+/// One that fails holds up neither the others nor the start: it is told, and tried again.
+pub(crate) async fn finish_if_whole(app: &App, row: &UploadRow) -> Ending {
     let (id, finishing) = (row.id, row.state == UploadState::Finishing);
     // Pieces wait for their final upload, and that all bytes are there is not always that the upload is complete.
     let by_itself = finishing || row.completion == Completion::Length;
     if !by_itself {
-        return false;
+        return Ending::NotWhole;
     }
     let transfer = match look(app, row).await {
         Ok(transfer) => transfer,
         // Announced, and the crash came before its file: it expires like any other.
-        Err(StoreError::NotFound { .. }) => return false,
-        Err(error) => {
+        Err(StoreError::NotFound { .. }) => return Ending::NotWhole,
+        Err(error @ StoreError::Damaged { .. }) => {
             tracing::error!(upload = %id, %error, "receive: an upload cannot be read, so it waits for its expiry");
-            return false;
+            return Ending::NotWhole;
+        }
+        Err(error) => {
+            tracing::error!(upload = %id, %error, "receive: an upload cannot be looked at now");
+            return Ending::Later;
         }
     };
-    let Ok(whole) = Whole::of(&transfer) else { return false };
+    let Ok(whole) = Whole::of(&transfer) else { return Ending::NotWhole };
     if row.kind == UploadKind::Partial {
         // Told of its bytes, where a crash kept that from the row. Its sender did nothing, so it expires as before.
         let told = app.catalog.upload_received(id, whole.byte_len, app.now_ms(), row.expires_ms);
@@ -230,18 +258,20 @@ pub(crate) async fn finish_if_whole(app: &App, row: &UploadRow) -> bool {
         {
             tracing::warn!(upload = %id, %error, "receive: the row was not told that this piece is whole");
         }
-        return false;
+        return Ending::NotWhole;
     }
     match finish(app, id, &whole).await {
         Ok(_) => {
             if let Err(error) = super::concatenate::release_partials(app, row).await {
                 tracing::warn!(upload = %id, %error, "receive: pieces of a finished upload stay until they expire");
             }
-            true
+            Ending::Finished
         }
+        // It has ended, and not in an asset.
+        Err(FlowError::OtherBytes { .. }) => Ending::Later,
         Err(error) => {
             tracing::error!(upload = %id, %error, "receive: an upload cannot be finished yet");
-            false
+            Ending::Later
         }
     }
 }

@@ -5,16 +5,16 @@
 //! back, so a sweep that is broken off is simply done again. Sources and publications of living assets are never
 //! touched. Events are kept for [`EVENTS_KEPT_MS`].
 
-use super::{FlowError, concatenate, dispatch, publish, receive, same_content};
+use super::{FlowError, dispatch, publish, receive, same_content};
 use crate::app::{App, random_u32};
-use reelyard_catalog::{AssetRow, Condition, TaskRow};
-use reelyard_model::{TaskState, UploadState, work::TaskKind};
+use reelyard_catalog::{AssetRow, Condition, TaskRow, UploadRow};
+use reelyard_model::{TaskState, UploadKind, UploadState, work::TaskKind};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 /// Lost leases and ended back-offs are looked for so often; both are one indexed question.
 const LEASES_EVERY: Duration = Duration::from_secs(2);
-/// Files and expired uploads: rounds of the above.
-const FILES_EVERY_ROUNDS: u32 = 15;
+/// Files and expired uploads.
+const FILES_EVERY: Duration = Duration::from_secs(30);
 /// How long events stay readable: for somebody who comes back from a holiday. Rows of assets and tasks stay for good.
 const EVENTS_KEPT_MS: i64 = 30 * 24 * 3600 * 1000;
 /// A pause of [`LEASES_EVERY`] that takes so long means that this process, or the whole machine, stood still (a laptop
@@ -24,8 +24,8 @@ const STOOD_STILL_MS: i64 = 10_000;
 /// long after its last change.
 const SETTLED_AFTER_MS: i64 = 60_000;
 
+/// Leases alone: work must go on while a store is slow.
 pub(crate) async fn run(app: Arc<App>) {
-    let mut round = 0u32;
     let mut pauses = Pauses::default();
     while !app.shutdown.is_cancelled() {
         if pauses.silence_tells(app.now_ms())
@@ -33,19 +33,23 @@ pub(crate) async fn run(app: Arc<App>) {
         {
             tracing::error!(%error, "sweep: leases; trying again");
         }
-        if round.is_multiple_of(FILES_EVERY_ROUNDS) {
-            files(&app).await;
-        }
-        round = round.wrapping_add(1);
         let pause_began_ms = app.now_ms();
-        let files_asked_for = tokio::select! {
+        tokio::select! {
             () = app.shutdown.cancelled() => return,
-            () = app.swept_ticket.notified() => true,
-            () = tokio::time::sleep(LEASES_EVERY) => false,
-        };
+            () = tokio::time::sleep(LEASES_EVERY) => {}
+        }
         pauses.took(pause_began_ms, app.now_ms());
-        if files_asked_for {
-            files(&app).await;
+    }
+}
+
+/// Files, and uploads that came to nothing.
+pub(crate) async fn run_files(app: Arc<App>) {
+    while !app.shutdown.is_cancelled() {
+        files(&app).await;
+        tokio::select! {
+            () = app.shutdown.cancelled() => return,
+            () = app.swept_ticket.notified() => {}
+            () = tokio::time::sleep(FILES_EVERY) => {}
         }
     }
 }
@@ -137,17 +141,10 @@ async fn events(app: &App) -> Result<(), FlowError> {
 async fn uploads(app: &App) -> Result<(), FlowError> {
     receive::finish_interrupted(app).await?;
     same_content::remove_spares(app).await?;
-    concatenate::concatenate_waiting(app, None).await?;
     let now_ms = app.now_ms();
     for state in [UploadState::Created, UploadState::Receiving] {
         for upload in app.catalog.uploads_in_state(state, Some(now_ms)).await? {
-            // Every byte is here and only the last word was missing: that is no reason to throw it away.
-            if receive::finish_if_whole(app, &upload).await {
-                continue;
-            }
-            app.catalog.expire_upload(upload.id, now_ms).await?;
-            app.uploads.forget_upload(upload.id).await?;
-            tracing::info!(upload = %upload.id, "sweep: upload expired");
+            expire(app, &upload, now_ms).await?;
         }
     }
     // What a crash between the row and the bytes left of one that was given up; and the journals of finished ones,
@@ -157,12 +154,32 @@ async fn uploads(app: &App) -> Result<(), FlowError> {
             tracing::warn!(upload = %id, "sweep: bytes of an upload that the catalogue does not know; left as they are");
             continue;
         };
-        if matches!(
-            upload.state,
-            UploadState::Terminated | UploadState::Expired | UploadState::Rejected | UploadState::Finished
-        ) {
-            app.uploads.forget_upload(id).await?;
+        match upload.state {
+            UploadState::Terminated | UploadState::Expired | UploadState::Rejected => {
+                receive::forget(app, id).await?;
+            }
+            // In pieces, it is `assemble` that tidies up: it alone knows which objects it is making.
+            UploadState::Finished if !app.sources_in_pieces => app.uploads.forget_upload(id).await?,
+            _ => {}
         }
+    }
+    Ok(())
+}
+
+/// Its time is over, unless somebody came back for it meanwhile, or all of it is here and only the last word was missing.
+async fn expire(app: &App, upload: &UploadRow, now_ms: i64) -> Result<(), FlowError> {
+    if receive::finish_if_whole(app, upload).await != receive::Ending::NotWhole {
+        return Ok(());
+    }
+    let is_needed = upload.kind == UploadKind::Partial
+        && !app.catalog.unfinished_finals(Some(upload.id)).await?.is_empty();
+    if is_needed {
+        return Ok(());
+    }
+    let row = app.catalog.expire_upload(upload.id, now_ms).await?;
+    if row.state == UploadState::Expired {
+        receive::forget(app, upload.id).await?;
+        tracing::info!(upload = %upload.id, "sweep: upload expired");
     }
     Ok(())
 }

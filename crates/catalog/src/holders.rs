@@ -83,6 +83,15 @@ impl Catalog {
         self.commit(write).await
     }
 
+    /// The process that is starting is the only one on this catalogue: whatever an earlier one held is free.
+    pub async fn forget_holders(&self) -> Result<(), CatalogError> {
+        let mut write = self.write().await?;
+        sqlx::query("UPDATE upload SET holder = NULL, wanted_by = NULL WHERE holder IS NOT NULL")
+            .execute(write.connection())
+            .await?;
+        self.commit(write).await
+    }
+
     /// Uploads of this node that another one wants.
     pub async fn wanted_uploads(&self, node: &str) -> Result<Vec<UploadId>, CatalogError> {
         let found: Vec<String> =

@@ -10,7 +10,7 @@ use crate::{
 };
 use reelyard_model::UploadId;
 use reelyard_upload::ledger::{Extent, LedgerChange, LedgerPart, LedgerState};
-use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{AssertSqlSafe, Row, SqliteConnection, sqlite::SqliteRow};
 
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
@@ -112,6 +112,22 @@ impl Catalog {
         }
         self.commit(write).await?;
         Ok(())
+    }
+
+    /// The upload was given up and its bytes are gone: so are its rows here. One that is an asset keeps them, because
+    /// they name its source.
+    pub async fn forget_ledger(&self, upload: UploadId) -> Result<(), CatalogError> {
+        let mut write = self.write().await?;
+        for table in ["upload_extent", "upload_part", "upload_ledger"] {
+            sqlx::query(AssertSqlSafe(format!(
+                "DELETE FROM {table} WHERE upload = ?1 AND NOT EXISTS (SELECT 1 FROM asset WHERE upload = ?1)
+                 AND EXISTS (SELECT 1 FROM upload WHERE id = ?1 AND state IN ('terminated', 'expired', 'rejected'))"
+            )))
+            .bind(upload.to_string())
+            .execute(write.connection())
+            .await?;
+        }
+        self.commit(write).await
     }
 }
 

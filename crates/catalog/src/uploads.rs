@@ -202,7 +202,8 @@ impl Catalog {
         self.end_upload(id, UploadEvent::Terminate, EventKind::UPLOAD_TERMINATED, now_ms).await
     }
 
-    /// Nobody came back in time. The caller removes the bytes afterwards. Safe to repeat.
+    /// Nobody came back in time. The caller removes the bytes afterwards; an upload whose time is not over (any more)
+    /// stays as it is. Safe to repeat.
     pub async fn expire_upload(&self, id: UploadId, now_ms: i64) -> Result<UploadRow, CatalogError> {
         self.end_upload(id, UploadEvent::Expire, EventKind::UPLOAD_EXPIRED, now_ms).await
     }
@@ -212,12 +213,13 @@ impl Catalog {
         self.end_upload(id, UploadEvent::Reject, EventKind::UPLOAD_REJECTED, now_ms).await
     }
 
-    /// What the whole is to hash to, told after the announcement. Refused (`false`) when something else was told.
+    /// What the whole is to hash to, told after the announcement. Refused (`false`) when something else was told, or the
+    /// upload is past the comparison.
     pub async fn expect_digest(&self, id: UploadId, sha256: &str, now_ms: i64) -> Result<bool, CatalogError> {
         let mut write = self.write().await?;
         let done = sqlx::query(
             "UPDATE upload SET expected_sha256 = ?, updated_ms = ?
-             WHERE id = ? AND (expected_sha256 IS NULL OR expected_sha256 = ?)",
+             WHERE id = ? AND (expected_sha256 IS NULL OR expected_sha256 = ?) AND state IN ('created', 'receiving')",
         )
         .bind(sha256)
         .bind(now_ms)
@@ -274,7 +276,11 @@ impl Catalog {
         let mut write = self.write().await?;
         let mut upload = require_upload(write.connection(), id).await?;
         let before = upload.state;
-        upload.state = upload_state::next(before, event)?;
+        let after = upload_state::next(before, event)?;
+        if event == UploadEvent::Expire && upload.expires_ms > now_ms {
+            return Ok(upload);
+        }
+        upload.state = after;
         if upload.state != before {
             sqlx::query("UPDATE upload SET state = ?, updated_ms = ? WHERE id = ?")
                 .bind(upload.state.as_str())

@@ -39,7 +39,9 @@ pub(super) async fn start(app: &Arc<App>, workers: Option<u32>) -> anyhow::Resul
     };
     let mut loops = JoinSet::new();
     loops.spawn(keep_running(app.clone(), "publisher", |app| flow::publish::run(app).map(Ok)));
-    loops.spawn(keep_running(app.clone(), "sweeper", |app| flow::sweep::run(app).map(Ok)));
+    loops.spawn(keep_running(app.clone(), "leases", |app| flow::sweep::run(app).map(Ok)));
+    loops.spawn(keep_running(app.clone(), "sweeper", |app| flow::sweep::run_files(app).map(Ok)));
+    loops.spawn(keep_running(app.clone(), "joiner", |app| flow::concatenate::run(app).map(Ok)));
     if app.sources_in_pieces {
         loops.spawn(keep_running(app.clone(), "assembler", |app| flow::assemble::run(app).map(Ok)));
     }

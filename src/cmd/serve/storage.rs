@@ -45,6 +45,8 @@ impl StorageArgs {
         let store = S3Store::open(&config, credentials()?, ledger, settings)
             .await
             .with_context(|| format!("--storage-url {url}"))?;
+        // The lock of the data directory, where the catalogue lies, is held.
+        catalog.forget_holders().await?;
         let holders = Holders::among_nodes(catalog.clone(), Uuid::now_v7().to_string());
         Ok(Storage { uploads: Arc::new(store), holders, in_pieces: true })
     }

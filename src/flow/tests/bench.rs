@@ -76,6 +76,7 @@ impl Bench {
             ticket: Notify::new(),
             publish_ticket: Notify::new(),
             swept_ticket: Notify::new(),
+            concatenate_ticket: Notify::new(),
             assemble_ticket: Notify::new(),
             shutdown: CancellationToken::new(),
         });

@@ -74,6 +74,7 @@ async fn app(folder: &Path, catalog: Catalog, place: Place, insecure_open: bool)
         ticket: Notify::new(),
         publish_ticket: Notify::new(),
         swept_ticket: Notify::new(),
+        concatenate_ticket: Notify::new(),
         assemble_ticket: Notify::new(),
         shutdown: CancellationToken::new(),
     })

@@ -388,16 +388,14 @@ async fn may_finish(app: &App, row: &UploadRow, by: &Uploader, byte_len: u64) ->
     allowed
 }
 
-/// Some final upload may have waited for it, and looks at its row. Whether that one can be made now is not this sender's
-/// matter.
-async fn piece_is_whole(app: &App, id: UploadId, length: u64) {
-    let told = async {
-        flow::receive::received(app, id, length).await?;
-        flow::concatenate::concatenate_waiting(app, Some(id)).await
-    };
-    if let Err(error) = told.await {
-        tracing::warn!(upload = %id, %error, "concatenate: the sweep tries again");
+/// Some final upload may have waited for it, and looks at its row. To join them may take minutes, which are not this
+/// sender's.
+async fn piece_is_whole(app: &App, row: &UploadRow, length: u64) {
+    let told = row.byte_offset == length;
+    if !told && let Err(error) = flow::receive::received(app, row.id, length).await {
+        tracing::warn!(upload = %row.id, %error, "receive: the row was not told that this piece is whole");
     }
+    app.concatenate_ticket.notify_one();
 }
 
 /// A beginning whose address its sender will never learn: what came is removed, unless it is the whole and becomes an

@@ -74,10 +74,14 @@ impl Journal {
     /// The checkpoint is durable when this returns. The bytes it counts must be durable already.
     pub(crate) fn append(&mut self, checkpoint: &Checkpoint) -> Result<(), StoreError> {
         let record = sealed(self.upload, self.records, checkpoint_record(checkpoint));
-        self.file
-            .write_all_at(&record, position_of(self.records))
-            .and_then(|()| self.file.sync_data())
-            .map_err(|e| StoreError::io("writing the journal", &self.path, e))?;
+        let written = self.file.write_all_at(&record, position_of(self.records));
+        if let Err(error) = written.and_then(|()| self.file.sync_data()) {
+            // Nobody may find later what was reported as failed now: its bytes are about to be cut off.
+            if let Err(error) = self.file.set_len(position_of(self.records)) {
+                tracing::warn!(%error, "a record that does not count stays in a journal");
+            }
+            return Err(StoreError::io("writing the journal", &self.path, error));
+        }
         self.records += 1;
         Ok(())
     }

@@ -23,6 +23,7 @@ pub use object::{ObjectEntry, OpenObject};
 use crate::StoreError;
 use directory::{blocking, empty_directory, ensure_directory};
 use std::{
+    fs::{self, File},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -35,6 +36,20 @@ pub struct LocalStore {
     sessions: Arc<parts_session::Sessions>,
 }
 
+/// What a killed process had written to a journal and not synced is believed from here on, so it must not be lost with
+/// the next cut of power.
+fn sync_journals(uploads: &Path) -> Result<(), StoreError> {
+    for entry in fs::read_dir(uploads).map_err(|e| StoreError::io("listing", uploads, e))? {
+        let path = entry.map_err(|e| StoreError::io("listing", uploads, e))?.path();
+        if path.extension().is_some_and(|extension| extension == "journal") {
+            File::open(&path)
+                .and_then(|journal| journal.sync_data())
+                .map_err(|e| StoreError::io("syncing", &path, e))?;
+        }
+    }
+    Ok(())
+}
+
 impl LocalStore {
     /// Makes what is missing of the directory's layout, and removes what an earlier process had in the making. The
     /// caller is the directory's only user.
@@ -45,6 +60,7 @@ impl LocalStore {
                 ensure_directory(&root.join(part))?;
             }
             empty_directory(&root.join("scratch"))?;
+            sync_journals(&root.join("uploads"))?;
             Ok(Self { root: root.into(), sessions: Arc::default() })
         })
         .await

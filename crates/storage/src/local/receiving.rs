@@ -4,7 +4,7 @@
 //! while the caller gathers the next ones, makes checkpoints durable on the way, and the last one before anybody is
 //! told. At most two batches of one upload are in memory.
 
-use super::upload::UploadFile;
+use super::upload::{UploadFile, cut_file};
 use crate::{
     MAX_BATCH_PIECES, Receive, ReceiveError, StoreError,
     local::directory::{blocking, lost_thread},
@@ -67,6 +67,7 @@ impl LocalReceive {
         let UploadFile { transfer, data, data_path, journal } = upload;
         let chunk = transfer.begin_chunk(request)?;
         let data = data.ok_or_else(|| StoreError::NotFound { what: data_path.display().to_string() })?;
+        cut_file(&data, &data_path, transfer.offset())?;
         Ok(Self {
             checkpoint_offset: transfer.offset(),
             checkpoint_at: Instant::now(),

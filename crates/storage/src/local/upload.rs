@@ -59,7 +59,8 @@ impl Uploads for LocalStore {
         .await
     }
 
-    /// Reads the journal and cuts off what it does not count.
+    /// Reads the journal. What it does not count is cut off when a chunk begins, and not before: whoever only looks may
+    /// be a request that was given up, whose thread is late, while the next one is writing.
     async fn open_upload(&self, upload: UploadId, terms: Terms) -> Result<Box<dyn OpenUpload>, StoreError> {
         let (data_path, journal_path) = self.upload_paths(upload);
         let file = blocking(move || open_upload(data_path, &journal_path, upload, terms)).await?;
@@ -74,13 +75,14 @@ impl Uploads for LocalStore {
     }
 
     /// By rename; the journal stays until [`Self::forget_upload`].
-    async fn finish_upload(&self, upload: UploadId, _byte_len: u64) -> Result<(), StoreError> {
+    async fn finish_upload(&self, upload: UploadId, byte_len: u64) -> Result<(), StoreError> {
         let (data, _) = self.upload_paths(upload);
         let source = self.root().join(source_key(upload));
         let directories = [self.root().join("sources"), self.root().join("uploads")];
         let sessions = self.sessions.clone();
         blocking(move || {
             sessions.close(upload);
+            cut(&data, byte_len)?;
             match fs::rename(&data, &source) {
                 Ok(()) => {}
                 Err(e) if e.kind() == io::ErrorKind::NotFound && source.is_file() => {}
@@ -173,9 +175,6 @@ fn open_upload(
     if file_len < offset {
         return Err(damaged(format!("{offset} bytes were acknowledged and {file_len} are there")));
     }
-    if file_len > offset {
-        file.set_len(offset).map_err(|e| StoreError::io("cutting", &data_path, e))?;
-    }
     let hash = match hash {
         Some(hash) => hash,
         None => hash_of(&file, offset).map_err(reading)?,
@@ -183,6 +182,24 @@ fn open_upload(
     let transfer =
         restore(hash).ok_or_else(|| damaged(format!("{offset} bytes are counted of {length:?}")))?;
     Ok(UploadFile { transfer, data: Some(Arc::new(file)), data_path, journal })
+}
+
+/// Bytes of a body that overran the upload may lie behind its end.
+fn cut(path: &Path, byte_len: u64) -> Result<(), StoreError> {
+    let file = match File::options().write(true).open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(StoreError::io("opening", path, e)),
+    };
+    cut_file(&file, path, byte_len)
+}
+
+pub(super) fn cut_file(file: &File, path: &Path, byte_len: u64) -> Result<(), StoreError> {
+    let cutting = |e| StoreError::io("cutting", path, e);
+    if file.metadata().map_err(cutting)?.len() > byte_len {
+        file.set_len(byte_len).map_err(cutting)?;
+    }
+    Ok(())
 }
 
 fn hash_of(file: &File, byte_len: u64) -> io::Result<WholeHash> {
@@ -239,7 +256,10 @@ mod tests {
         send(&store, upload, 10, &at(0), &[b"abc"], BodyEnd::Complete).await.1.unwrap();
         let path = store.root().join("uploads").join(upload.to_string());
         fs::write(&path, b"abcXYZ").unwrap();
-        assert_eq!(store.open_upload(upload, terms(10)).await.unwrap().transfer().offset(), 3);
+        let open = store.open_upload(upload, terms(10)).await.unwrap();
+        assert_eq!(open.transfer().offset(), 3);
+        assert_eq!(fs::read(&path).unwrap(), b"abcXYZ", "looking changes nothing");
+        open.begin(&at(3)).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"abc");
     }
 

@@ -93,7 +93,7 @@ pub(crate) struct Shared {
 }
 
 impl S3Store {
-    /// Fails when the bucket does not answer or may not be written to.
+    /// Fails when there is no such bucket or it may not be written to; that it does not answer now is only told.
     pub async fn open(
         config: &S3Config,
         credentials: S3Credentials,
@@ -102,7 +102,13 @@ impl S3Store {
     ) -> Result<Self, StoreError> {
         let S3Settings { memory_bytes, patience, objects_joined_at_once, scratch } = settings;
         let bucket = Bucket::new(config, credentials, patience);
-        bucket.check().await?;
+        match bucket.check().await {
+            // It may come back, and much can be done without it; each request learns for itself.
+            Err(error @ StoreError::Unavailable { .. }) => {
+                tracing::warn!(%error, "S3 does not answer now; uploads wait for it");
+            }
+            checked => checked?,
+        }
         let memory = Memory::new(memory_bytes);
         let (turns, hashing) = (Turns::default(), Turns::default());
         let fetched = Fetched::default();
