@@ -14,6 +14,8 @@ const FIRST_ANSWER_LIMIT: Duration = Duration::from_secs(10);
 const NO_PROGRESS_LIMIT: Duration = Duration::from_secs(5 * 60);
 /// Between two lines that say that it is still trying.
 const NOTICE_INTERVAL: Duration = Duration::from_secs(30);
+/// On a slow line no part may get through for a long time. So many bytes that left are progress too.
+const PROGRESS_BYTES: u64 = 1 << 20;
 
 /// Pauses grow from [`FIRST_PAUSE`] to [`LONGEST_PAUSE`], each shortened by chance so that many clients of one server
 /// do not come back at once.
@@ -23,6 +25,12 @@ pub(crate) struct Backoff {
     in_trouble_since: Option<Instant>,
     noticed_at: Option<Instant>,
     has_answered: bool,
+    /// Bytes that left since something worked.
+    unanswered_bytes: u64,
+    /// Those of them that were progress already.
+    counted_bytes: u64,
+    /// More bytes than this without anything that works are no progress.
+    most_unanswered_bytes: u64,
 }
 
 /// What to do about a failure that may pass.
@@ -39,7 +47,18 @@ pub(crate) enum Next {
 impl Backoff {
     /// Something worked.
     pub(crate) fn progress(&mut self) {
-        *self = Self { has_answered: true, ..Self::default() };
+        let most_unanswered_bytes = self.most_unanswered_bytes;
+        *self = Self { has_answered: true, most_unanswered_bytes, ..Self::default() };
+    }
+
+    /// What leaves is progress until it is so much that it should have been enough for something to work.
+    pub(crate) fn allow_unanswered(&mut self, bytes: u64) {
+        self.most_unanswered_bytes = bytes;
+    }
+
+    /// So many bytes more left.
+    pub(crate) fn sent(&mut self, bytes: u64) {
+        self.unanswered_bytes = self.unanswered_bytes.saturating_add(bytes);
     }
 
     /// The server said something: it is there.
@@ -66,6 +85,12 @@ impl Backoff {
         asked: Option<Duration>,
         chance: u32,
     ) -> Next {
+        let is_moving = self.unanswered_bytes - self.counted_bytes >= PROGRESS_BYTES
+            && self.unanswered_bytes <= self.most_unanswered_bytes;
+        if is_moving {
+            self.counted_bytes = self.unanswered_bytes;
+            self.in_trouble_since = Some(now);
+        }
         let since = *self.in_trouble_since.get_or_insert(now);
         let limit = if self.has_answered { NO_PROGRESS_LIMIT } else { FIRST_ANSWER_LIMIT };
         let left = limit.saturating_sub(now.duration_since(since));
@@ -96,7 +121,9 @@ fn in_words(time: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Backoff, FIRST_ANSWER_LIMIT, LONGEST_PAUSE, NO_PROGRESS_LIMIT, NOTICE_INTERVAL, Next};
+    use super::{
+        Backoff, FIRST_ANSWER_LIMIT, LONGEST_PAUSE, NO_PROGRESS_LIMIT, NOTICE_INTERVAL, Next, PROGRESS_BYTES,
+    };
     use std::time::{Duration, Instant};
 
     fn pause(next: Next) -> Duration {
@@ -118,6 +145,45 @@ mod tests {
         backoff.progress();
         assert_eq!(pause(backoff.next(late, None, 0)), Duration::from_millis(250));
         assert_eq!(pause(backoff.next(late, Some(Duration::from_secs(7)), 0)), Duration::from_secs(7));
+    }
+
+    #[test]
+    fn bytes_that_leave_between_two_cuts_are_progress() {
+        let (mut backoff, began) = (Backoff::default(), Instant::now());
+        backoff.allow_unanswered(100 * PROGRESS_BYTES);
+        backoff.progress();
+        // 1 Mbit/s, four parts of 16 MiB: the first one is through after nine minutes. A cut every six.
+        for cut in 0..2 {
+            backoff.sent(45 * PROGRESS_BYTES);
+            let now = began + Duration::from_secs(6 * 60) * cut;
+            assert!(matches!(backoff.next(now, None, 0), Next::Wait { .. }), "cut {cut}");
+        }
+        // Ten more in all, in pieces that are each too small.
+        let mut now = began + Duration::from_secs(6 * 60);
+        for _ in 0..20 {
+            backoff.sent(PROGRESS_BYTES / 2);
+            now += NO_PROGRESS_LIMIT / 3;
+            assert!(matches!(backoff.next(now, None, 0), Next::Wait { .. }));
+        }
+        let late = now + NO_PROGRESS_LIMIT;
+        assert_eq!(backoff.next(late, None, 0), Next::GiveUp { after: "5 min".into() }, "nothing left");
+    }
+
+    #[test]
+    fn bytes_that_leave_without_end_and_get_nothing_through_are_none() {
+        let (mut backoff, mut now) = (Backoff::default(), Instant::now());
+        backoff.allow_unanswered(10 * PROGRESS_BYTES);
+        backoff.progress();
+        for _ in 0..10 {
+            backoff.sent(PROGRESS_BYTES);
+            assert!(matches!(backoff.next(now, None, 0), Next::Wait { .. }));
+            now += NO_PROGRESS_LIMIT;
+        }
+        backoff.sent(PROGRESS_BYTES);
+        assert!(matches!(backoff.next(now, None, 0), Next::GiveUp { .. }));
+        backoff.progress();
+        backoff.sent(PROGRESS_BYTES);
+        assert!(matches!(backoff.next(now, None, 0), Next::Wait { .. }));
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! The command line as a client of a server: addresses, keys, requests, and which failures are worth another try.
 //!
 //! Used by `cmd/upload` and `cmd/jobs`. Everything goes over HTTP, also to a server on the same machine. A failure is
-//! either [`ClientError::Unreachable`] (the server is away or in trouble: try again) or one that trying again does not
+//! either [`ClientError::Unreachable`] (the server is away or in trouble: try again), [`ClientError::Stalled`] or one that trying again does not
 //! mend.
 
 pub(crate) mod backoff;
 pub(crate) mod display;
 pub(crate) mod follow;
+mod line;
 mod local;
 mod mp4;
 mod parts;
@@ -17,21 +18,11 @@ mod tus;
 use crate::config;
 use anyhow::Context as _;
 use reqwest::{Method, RequestBuilder, Response, Url, header};
-use std::{
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::{path::PathBuf, time::Duration};
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// For answers that carry no more than a page of JSON.
 pub(crate) const SHORT_ANSWER_LIMIT: Duration = Duration::from_secs(30);
-/// A connection that takes no byte, and an answer that does not come, for so long is given up.
-const STALL_LIMIT: Duration = Duration::from_secs(60);
-const STALL_LOOK: Duration = Duration::from_secs(1);
 /// Longest JSON answer that is read: an asset with its stages and renditions is a few KiB.
 const MAX_JSON_BYTES: usize = 4 << 20;
 
@@ -62,6 +53,9 @@ pub(crate) enum ClientError {
         /// It said so itself.
         answered: bool,
     },
+    /// A request with a body got on no more, for so long; it may be sent again.
+    #[error("the server took nothing for {} s", .0.as_secs())]
+    Stalled(Duration),
     /// The server understood and said no.
     #[error("the server refused ({status}): {detail}")]
     Refused { status: u16, detail: String },
@@ -249,20 +243,6 @@ pub(crate) fn unreachable(error: reqwest::Error) -> ClientError {
         format!("the connection to {place} broke ({reason})")
     };
     ClientError::Unreachable { reason, retry_after: None, answered: false }
-}
-
-/// Ends when the count has not moved for [`STALL_LIMIT`].
-async fn stalled(sent: Arc<AtomicU64>) -> ClientError {
-    let (mut last, mut moved) = (sent.load(Ordering::Relaxed), Instant::now());
-    while moved.elapsed() < STALL_LIMIT {
-        tokio::time::sleep(STALL_LOOK).await;
-        let now = sent.load(Ordering::Relaxed);
-        if now != last {
-            (last, moved) = (now, Instant::now());
-        }
-    }
-    let reason = format!("the server took nothing for {} s", STALL_LIMIT.as_secs());
-    ClientError::Unreachable { reason, retry_after: None, answered: true }
 }
 
 fn text<'a>(answer: &'a Response, name: &str) -> Option<&'a str> {

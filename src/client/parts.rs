@@ -4,7 +4,11 @@
 //! One function per request; who tries again, and when, is `transfer`. What the server says is checked here: a caller
 //! gets numbers that make sense or [`ClientError::Nonsense`].
 
-use super::{ClientError, SHORT_ANSWER_LIMIT, Server, answered, stalled, text, unreachable};
+use super::{
+    ClientError, SHORT_ANSWER_LIMIT, Server, answered,
+    line::{SentBytes, stalled},
+    text, unreachable,
+};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -12,14 +16,7 @@ use reelyard_upload::parts::header as field;
 use reqwest::{Body, Method, RequestBuilder, Response, header};
 use serde::Deserialize;
 use serde_json::json;
-use std::{
-    ops::Range,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 const PATH: &str = "uploads/parts";
 const POSSESSION_PATH: &str = "uploads/possession";
@@ -162,9 +159,9 @@ pub(crate) async fn put(
     id: &str,
     part: &Part,
     total: u64,
-    sent: &Arc<AtomicU64>,
+    sent: &Arc<SentBytes>,
 ) -> Result<String, ClientError> {
-    sent.store(0, Ordering::Relaxed);
+    sent.set(0);
     let (counter, bytes) = (sent.clone(), part.bytes.clone());
     let pieces = (0..bytes.len()).step_by(PIECE_BYTES).map(move |start| {
         let piece = bytes.slice(start..bytes.len().min(start + PIECE_BYTES));
@@ -172,7 +169,7 @@ pub(crate) async fn put(
     });
     let stream = futures::stream::iter(pieces).inspect(move |piece| {
         if let Ok(piece) = piece {
-            counter.fetch_add(piece.len() as u64, Ordering::Relaxed);
+            counter.add(piece.len() as u64);
         }
     });
     let request = about(server, Method::PUT, PATH, id)?
@@ -184,7 +181,7 @@ pub(crate) async fn put(
         .body(Body::wrap_stream(stream));
     let answer = tokio::select! {
         answer = request.send() => answered(answer).await?,
-        stalled = stalled(sent.clone()) => return Err(stalled),
+        stalled = stalled(|| sent.get(), 0..part.bytes.len() as u64) => return Err(stalled),
     };
     let etag = text(&answer, header::ETAG.as_str());
     etag.map(|etag| etag.trim_matches('"').to_owned())

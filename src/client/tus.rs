@@ -1,6 +1,6 @@
 //! The client's side of the tus protocol: create, ask for the offset, send a chunk.
 
-use super::{ClientError, SHORT_ANSWER_LIMIT, Server, answered, stalled, text};
+use super::{ClientError, SHORT_ANSWER_LIMIT, Server, answered, line::stalled, text};
 use futures::StreamExt as _;
 use reelyard_upload::tus::{self, Metadata};
 use reqwest::{Body, Method, Response, header};
@@ -89,7 +89,7 @@ pub(crate) async fn send_chunk(
         .body(Body::wrap_stream(stream));
     let answer = tokio::select! {
         answer = request.send() => answered(answer).await?,
-        stalled = stalled(sent) => return Err(stalled),
+        stalled = stalled(|| sent.load(Ordering::Relaxed), offset..offset + chunk_len) => return Err(stalled),
     };
     read_standing(&answer)
 }

@@ -8,12 +8,14 @@ use super::{
     whole::{WholeDigest, WholeError},
 };
 use crate::client::{
-    ClientError, mp4,
+    ClientError,
+    line::{Lane, Lanes, SentBytes},
+    mp4,
     parts::{self, Opening, Part, StoredPart},
     resume::Remembered,
 };
 use anyhow::Context as _;
-use bytes::Bytes;
+use bytes::BytesMut;
 use futures::{StreamExt as _, TryStreamExt as _};
 use sha2::{Digest as _, Sha256};
 use std::{
@@ -22,7 +24,7 @@ use std::{
     ops::Range,
     os::unix::fs::FileExt as _,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
 };
@@ -30,6 +32,8 @@ use std::{
 /// Parts that break off in a row, before the first one is through, until another protocol is tried: one for each that
 /// is under way when a server stops, and some.
 const CUTS_BEFORE_TUS: u32 = 6;
+/// When all that is under way was sent so often and nothing got through, sending is no progress any more.
+const TIMES_IN_VAIN: u64 = 4;
 
 /// An upload that was found or begun.
 struct Goal {
@@ -48,7 +52,12 @@ struct Sending<'a> {
     parts: Vec<Range<u64>>,
     whole: WholeDigest,
     /// Bytes of each part that are sent or stored.
-    sent: Vec<Arc<AtomicU64>>,
+    sent: Vec<Arc<SentBytes>>,
+    /// Bytes that left, of all parts, since it was looked at.
+    left: Arc<AtomicU64>,
+    lanes: Lanes,
+    /// Memory of parts that are stored, for those to come: each is some MiB, which cost time when they are new.
+    spare: Mutex<Vec<BytesMut>>,
     cuts: AtomicU32,
     /// Some part was sent whole, now or earlier.
     got_through: AtomicBool,
@@ -67,13 +76,18 @@ pub(super) async fn send(transfer: &Transfer<'_>, remembered: Option<Remembered>
         None => goal.is_complete.then_some(None),
     };
     let whole = WholeDigest::start(file.clone(), parts.clone(), stored);
+    let left = Arc::default();
     let sent = parts.iter().enumerate().map(|(index, range)| {
         let bytes = stored(index).map_or(0, |_| range.end - range.start);
-        Arc::new(AtomicU64::new(bytes))
+        Arc::new(SentBytes::new(bytes, Arc::clone(&left)))
     });
     let sent = sent.collect();
+    let under_way = goal.part_bytes.saturating_mul(transfer.parallel as u64);
+    transfer.backoff(|backoff| backoff.allow_unanswered(under_way.saturating_mul(TIMES_IN_VAIN)));
     let got_through = AtomicBool::new(!goal.stored.is_empty());
-    Sending { transfer, goal, file, parts, whole, sent, cuts: AtomicU32::new(0), got_through }.run().await
+    let (lanes, spare) = (Lanes::new(transfer.parallel), Mutex::default());
+    let cuts = AtomicU32::new(0);
+    Sending { transfer, goal, file, parts, whole, sent, left, lanes, spare, cuts, got_through }.run().await
 }
 
 async fn find_or_begin(transfer: &Transfer<'_>, remembered: Option<Remembered>) -> Result<Goal, Failed> {
@@ -136,7 +150,7 @@ impl Sending<'_> {
     }
 
     fn position(&self) -> u64 {
-        self.sent.iter().map(|sent| sent.load(Ordering::Relaxed)).sum()
+        self.sent.iter().map(|sent| sent.get()).sum()
     }
 
     /// Number and ETag of the part once it is durable.
@@ -145,8 +159,9 @@ impl Sending<'_> {
         self.whole.offer(index, &part.bytes, &part.sha256);
         let (total, sent, id) = (self.transfer.identity.byte_len, &self.sent[index], &self.goal.id);
         let stored = self.transfer.persist(Doing::Part, || async {
+            let lane = self.lanes.enter().await;
             let answer = parts::put(self.transfer.server, id, &part, total, sent).await;
-            self.watch_line(&answer, sent);
+            self.watch_line(&answer, sent, &lane);
             answer
         });
         let stored = tokio::select! {
@@ -160,22 +175,38 @@ impl Sending<'_> {
             ));
             return Err(Failed::Ended(error.into()));
         }
-        sent.store(part.range.end - part.range.start, Ordering::Relaxed);
+        sent.set(part.range.end - part.range.start);
+        // Not while the hash of the whole still needs it.
+        if let Ok(bytes) = part.bytes.try_into_mut() {
+            self.spare().push(bytes);
+        }
         Ok((part.number, stored))
     }
 
-    /// Counts parts that broke off in the middle.
-    fn watch_line(&self, answer: &Result<String, ClientError>, sent: &AtomicU64) {
-        match answer {
-            Ok(_) => self.got_through.store(true, Ordering::Relaxed),
-            Err(error) => {
-                let is_cut = matches!(error, ClientError::Unreachable { answered: false, .. });
-                // What was under way of it does not count any more.
-                if sent.swap(0, Ordering::Relaxed) > 0 && is_cut {
-                    self.cuts.fetch_add(1, Ordering::Relaxed);
-                }
+    /// Counts parts that broke off in the middle, and what left of all parts.
+    fn watch_line(&self, answer: &Result<String, ClientError>, sent: &SentBytes, lane: &Lane<'_>) {
+        let left = self.left.swap(0, Ordering::Relaxed);
+        self.transfer.backoff(|backoff| backoff.sent(left));
+        let error = match answer {
+            Ok(_) => {
+                self.got_through.store(true, Ordering::Relaxed);
+                return lane.got_through();
             }
+            Err(error) => error,
+        };
+        let is_stall = matches!(error, ClientError::Stalled(_));
+        if is_stall {
+            lane.stalled();
         }
+        // What was under way of it does not count any more.
+        let was_under_way = sent.set(0) > 0;
+        if was_under_way && (is_stall || matches!(error, ClientError::Unreachable { answered: false, .. })) {
+            self.cuts.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn spare(&self) -> std::sync::MutexGuard<'_, Vec<BytesMut>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends when no part was ever through and too many broke.
@@ -189,11 +220,12 @@ impl Sending<'_> {
     async fn read(&self, index: usize) -> Result<Part, Failed> {
         let (file, range) = (self.file.clone(), self.parts[index].clone());
         let number = number_of(index).context("more parts than there can be")?;
+        let mut bytes = self.spare().pop().unwrap_or_default();
         let reading = tokio::task::spawn_blocking(move || {
-            let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap_or(usize::MAX)];
+            bytes.resize(usize::try_from(range.end - range.start).unwrap_or(usize::MAX), 0);
             file.read_exact_at(&mut bytes, range.start)?;
             let sha256 = Sha256::digest(&bytes).into();
-            Ok::<_, std::io::Error>(Part { number, range, bytes: Bytes::from(bytes), sha256 })
+            Ok::<_, std::io::Error>(Part { number, range, bytes: bytes.freeze(), sha256 })
         });
         let read = reading.await.context("reading the file")?;
         // A file that became shorter was changed; only then does it matter what the error says.

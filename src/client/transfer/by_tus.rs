@@ -60,6 +60,7 @@ impl Sending<'_> {
                     }
                     (reason, retry_after)
                 }
+                stalled @ ClientError::Stalled(_) => (stalled.to_string(), None),
                 // The upload that was remembered is gone: begin anew. One just made is not, so this ends.
                 ClientError::Refused { status: 404 | 410, .. }
                     if !begun_anew && memory.recall().is_some() =>

@@ -161,6 +161,7 @@ impl<'a> Transfer<'a> {
                     }
                     (reason, retry_after)
                 }
+                stalled @ ClientError::Stalled(_) => (stalled.to_string(), None),
                 // What came is not what was sent.
                 ClientError::Refused { status: 400 | 460, detail }
                     if doing == Doing::Part && damaged < MAX_DAMAGED =>
