@@ -343,7 +343,9 @@ fn parts_are_sent_at_the_same_time_as_many_as_told() {
         let line = line(&server, Harm::default());
         let output = command_over(&line, &server, &place).args(["--parallel", parallel]).output().unwrap();
         check_stored(&server, &place, &result_of(&output));
-        assert_eq!(line.connections.load(Ordering::Relaxed), connections);
+        // A connection comes back a moment after its answer; the request that follows at once may open another.
+        let opened = line.connections.load(Ordering::Relaxed);
+        assert!((connections..=connections + 1).contains(&opened), "{opened} connections for {parallel}");
     }
 }
 
