@@ -194,7 +194,7 @@ impl Uploader {
 
     /// May such an upload be begun? Counts against the rate of creations.
     pub(crate) fn may_begin(&self, app: &App, wish: Wish<'_>) -> Result<Permit, Problem> {
-        let permit = match &self.by {
+        let mut permit = match &self.by {
             By::Everybody => Permit::default(),
             By::Key { scopes, .. } if scopes.contain(Scope::UploadsWrite) => Permit::default(),
             By::Key { .. } => return Err(missing_scope(Scope::UploadsWrite)),
@@ -203,10 +203,12 @@ impl Uploader {
                 let grant = UploadGrant {
                     token: Some((token.jti.clone(), token.max_uploads)),
                     max_byte_len: token.max_length,
+                    ..UploadGrant::default()
                 };
                 Permit { grant, preset: token.preset.clone() }
             }
         };
+        permit.grant.open_uploads = Some(app.limits.open_uploads);
         app.limits.rates.creation(self.tenant, app.limits.now_ms())?;
         Ok(permit)
     }

@@ -520,3 +520,15 @@ fn an_empty_list_of_types_makes_no_token() {
         .send(br#"{ "types": [] }"#);
     assert_eq!((refused.status, &refused.problem()["parameter"]), (400, &json!("types")));
 }
+
+#[test]
+fn a_tenant_without_a_limit_of_its_own_has_the_server_s_for_open_uploads() {
+    let server = Server::start_with(&["--max-open-uploads-per-tenant", "2"]);
+    let first = server.create(1);
+    server.create(1);
+    assert_eq!(slug(&create(&server, &server.key, 1)), is(429, "too-many-open-uploads"));
+    assert_eq!(server.patch(&first, 0, b"x").status, 204);
+    server.create(1);
+    command(&server, &["tenants", "set-quota", "default", "--open-uploads", "3"]);
+    server.create(1);
+}

@@ -6,10 +6,12 @@
 //! is deleted frees its bytes by the change of its state, after a crash too.
 //!
 //! An upload that has not told its length counts as far as it was let in, in steps of [`DEFERRED_STEP_BYTES`]. A final
-//! upload (concatenation) counts with its pieces until it is an asset.
+//! upload (concatenation) counts with its pieces until it is an asset; of a piece that it names more than once, the
+//! repeats count with it from the beginning (its `reserved_bytes`).
 
-use crate::{Catalog, CatalogError, UploadRow, rows, rows::signed, store::Write};
+use crate::{Catalog, CatalogError, NewUpload, UploadRow, rows, rows::signed, store::Write};
 use reelyard_model::{TenantId, UploadId, UploadKind};
+use serde_json::json;
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
 /// How far ahead an upload of unknown length is let in: one commit for so many bytes, and no more than this is held
@@ -50,6 +52,8 @@ pub struct UploadGrant {
     pub token: Option<(String, u32)>,
     /// Longest that it may become, where somebody said.
     pub max_byte_len: Option<u64>,
+    /// Open uploads of a tenant that has no limit of its own.
+    pub open_uploads: Option<u32>,
 }
 
 /// A limit stands in the way. The texts are public.
@@ -152,14 +156,22 @@ impl Catalog {
     }
 }
 
-/// Before an upload's row is made, in the same transaction: may it be begun? Gives the longest that it may become.
+/// What an upload gets that may be begun.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reserved {
+    /// The longest that it may become.
+    pub(crate) max_byte_len: Option<u64>,
+    /// What counts beside the length: a final upload's repeats.
+    pub(crate) repeated_bytes: u64,
+}
+
+/// Before an upload's row is made, in the same transaction: may it be begun?
 pub(crate) async fn reserve(
     write: &mut Write,
-    tenant: TenantId,
-    kind: UploadKind,
-    byte_len: Option<u64>,
+    new: &NewUpload,
     grant: &UploadGrant,
-) -> Result<Option<u64>, CatalogError> {
+) -> Result<Reserved, CatalogError> {
+    let (tenant, byte_len) = (new.tenant, new.byte_len);
     let limits = limits_of(write.connection(), tenant).await?;
     let max_byte_len = [grant.max_byte_len, limits.max_upload_bytes].into_iter().flatten().min();
     check_length(max_byte_len, byte_len.unwrap_or_default())?;
@@ -173,7 +185,7 @@ pub(crate) async fn reserve(
             return Err(OverQuota::TokenUploads { allowed: u64::from(*most) }.into());
         }
     }
-    if let Some(allowed) = limits.open_uploads {
+    if let Some(allowed) = limits.open_uploads.or(grant.open_uploads) {
         let open: i64 = sqlx::query_scalar(
             "SELECT COUNT(*) FROM upload WHERE tenant = ? AND state IN ('created', 'receiving', 'finishing')",
         )
@@ -185,10 +197,29 @@ pub(crate) async fn reserve(
             return Err(OverQuota::OpenUploads { allowed, open }.into());
         }
     }
-    if kind != UploadKind::Final {
-        check_storage(write, tenant, None, byte_len.unwrap_or_default()).await?;
-    }
-    Ok(max_byte_len)
+    let repeated_bytes = match (new.kind, byte_len) {
+        (UploadKind::Final, Some(byte_len)) => repeated_bytes(write, &new.partials, byte_len).await?,
+        _ => 0,
+    };
+    let counted = if new.kind == UploadKind::Final { repeated_bytes } else { byte_len.unwrap_or_default() };
+    check_storage(write, tenant, None, counted).await?;
+    Ok(Reserved { max_byte_len, repeated_bytes })
+}
+
+/// How much longer a final upload is than its pieces, which are counted themselves: each once, while it lives.
+async fn repeated_bytes(
+    write: &mut Write,
+    partials: &[UploadId],
+    byte_len: u64,
+) -> Result<u64, CatalogError> {
+    let pieces: i64 = sqlx::query_scalar(
+        "SELECT COALESCE(SUM(byte_len), 0) FROM upload
+         WHERE id IN (SELECT value FROM json_each(?)) AND state IN ('created', 'receiving', 'finishing')",
+    )
+    .bind(json!(partials).to_string())
+    .fetch_one(write.connection())
+    .await?;
+    Ok(byte_len.saturating_sub(pieces.max(0).unsigned_abs()))
 }
 
 /// A deferred length is told, or bytes are counted anew at the end: does it still fit?
@@ -198,10 +229,20 @@ pub(crate) async fn check_declared(
     byte_len: u64,
 ) -> Result<(), CatalogError> {
     check_length(upload.max_byte_len, byte_len)?;
-    if upload.kind == UploadKind::Final || upload.byte_len.is_some() {
+    if upload.byte_len.is_some() {
         return Ok(());
     }
-    check_storage(write, upload.tenant, Some(upload.id), byte_len).await
+    if upload.kind != UploadKind::Final {
+        return check_storage(write, upload.tenant, Some(upload.id), byte_len).await;
+    }
+    let repeated = repeated_bytes(write, &upload.partials, byte_len).await?;
+    check_storage(write, upload.tenant, Some(upload.id), repeated).await?;
+    sqlx::query("UPDATE upload SET reserved_bytes = ? WHERE id = ?")
+        .bind(signed(repeated))
+        .bind(upload.id.to_string())
+        .execute(write.connection())
+        .await?;
+    Ok(())
 }
 
 /// On declaration and again at the end.
@@ -246,7 +287,7 @@ async fn usage_of(
 ) -> Result<Usage, CatalogError> {
     let open = sqlx::query(
         "SELECT COUNT(*) AS uploads,
-                COALESCE(SUM(CASE WHEN kind = 'final' THEN 0
+                COALESCE(SUM(CASE WHEN kind = 'final' THEN reserved_bytes
                                   ELSE COALESCE(byte_len, MAX(reserved_bytes, byte_offset)) END), 0) AS bytes
          FROM upload
          WHERE tenant = ?1 AND state IN ('created', 'receiving', 'finishing') AND (?2 IS NULL OR id <> ?2)",

@@ -316,12 +316,12 @@ pub(crate) async fn insert_upload(
     new: &NewUpload,
     grant: UploadGrant,
 ) -> Result<UploadRow, CatalogError> {
-    let max_byte_len = quota::reserve(write, new.tenant, new.kind, new.byte_len, &grant).await?;
+    let reserved = quota::reserve(write, new, &grant).await?;
     sqlx::query(
         "INSERT INTO upload (id, tenant, state, kind, completion, partials, concat_header, expected_sha256, byte_len,
                              byte_offset, file_name, metadata, preset, traceparent, created_ms, updated_ms,
-                             expires_ms, token, max_byte_len)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                             expires_ms, token, max_byte_len, reserved_bytes)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(new.id.to_string())
     .bind(new.tenant.to_string())
@@ -340,7 +340,8 @@ pub(crate) async fn insert_upload(
     .bind(new.now_ms)
     .bind(new.expires_ms)
     .bind(grant.token.map(|(token, _)| token))
-    .bind(max_byte_len.map(signed))
+    .bind(reserved.max_byte_len.map(signed))
+    .bind(signed(reserved.repeated_bytes))
     .execute(write.connection())
     .await?;
     let upload = require_upload(write.connection(), new.id).await?;

@@ -106,7 +106,8 @@ async fn bytes_are_reserved_by_the_beginning_and_released_by_every_ending() {
 
     catalog.terminate_upload(first, 2).await.unwrap();
     let third = begin(catalog, Some(1_000)).await.unwrap();
-    catalog.expire_upload(third, 3).await.unwrap();
+    let expires_ms = catalog.upload(third).await.unwrap().unwrap().expires_ms;
+    catalog.expire_upload(third, expires_ms).await.unwrap();
     let fourth = begin(catalog, Some(1_000)).await.unwrap();
     catalog.reject_upload(fourth, 3).await.unwrap();
 
@@ -180,7 +181,7 @@ async fn the_longest_upload_is_held_to_from_beginning_to_end() {
         begin(catalog, Some(2_001)).await.unwrap_err(),
         OverQuota::UploadLength { allowed: 2_000, wanted: 2_001 }
     );
-    let grant = UploadGrant { max_byte_len: Some(900), token: None };
+    let grant = UploadGrant { max_byte_len: Some(900), ..UploadGrant::default() };
     let refused = quota(catalog.create_upload_within(upload_of(Some(901)), grant.clone()).await);
     assert_eq!(refused.unwrap_err(), OverQuota::UploadLength { allowed: 900, wanted: 901 });
     let row = catalog.create_upload_within(upload_of(None), grant).await.unwrap();
@@ -205,7 +206,7 @@ async fn open_uploads_are_counted_until_they_end() {
 #[tokio::test]
 async fn a_token_begins_so_many_uploads_and_they_are_known_as_its_own() {
     let bench = Bench::new().await;
-    let grant = UploadGrant { token: Some(("a-token".into(), 2)), max_byte_len: None };
+    let grant = UploadGrant { token: Some(("a-token".into(), 2)), ..UploadGrant::default() };
     let first = bench.catalog.create_upload_within(upload_of(Some(1)), grant.clone()).await.unwrap();
     assert_eq!(first.token.as_deref(), Some("a-token"));
     bench.catalog.terminate_upload(first.id, 2).await.unwrap();
@@ -213,4 +214,29 @@ async fn a_token_begins_so_many_uploads_and_they_are_known_as_its_own() {
     let refused = quota(bench.catalog.create_upload_within(upload_of(Some(1)), grant).await);
     assert_eq!(refused.unwrap_err(), OverQuota::TokenUploads { allowed: 2 }, "given up ones count too");
     assert_eq!(begin(&bench.catalog, Some(1)).await.map(|_| ()), Ok(()));
+}
+
+#[tokio::test]
+async fn a_piece_that_a_final_upload_names_again_counts_again() {
+    let bench = with_limits(TenantLimits { storage_bytes: Some(1_000), ..NO_LIMITS }).await;
+    let piece = NewUpload { kind: UploadKind::Partial, ..upload_of(Some(400)) };
+    let piece = bench.catalog.create_upload(piece).await.unwrap().id;
+    let joined = |times: usize, byte_len| NewUpload {
+        kind: UploadKind::Final,
+        partials: vec![piece; times],
+        ..upload_of(byte_len)
+    };
+    let refused = quota(bench.catalog.create_upload(joined(3, Some(1_200))).await);
+    assert_eq!(refused.unwrap_err(), OverQuota::Storage { allowed: 1_000, used: 400, wanted: 800 });
+    let twice = bench.catalog.create_upload(joined(2, Some(800))).await.unwrap();
+    assert_eq!(bench.catalog.usage(TenantId::DEFAULT).await.unwrap().reserved_bytes, 800);
+    bench.catalog.terminate_upload(twice.id, 2).await.unwrap();
+
+    // Its length may be told later.
+    let later = bench.catalog.create_upload(joined(3, None)).await.unwrap();
+    let refused = quota(bench.catalog.set_upload_length(later.id, 1_200, 3).await);
+    assert_eq!(refused.unwrap_err(), OverQuota::Storage { allowed: 1_000, used: 400, wanted: 800 });
+    let later = bench.catalog.create_upload(joined(2, None)).await.unwrap();
+    assert!(bench.catalog.set_upload_length(later.id, 800, 3).await.unwrap());
+    assert_eq!(bench.catalog.usage(TenantId::DEFAULT).await.unwrap().reserved_bytes, 800);
 }

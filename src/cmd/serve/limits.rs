@@ -14,9 +14,12 @@ pub(super) struct LimitArgs {
     /// Bodies of uploads that are received at a time; the next ones wait in line
     #[arg(long, value_name = "N", env = "REELYARD_MAX_TRANSFERS", default_value_t = limits::DEFAULT_MAX_TRANSFERS, value_parser = clap::value_parser!(u32).range(1..))]
     max_transfers: u32,
-    /// The same for one tenant [default: as many as the server takes]
+    /// The same for one tenant [default: three quarters of them]
     #[arg(long, value_name = "N", env = "REELYARD_MAX_TRANSFERS_PER_TENANT", value_parser = clap::value_parser!(u32).range(1..))]
     max_transfers_per_tenant: Option<u32>,
+    /// Uploads that one tenant may have begun and not ended, unless `reelyard tenants set-quota` says otherwise
+    #[arg(long, value_name = "N", env = "REELYARD_MAX_OPEN_UPLOADS_PER_TENANT", default_value_t = limits::DEFAULT_OPEN_UPLOADS, value_parser = clap::value_parser!(u32).range(1..))]
+    max_open_uploads_per_tenant: u32,
     /// How long a body waits in line before its sender is told to come back
     #[arg(long, value_name = "SECONDS", env = "REELYARD_TRANSFER_WAIT_SECONDS", default_value_t = limits::DEFAULT_TRANSFER_WAIT_SECONDS)]
     transfer_wait_seconds: u32,
@@ -38,6 +41,7 @@ impl LimitArgs {
             creations_per_second: self.creations_per_second,
             max_transfers: self.max_transfers,
             max_transfers_per_tenant: self.max_transfers_per_tenant,
+            max_open_uploads_per_tenant: self.max_open_uploads_per_tenant,
             transfer_wait_seconds: self.transfer_wait_seconds,
             min_bytes_per_second: self.min_upload_speed,
             idle_seconds: self.upload_idle_seconds,

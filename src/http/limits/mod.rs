@@ -5,6 +5,7 @@
 //! clock. Everything that is kept is bounded by a constant here, so that no number of callers makes memory grow. Limits
 //! are kept in memory: a server that starts anew begins with full buckets.
 
+mod bodies;
 mod rates;
 mod seats;
 mod transfers;
@@ -12,6 +13,7 @@ mod transfers;
 pub(crate) use rates::{Allowed, OneOf};
 pub(crate) use transfers::Seat;
 
+use bodies::Bodies;
 use rates::Rates;
 use reelyard_upload::pace::{Pace, PaceLimits, Rate};
 use std::time::{Duration, Instant};
@@ -24,6 +26,8 @@ pub(crate) const DEFAULT_REQUESTS_PER_SECOND: u32 = 2000;
 pub(crate) const DEFAULT_CREATIONS_PER_SECOND: u32 = 100;
 /// Bodies received at a time. Each one holds at most two batches of 1 MiB, and one that stalls next to nothing.
 pub(crate) const DEFAULT_MAX_TRANSFERS: u32 = 2000;
+/// Begun and not ended, of one tenant without a limit of its own: a row, a file and a journal each, for a week.
+pub(crate) const DEFAULT_OPEN_UPLOADS: u32 = 1000;
 /// A body that finds no seat waits for one so long: clients that resume give up at a minute or so.
 pub(crate) const DEFAULT_TRANSFER_WAIT_SECONDS: u32 = 10;
 /// Bytes a second on average: a bad mobile network brings ten times as much.
@@ -41,8 +45,10 @@ pub(crate) struct Settings {
     pub(crate) requests_per_second: u32,
     pub(crate) creations_per_second: u32,
     pub(crate) max_transfers: u32,
-    /// For tenants that have no limit of their own; `None`: as many as the server takes.
+    /// For tenants that have no limit of their own; `None`: three quarters of all.
     pub(crate) max_transfers_per_tenant: Option<u32>,
+    /// For tenants that have no limit of their own.
+    pub(crate) max_open_uploads_per_tenant: u32,
     pub(crate) transfer_wait_seconds: u32,
     /// 0: any speed will do.
     pub(crate) min_bytes_per_second: u32,
@@ -57,6 +63,7 @@ impl Default for Settings {
             creations_per_second: DEFAULT_CREATIONS_PER_SECOND,
             max_transfers: DEFAULT_MAX_TRANSFERS,
             max_transfers_per_tenant: None,
+            max_open_uploads_per_tenant: DEFAULT_OPEN_UPLOADS,
             transfer_wait_seconds: DEFAULT_TRANSFER_WAIT_SECONDS,
             min_bytes_per_second: DEFAULT_MIN_BYTES_PER_SECOND,
             idle_seconds: DEFAULT_IDLE_SECONDS,
@@ -69,6 +76,9 @@ pub(crate) struct Limits {
     started: Instant,
     pub(crate) rates: Rates,
     pub(crate) transfers: Transfers,
+    pub(crate) bodies: Bodies,
+    /// Of a tenant that has no limit of its own.
+    pub(crate) open_uploads: u32,
     pace: PaceLimits,
 }
 
@@ -83,6 +93,8 @@ impl Limits {
                 settings.max_transfers_per_tenant,
                 Duration::from_secs(u64::from(settings.transfer_wait_seconds)),
             ),
+            bodies: Bodies::default(),
+            open_uploads: settings.max_open_uploads_per_tenant,
             pace: PaceLimits {
                 idle_ms,
                 min_bytes_per_second: u64::from(settings.min_bytes_per_second),

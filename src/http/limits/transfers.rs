@@ -16,6 +16,12 @@ const MOST_WAITING: usize = 1000;
 /// When to come back after having waited in vain.
 const RETRY_AFTER_SECONDS: u64 = 5;
 
+/// Three quarters: one tenant alone uses most of a server, and the others still get in.
+const fn share_of_one(most: u32) -> u32 {
+    let share = most - most / 4;
+    if share == 0 { 1 } else { share }
+}
+
 pub(crate) struct Transfers {
     room: Arc<Room>,
     /// For tenants without a limit of their own.
@@ -54,7 +60,7 @@ impl Transfers {
         let inside = Inside { seats: Seats::new(most, MOST_WAITING), calls: HashMap::new() };
         Self {
             room: Arc::new(Room { inside: Mutex::new(inside) }),
-            most_of_tenant: most_of_tenant.unwrap_or(most),
+            most_of_tenant: most_of_tenant.unwrap_or_else(|| share_of_one(most)),
             wait,
         }
     }
@@ -208,6 +214,19 @@ mod tests {
         drop(first);
         let _seat = second.await.unwrap().unwrap();
         assert_eq!(transfers.room.inside().seats.taken(), 1);
+    }
+
+    #[tokio::test]
+    async fn one_tenant_leaves_a_quarter_of_the_seats_to_the_others() {
+        let transfers = Transfers::new(4, None, SHORT);
+        let mut seats = Vec::new();
+        for _ in 0..3 {
+            seats.push(sit(&transfers).await.unwrap());
+        }
+        assert_eq!(sit(&transfers).await.unwrap_err(), Kind::Unavailable);
+        let other = TenantId::from_uuid(uuid::Uuid::from_u128(7));
+        assert!(transfers.sit(other, None, &CancellationToken::new()).await.is_ok());
+        assert_eq!([1, 2, 3, 2000].map(super::share_of_one), [1, 2, 3, 1500]);
     }
 
     #[tokio::test]

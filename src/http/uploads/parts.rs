@@ -235,7 +235,7 @@ async fn receive_part(
     let body_len = part.range.end - part.range.start;
     let begun = async {
         let hold = app.holders.take_over_part(row.id, part.number).await.map_err(receive::hold_problem)?;
-        let seat = by.sit(&app, hold.stop()).await?;
+        let seat = (app.limits.bodies.enter(row.id)?, by.sit(&app, hold.stop()).await?);
         // The row is told of the bytes when they have come; until then the upload must not expire under them.
         let takes_bytes = matches!(row.state, UploadState::Created | UploadState::Receiving);
         if takes_bytes && row.expires_ms - app.now_ms() < UPLOAD_EXPIRES_AFTER_MS / 2 {
