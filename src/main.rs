@@ -19,7 +19,7 @@ use clap::Parser;
 use std::process::ExitCode;
 
 /// glibc's allocator keeps what many connections have freed on many threads: a stalled upload cost 78 KiB with it, and
-/// costs 60 with this one (see `benches/README.md`). How soon it gives memory back is in `.cargo/config.toml`.
+/// costs 54 with this one (see `benches/README.md`). How soon it gives memory back is in `.cargo/config.toml`.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
