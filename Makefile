@@ -29,7 +29,8 @@ chaos-uploads: ## the long campaign against uploads on disk and in S3 (KILLS=300
 	@cargo build --workspace --bins --quiet
 	@REELYARD_TEST_KILLS=$(or $(KILLS),300) REELYARD_TEST_SEED=$(or $(SEED),1) cargo nextest run -p reelyard --test uploads --no-capture chaos crash
 
-fuzz: ## the long fuzz campaign: every target for MINUTES=10 (needs clang)
+fuzz: ## the long fuzz campaign: every target for MINUTES=10
+	@scripts/setup build
 	@fuzz/run $(or $(MINUTES),10)
 
 lint: ## formatting, clippy with denied warnings, licences and bans of dependencies
