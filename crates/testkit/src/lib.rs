@@ -4,7 +4,7 @@
 //! Everything listens on loopback, on ports that were free, in a temporary directory, and ends with its value.
 //! What cannot be started panics: a test cannot go on without it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "for tests only: a test cannot go on without it")]
 
 mod faults;
 mod proxy;

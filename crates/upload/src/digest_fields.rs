@@ -172,7 +172,7 @@ fn wrong_length(byte_len: usize, algorithm: Algorithm) -> String {
 #[cfg(test)]
 mod tests {
     use super::{DigestError, Digests, Integrity, content_check, content_md5, format_digest, wanted};
-    use crate::{Algorithm, Check, Checksum, ietf::testing::sent};
+    use crate::{Algorithm, Check, Checksum, testing::sent};
     use proptest::prelude::{any, prop, proptest};
 
     const BYTES: &[u8] = b"hello";

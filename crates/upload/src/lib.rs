@@ -17,6 +17,8 @@ pub mod ledger;
 pub mod pace;
 pub mod parts;
 pub mod possession;
+#[cfg(test)]
+mod testing;
 pub mod tus;
 pub mod whole_hash;
 

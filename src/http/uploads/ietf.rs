@@ -182,8 +182,13 @@ async fn make(
     };
     let Some(chunk) = creation.first_chunk else {
         let empty = Transfer::new(creation.length, app.max_upload_bytes);
-        let progress =
-            receive::settle(&app, &row, empty, receive::Completes::Declared(creation.completes), &by);
+        let progress = receive::settle(
+            &app,
+            &row,
+            empty,
+            receive::Completes::Declared(creation.completes, dialect),
+            &by,
+        );
         return match progress.await {
             Ok(progress) => Ok((row.id, progress)),
             Err(problem) => Err(of_whole(&app, dialect, row.id, problem).await),

@@ -61,7 +61,7 @@ impl How {
     fn completes(&self) -> Completes {
         match self {
             Self::Tus => Completes::AtLength,
-            Self::Ietf { append, .. } => Completes::Declared(append.completes),
+            Self::Ietf { dialect, append, .. } => Completes::Declared(append.completes, *dialect),
         }
     }
 
@@ -82,7 +82,7 @@ pub(super) enum Completes {
     /// All bytes are there.
     AtLength,
     /// The client says whether these are the last ones.
-    Declared(bool),
+    Declared(bool, ietf::Dialect),
 }
 
 /// Where an upload stands after a chunk.
@@ -340,15 +340,14 @@ pub(super) async fn settle(
     completes: Completes,
     by: &Uploader,
 ) -> Result<Progress, Problem> {
-    if let Completes::Declared(completes) = completes
-        && let Err(error) = ietf::completion(completes, transfer.offset(), transfer.length())
+    if let Completes::Declared(last, dialect) = completes
+        && let Err(error) = ietf::completion(last, transfer.offset(), transfer.length())
     {
-        let dialect = ietf::Dialect::unnamed();
         return Err(ietf_shell::problem(dialect, &error, Some(&state_of(&transfer))));
     }
     let complete = match completes {
         Completes::AtLength => transfer.is_whole(),
-        Completes::Declared(last) => last,
+        Completes::Declared(last, _) => last,
     };
     let standing = |transfer: &Transfer, asset| Progress {
         offset: transfer.offset(),

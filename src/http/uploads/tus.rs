@@ -23,6 +23,7 @@ use reelyard_sign::upload_token::{Use, Wish};
 use reelyard_upload::{
     Check, ChunkRequest, Transfer,
     digest_fields::{DigestError, Digests, Integrity, content_check},
+    ietf,
     tus::{self, Concat, Creation, HeadAnswer, TusError, UploadReference},
 };
 use std::{collections::BTreeSet, sync::Arc};
@@ -336,7 +337,7 @@ async fn look(app: &Arc<App>, by: &Uploader, id: UploadId) -> Result<Response, P
             // Looking at an upload does not complete one whose sender has to say so.
             let completes = match row.completion {
                 Completion::Length | Completion::Withheld => Completes::AtLength,
-                Completion::Declared => Completes::Declared(false),
+                Completion::Declared => Completes::Declared(false, ietf::Dialect::unnamed()),
             };
             receive::settle(app, &row, transfer.clone(), completes, by).await?;
             standing(&resource::live(app, id).await?, Some(transfer.offset()))

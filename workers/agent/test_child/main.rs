@@ -1,6 +1,10 @@
 //! A stand-in for the media program in the agent's tests: speaks the real protocol, and does what its source says.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "for tests only: what goes wrong here is the test's"
+)]
 
 use reelyard_model::{
     child::{Message, PROTOCOL, Request},

@@ -5,7 +5,7 @@
 //! gathers the next ones.
 
 use super::{
-    directory::{blocking, lost_thread, sync_directory},
+    directory::{blocking, lost_thread},
     parts_journal::PartsJournal,
     parts_session::{Claim, Sessions},
     receiving::write_all_at,
@@ -20,7 +20,7 @@ use reelyard_upload::{
     BodyEnd, Transfer,
     parts::{PartChunk, PartRequest, PartSet, PartSettled},
 };
-use std::{fs::File, io, io::IoSlice, mem, ops::Range, sync::Arc};
+use std::{io, io::IoSlice, mem, ops::Range, sync::Arc};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 /// So much of a part is sent to the disk while more of it arrives, so that little is left to sync when it ends.
@@ -29,16 +29,7 @@ const SYNC_BYTES: u64 = 32 << 20;
 #[async_trait]
 impl Parts for LocalStore {
     async fn create_parts(&self, upload: UploadId, length: u64) -> Result<(), StoreError> {
-        let (data, journal) = self.upload_paths(upload);
-        let uploads = self.root().join("uploads");
-        blocking(move || {
-            File::create_new(&data)
-                .and_then(|file| file.sync_all())
-                .map_err(|e| StoreError::io("making the upload", &data, e))?;
-            PartsJournal::create(&journal, upload, length)?;
-            sync_directory(&uploads)
-        })
-        .await
+        self.make_upload(upload, move |journal| PartsJournal::create(journal, upload, length)).await
     }
 
     async fn part_set(&self, upload: UploadId, terms: Terms) -> Result<PartSet, StoreError> {

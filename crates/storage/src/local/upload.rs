@@ -47,16 +47,7 @@ impl OpenUpload for UploadFile {
 #[async_trait]
 impl Uploads for LocalStore {
     async fn create_upload(&self, upload: UploadId, length: Option<u64>) -> Result<(), StoreError> {
-        let (data, journal) = self.upload_paths(upload);
-        let uploads = self.root().join("uploads");
-        blocking(move || {
-            File::create_new(&data)
-                .and_then(|file| file.sync_all())
-                .map_err(|e| StoreError::io("making the upload", &data, e))?;
-            Journal::create(&journal, upload, length)?;
-            sync_directory(&uploads)
-        })
-        .await
+        self.make_upload(upload, move |journal| Journal::create(journal, upload, length)).await
     }
 
     /// Reads the journal. What it does not count is cut off when a chunk begins, and not before: whoever only looks may
@@ -136,6 +127,24 @@ impl Uploads for LocalStore {
 }
 
 impl LocalStore {
+    /// An empty file and its journal; their names are durable on return.
+    pub(super) async fn make_upload(
+        &self,
+        upload: UploadId,
+        make_journal: impl FnOnce(&Path) -> Result<(), StoreError> + Send + 'static,
+    ) -> Result<(), StoreError> {
+        let (data, journal) = self.upload_paths(upload);
+        let uploads = self.root().join("uploads");
+        blocking(move || {
+            File::create_new(&data)
+                .and_then(|file| file.sync_all())
+                .map_err(|e| StoreError::io("making the upload", &data, e))?;
+            make_journal(&journal)?;
+            sync_directory(&uploads)
+        })
+        .await
+    }
+
     pub(super) fn upload_paths(&self, upload: UploadId) -> (PathBuf, PathBuf) {
         let uploads = self.root().join("uploads");
         (uploads.join(upload.to_string()), uploads.join(format!("{upload}.journal")))

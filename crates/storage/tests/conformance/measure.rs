@@ -3,7 +3,11 @@
 
 use crate::bench::{Bench, MIB, at, noise};
 use bytes::Bytes;
-use reelyard_storage::{Sources as _, Uploads as _, source_key};
+use reelyard_storage::{
+    Sources as _, Uploads as _,
+    s3::{DEFAULT_MEMORY_BYTES, S3Store},
+    source_key,
+};
 use reelyard_testkit::{Kind, S3Server};
 use reelyard_upload::BodyEnd;
 use std::{fs, time::Instant};
@@ -16,11 +20,7 @@ fn measure_one_gibibyte_in_one_chunk() {
     let Some(server) = S3Server::start(Kind::SeaweedFs) else { return };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut bench = Bench::in_s3(Kind::SeaweedFs, &server.endpoint());
-        // The server itself, not a proxy before it, with the memory that an operator gets.
-        bench.place().memory_bytes = reelyard_storage::s3::DEFAULT_MEMORY_BYTES;
-        let scratch = bench.directory.path().to_owned();
-        let store = bench.place().open_at(&server.endpoint(), &scratch).await.unwrap();
+        let (bench, store) = as_an_operator_has_it(&server).await;
         let upload = bench.new_upload(Some(GIB as u64)).await;
         let batch = Bytes::from(noise(MIB));
         let before = peak_kib();
@@ -52,10 +52,7 @@ fn measure_a_thousand_stalled_uploads() {
     let Some(server) = S3Server::start(Kind::SeaweedFs) else { return };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut bench = Bench::in_s3(Kind::SeaweedFs, &server.endpoint());
-        bench.place().memory_bytes = reelyard_storage::s3::DEFAULT_MEMORY_BYTES;
-        let scratch = bench.directory.path().to_owned();
-        let store = bench.place().open_at(&server.endpoint(), &scratch).await.unwrap();
+        let (bench, store) = as_an_operator_has_it(&server).await;
         let mut stalled = Vec::new();
         // What was free again after the first thousand serves the second, so the second shows what stays.
         for wave in 1..=2 {
@@ -81,6 +78,15 @@ fn measure_a_thousand_stalled_uploads() {
             );
         }
     });
+}
+
+/// The server itself, not a proxy before it, with the memory that an operator gets.
+async fn as_an_operator_has_it(server: &S3Server) -> (Bench, S3Store) {
+    let mut bench = Bench::in_s3(Kind::SeaweedFs, &server.endpoint());
+    bench.place().memory_bytes = DEFAULT_MEMORY_BYTES;
+    let scratch = bench.directory.path().to_owned();
+    let store = bench.place().open_at(&server.endpoint(), &scratch).await.unwrap();
+    (bench, store)
 }
 
 fn peak_kib() -> u64 {

@@ -171,7 +171,10 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::{Headers, Progress, State};
-    use crate::ietf::{Dialect, IetfError, Limits, Version, testing::sent};
+    use crate::{
+        ietf::{Dialect, IetfError, Limits, Version},
+        testing::sent,
+    };
 
     const OPEN: State = State { offset: 60, length: Some(100), is_complete: false };
     const LIMITS: Limits = Limits {

@@ -140,7 +140,7 @@ impl Dialect {
 #[cfg(test)]
 mod tests {
     use super::{Dialect, Version};
-    use crate::ietf::testing::sent;
+    use crate::testing::sent;
 
     fn detected(headers: &[(&str, &str)]) -> Option<(Version, bool)> {
         Dialect::detect(&sent(headers)).map(|dialect| (dialect.version(), dialect.takes_interim()))

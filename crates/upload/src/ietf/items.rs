@@ -31,7 +31,7 @@ fn bare_item(fields: &impl Fields, name: &str) -> Option<BareItem> {
 #[cfg(test)]
 mod tests {
     use super::{boolean, non_negative};
-    use crate::ietf::testing::sent;
+    use crate::testing::sent;
 
     #[test]
     fn booleans_are_question_mark_zero_or_one_and_all_else_is_ignored() {

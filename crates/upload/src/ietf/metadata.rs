@@ -119,7 +119,7 @@ fn is_token_byte(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{file_name, read};
-    use crate::ietf::testing::sent;
+    use crate::testing::sent;
     use proptest::prelude::proptest;
 
     #[test]

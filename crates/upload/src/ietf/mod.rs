@@ -17,8 +17,6 @@ mod limits;
 mod metadata;
 mod request;
 #[cfg(test)]
-pub(crate) mod testing;
-#[cfg(test)]
 mod tests;
 
 pub use answer::{Answer, Headers, Interim, Progress, State};

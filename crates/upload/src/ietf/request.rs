@@ -219,10 +219,8 @@ mod tests {
     use super::{Admitted, Append, Completion, Creation, check_bare, completion};
     use crate::{
         Algorithm, Check, Checksum, ChunkRequest,
-        ietf::{
-            Dialect, IetfError, Limits, State, Version,
-            testing::{sent, sent_owned},
-        },
+        ietf::{Dialect, IetfError, Limits, State, Version},
+        testing::{sent, sent_owned},
     };
     use proptest::prelude::{Just, prop, prop_oneof, proptest};
 

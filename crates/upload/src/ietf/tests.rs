@@ -1,9 +1,7 @@
 //! What concerns several files of the dialect, and the table of what the draft demands.
 
-use super::{
-    Admitted, Answer, Append, Completion, Creation, Dialect, Limits, State, Version, completion,
-    testing::sent,
-};
+use super::{Admitted, Answer, Append, Completion, Creation, Dialect, Limits, State, Version, completion};
+use crate::testing::sent;
 
 fn location(answer: &Answer) -> Option<&str> {
     answer.headers.iter().find(|(name, _)| *name == "location").map(|(_, value)| value.as_str())

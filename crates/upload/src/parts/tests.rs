@@ -6,31 +6,13 @@ use super::{
 };
 use crate::{
     Algorithm, BodyEnd, Check, Checksum, WholeHash,
-    fields::{Field, Fields},
+    testing::{Sent, sent, sent_owned},
 };
 use proptest::prelude::{Just, Strategy, any, prop, prop_oneof, proptest};
 use std::ops::Range;
 
 const UPLOAD: &str = "0192f0c8-0000-7000-8000-000000000001";
 const MIB: u64 = 1 << 20;
-
-/// The headers of a request; a name that stands there twice was sent twice.
-struct Sent(Vec<(&'static str, String)>);
-
-impl Fields for Sent {
-    fn field(&self, name: &str) -> Field<'_> {
-        let mut values = self.0.iter().filter(|(key, _)| *key == name);
-        match (values.next(), values.next()) {
-            (None, _) => Field::Absent,
-            (Some((_, text)), None) => Field::Text(text),
-            (Some(_), Some(_)) => Field::Repeated,
-        }
-    }
-}
-
-fn sent(headers: &[(&'static str, &str)]) -> Sent {
-    Sent(headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect())
-}
 
 fn request(number: u32, range: Range<u64>) -> PartRequest {
     PartRequest { number, range, check: Check::None }
@@ -257,7 +239,7 @@ fn put(changes: &[(&'static str, Option<&str>)]) -> Sent {
         headers.retain(|(key, _)| key != name);
         headers.extend(value.map(|value| (*name, value.to_owned())));
     }
-    Sent(headers)
+    sent_owned(headers)
 }
 
 #[test]
@@ -439,7 +421,7 @@ proptest! {
         let names = ["x-part-number", "x-content-range", "content-length", "repr-digest", "upload-length"];
         let mut headers: Vec<(&'static str, String)> = names.into_iter().zip(texts.iter().cloned()).collect();
         headers.push(("x-upload-id", if good_id { UPLOAD.to_owned() } else { texts[5].clone() }));
-        let fields = Sent(headers);
+        let fields = sent_owned(headers);
         let _ = (upload_id(&fields), Opening::read(&fields, &body, length), Completion::read(&fields, &body));
         if let Ok(part) = PartUpload::read(&fields).and_then(|upload| upload.within(length)) {
             let _ = PartSet::new(length).begin(&part);

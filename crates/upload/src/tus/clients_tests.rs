@@ -4,8 +4,8 @@
 //! and number of body bytes, then its headers as they came (without those of the connection). The files were
 //! uploaded in chunks, whole, in parallel, with the creation and with a length told at the end.
 
-use super::{Append, Concat, Creation, Metadata, check_version, final_length, method_override, tests::Sent};
-use crate::{BodyEnd, Settled, Transfer};
+use super::{Append, Concat, Creation, Metadata, check_version, final_length, method_override};
+use crate::{BodyEnd, Settled, Transfer, testing::Sent};
 use std::collections::HashMap;
 
 /// What each of them uploaded.

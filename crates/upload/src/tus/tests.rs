@@ -9,26 +9,9 @@ use super::{
 use crate::{
     Algorithm, BodyEnd, Check, Checksum, Refusal, Settled, Transfer,
     fields::{Field, Fields},
+    testing::{Sent, sent},
 };
 use proptest::prelude::{any, prop, proptest};
-
-/// Headers as a client sent them.
-pub(super) struct Sent(pub(super) Vec<(String, String)>);
-
-impl Fields for Sent {
-    fn field(&self, name: &str) -> Field<'_> {
-        let mut values = self.0.iter().filter(|(key, _)| key == name);
-        match (values.next(), values.next()) {
-            (None, _) => Field::Absent,
-            (Some((_, text)), None) => Field::Text(text),
-            (Some(_), Some(_)) => Field::Repeated,
-        }
-    }
-}
-
-fn sent(headers: &[(&str, &str)]) -> Sent {
-    Sent(headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
-}
 
 /// A creation of at most 100 bytes.
 fn creation(headers: &[(&str, &str)]) -> Result<Creation, TusError> {

@@ -1,8 +1,8 @@
-//! Headers for the tests of this dialect.
+//! Headers for the tests of all dialects. A name that stands there twice was sent twice.
 
 use crate::fields::{Field, Fields};
 
-pub(crate) struct Sent(Vec<(String, String)>);
+pub(crate) struct Sent(pub(crate) Vec<(String, String)>);
 
 impl Fields for Sent {
     fn field(&self, name: &str) -> Field<'_> {
@@ -19,6 +19,6 @@ pub(crate) fn sent(headers: &[(&str, &str)]) -> Sent {
     Sent(headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
 }
 
-pub(crate) fn sent_owned(headers: Vec<(&'static str, String)>) -> Sent {
+pub(crate) fn sent_owned(headers: impl IntoIterator<Item = (&'static str, String)>) -> Sent {
     Sent(headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }
