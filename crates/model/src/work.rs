@@ -75,6 +75,31 @@ pub struct Grant {
     pub traceparent: String,
 }
 
+/// Which objects of the store hold a source right now: what a worker needs that reads ranges and has no database.
+/// An assembly replaces the pieces by one object; whoever meets a piece that is gone asks for the layout again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceLayout {
+    pub byte_len: u64,
+    /// In order and without a gap; none when the source is empty.
+    pub pieces: Vec<SourcePiece>,
+}
+
+/// The object `key` is the bytes from `start` to before `end` of the source, all of them and nothing else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourcePiece {
+    pub start: u64,
+    pub end: u64,
+    pub key: String,
+}
+
+impl SourceLayout {
+    /// The piece that holds this byte; `None` behind the end.
+    pub fn piece_at(&self, byte: u64) -> Option<&SourcePiece> {
+        let index = self.pieces.partition_point(|piece| piece.end <= byte);
+        self.pieces.get(index).filter(|piece| piece.start <= byte)
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     pub done_us: i64,

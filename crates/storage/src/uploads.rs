@@ -8,7 +8,7 @@ use crate::{Parts, StoreError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use reelyard_model::UploadId;
+use reelyard_model::{UploadId, work::SourceLayout};
 use reelyard_upload::{BodyEnd, ChunkRequest, Refusal, Transfer};
 use std::{fmt, fs::File, ops::Range};
 
@@ -104,6 +104,9 @@ pub trait Sources: fmt::Debug + Send + Sync + 'static {
 
     /// A range that lies inside the source.
     async fn read_source(&self, key: &str, range: Range<u64>) -> Result<ByteStream, StoreError>;
+
+    /// The objects that hold a source right now, for whoever reads them by key elsewhere.
+    async fn layout(&self, key: &str) -> Result<SourceLayout, StoreError>;
 
     /// Makes one object of what an upload left in pieces; readers notice nothing. True: there was something to do.
     async fn assemble_source(&self, key: &str) -> Result<bool, StoreError>;

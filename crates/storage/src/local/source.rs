@@ -5,6 +5,7 @@ use crate::{ByteStream, LocalStore, Sources, StoreError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream;
+use reelyard_model::work::{SourceLayout, SourcePiece};
 use std::{fs::File, ops::Range, os::unix::fs::FileExt as _, path::PathBuf, sync::Arc};
 
 /// One read from the disk; a reader has two of these in memory at most.
@@ -22,6 +23,13 @@ impl Sources for LocalStore {
 
     async fn read_source(&self, key: &str, range: Range<u64>) -> Result<ByteStream, StoreError> {
         Ok(stream(self.open_std(key).await?, self.path_of(key)?, range))
+    }
+
+    async fn layout(&self, key: &str) -> Result<SourceLayout, StoreError> {
+        let byte_len =
+            self.byte_len(key).await?.ok_or_else(|| StoreError::NotFound { what: key.to_owned() })?;
+        let whole = SourcePiece { start: 0, end: byte_len, key: key.to_owned() };
+        Ok(SourceLayout { byte_len, pieces: if byte_len > 0 { vec![whole] } else { Vec::new() } })
     }
 
     /// A rename made it whole.

@@ -16,7 +16,10 @@ use async_trait::async_trait;
 use aws_sdk_s3::primitives::ByteStream as SdkStream;
 use bytes::Bytes;
 use futures::stream;
-use reelyard_model::UploadId;
+use reelyard_model::{
+    UploadId,
+    work::{SourceLayout, SourcePiece},
+};
 use std::{fs::File, ops::Range, sync::Arc, time::Duration};
 
 /// How often a reader begins anew without a byte in between, before it gives up.
@@ -42,6 +45,21 @@ impl Sources for S3Store {
 
     async fn read_source(&self, key: &str, range: Range<u64>) -> Result<ByteStream, StoreError> {
         self.shared.read(upload_of(key)?, range).await
+    }
+
+    async fn layout(&self, key: &str) -> Result<SourceLayout, StoreError> {
+        let upload = upload_of(key)?;
+        let extents = self.shared.ledger.load(upload).await?.extents;
+        let what = self.shared.bucket.place(key);
+        if extents.is_empty() && self.shared.bucket.len(key).await?.is_none() {
+            return Err(StoreError::NotFound { what });
+        }
+        let byte_len = covered(&extents).ok_or_else(|| StoreError::Damaged {
+            what,
+            problem: "its objects leave a gap".to_owned(),
+        })?;
+        let piece = |Extent { start, end, key }| SourcePiece { start, end, key };
+        Ok(SourceLayout { byte_len, pieces: extents.into_iter().map(piece).collect() })
     }
 
     async fn assemble_source(&self, key: &str) -> Result<bool, StoreError> {

@@ -11,6 +11,7 @@ crate::cases!(
     a_source_is_put_together_and_stays_the_same,
     readers_notice_nothing_of_an_assembly,
     a_source_opens_as_a_file_for_many_at_once,
+    a_layout_names_the_objects_that_hold_a_source,
     a_deleted_source_is_gone,
     partials_become_one_upload_also_when_it_was_interrupted,
     a_source_that_nobody_made_is_not_found,
@@ -75,6 +76,33 @@ async fn a_source_opens_as_a_file_for_many_at_once(bench: Bench) {
         file.unwrap().read_to_end(&mut read).unwrap();
         assert!(read == bytes, "each has a position of its own");
     }
+}
+
+async fn a_layout_names_the_objects_that_hold_a_source(bench: Bench) {
+    let bytes = noise(5 * MIB + 9);
+    let key = source_key(bench.source(&bytes).await);
+    for assembled in [false, true] {
+        if assembled {
+            bench.store.assemble_source(&key).await.unwrap();
+        }
+        let layout = bench.store.layout(&key).await.unwrap();
+        assert_eq!(layout.byte_len, bytes.len() as u64);
+        let mut end = 0;
+        for piece in &layout.pieces {
+            assert_eq!(piece.start, end, "no gap");
+            assert_eq!(layout.piece_at(piece.start), Some(piece));
+            assert_eq!(layout.piece_at(piece.end - 1), Some(piece));
+            end = piece.end;
+        }
+        assert_eq!(end, layout.byte_len);
+        assert_eq!(layout.piece_at(end), None);
+        if assembled {
+            assert_eq!(layout.pieces.len(), 1);
+            assert_eq!(layout.pieces[0].key, key);
+        }
+    }
+    let nobody = source_key(reelyard_model::UploadId::from_uuid(uuid::Uuid::now_v7()));
+    assert!(bench.store.layout(&nobody).await.unwrap_err().is_not_found());
 }
 
 async fn a_deleted_source_is_gone(bench: Bench) {
