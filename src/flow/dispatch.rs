@@ -6,7 +6,10 @@
 
 use super::{FlowError, collect};
 use crate::app::App;
-use reelyard_agent::control::{ControlPlane, ControlUnavailable, Depot};
+use reelyard_agent::{
+    control::{ControlPlane, ControlUnavailable, Depot},
+    source::SourceBytes,
+};
 use reelyard_catalog::{CatalogError, ClaimRequest, Claimed, EventKind, EventRow, HeartbeatAnswer};
 use reelyard_model::{
     AssetId, Failure, FailureCode, Plan, TaskId,
@@ -14,7 +17,7 @@ use reelyard_model::{
     work::{Grant, Offer, Progress, Report, TaskKind, Verdict},
 };
 use serde_json::json;
-use std::{fs::File, io, path::Path, sync::Arc, time::Duration};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
 /// What the worker is told: it sends a heartbeat at a third of it, which is also how fresh its progress shows.
 const GRANTED_LEASE_MS: u64 = 9_000;
@@ -212,8 +215,9 @@ pub(crate) struct LocalDepot {
 }
 
 impl Depot for LocalDepot {
-    async fn open_source(&self, key: &str) -> io::Result<File> {
-        self.app.uploads.open_source(key).await.map_err(io::Error::other)
+    async fn open_source(&self, grant: &Grant) -> io::Result<SourceBytes> {
+        let opened = self.app.uploads.open_source(&grant.source_key).await;
+        opened.map(SourceBytes::File).map_err(io::Error::other)
     }
 
     async fn keep(&self, scratch_file: &Path, key: &str) -> io::Result<()> {

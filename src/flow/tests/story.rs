@@ -128,7 +128,7 @@ async fn an_upload_becomes_a_publication() {
     for task in bench.app.catalog.tasks_of_asset(asset).await.unwrap() {
         assert_eq!(task.traceparent, upload.traceparent);
     }
-    let source = bench.depot.open_source(&row.source_key).await.unwrap();
+    let source = bench.app.uploads.open_source(&row.source_key).await.unwrap();
     assert_eq!(source.metadata().unwrap().len(), super::bench::SOURCE.len() as u64);
 }
 

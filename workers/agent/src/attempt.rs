@@ -10,6 +10,7 @@ use crate::{
     gathered::{Gathered, NewFile},
     lease::Lease,
     scratch::Scratch,
+    source::SourceBytes,
 };
 use futures::{StreamExt, stream::FuturesUnordered};
 use reelyard_model::{
@@ -22,7 +23,7 @@ use reelyard_sandbox::{
     supervise::{ChildCommand, Ending, Outcome, Running, Watch, finished_file, start},
 };
 use std::{
-    fs::File,
+    os::fd::OwnedFd,
     path::Path,
     sync::{Arc, Once},
     time::Duration,
@@ -208,12 +209,18 @@ async fn prepare<C, D: Depot>(
     threads: u32,
     run: u32,
 ) -> Result<(Running, Scratch), Failure> {
-    let source: File = shop.depot.open_source(&grant.source_key).await.map_err(|error| {
+    let source = shop.depot.open_source(grant).await.map_err(|error| {
         Failure::new(
             FailureCode::SourceMissing,
             format!("the source {} cannot be opened: {error}", grant.source_key),
         )
     })?;
+    let source = match source {
+        SourceBytes::File(file) => OwnedFd::from(file),
+        SourceBytes::Ranges(_) => {
+            return Err(Failure::new(FailureCode::Internal, "this agent cannot read sources by ranges yet"));
+        }
+    };
     let name = format!("{}-a{}-run{run}", grant.task, grant.attempt);
     let scratch = Scratch::make(&shop.config.scratch, name).await.map_err(|error| {
         Failure::new(FailureCode::StorageFailed, format!("no scratch directory could be made: {error}"))

@@ -3,11 +3,12 @@
 //! On one machine both are function calls into the server (`src/app.rs`); in a fleet they are HTTP and S3. The
 //! agent imports neither the catalogue nor the storage.
 
+use crate::source::SourceBytes;
 use reelyard_model::{
     TaskId,
     work::{Grant, Offer, Progress, Report, Verdict},
 };
-use std::{fs::File, future::Future, path::Path};
+use std::{future::Future, path::Path};
 
 /// The control plane could not be reached or refused to answer: wait and try again.
 #[derive(Debug, thiserror::Error)]
@@ -39,8 +40,8 @@ pub trait ControlPlane: Send + Sync + 'static {
 
 /// Where sources come from and outputs go.
 pub trait Depot: Send + Sync + 'static {
-    /// The source, opened read-only and seekable.
-    fn open_source(&self, key: &str) -> impl Future<Output = std::io::Result<File>> + Send;
+    /// The source of a grant. `NotFound` means that it is gone; every other error that it cannot be reached now.
+    fn open_source(&self, grant: &Grant) -> impl Future<Output = std::io::Result<SourceBytes>> + Send;
     /// Moves a finished file out of the scratch directory to `key`. On return it is durable. Safe to repeat.
     fn keep(&self, scratch_file: &Path, key: &str) -> impl Future<Output = std::io::Result<()>> + Send;
 }

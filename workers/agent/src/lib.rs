@@ -11,6 +11,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod control;
+pub mod source;
 
 mod agent;
 mod attempt;

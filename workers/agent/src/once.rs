@@ -7,7 +7,7 @@ use reelyard_model::{
     child::{Capabilities, Job, Limits, PROTOCOL, Request},
 };
 use reelyard_sandbox::supervise::{ChildCommand, Outcome, Watch, start};
-use std::{fs::File, path::PathBuf};
+use std::{fs::File, os::fd::OwnedFd, path::PathBuf};
 
 #[derive(Debug)]
 pub struct OneJob {
@@ -43,7 +43,7 @@ pub async fn run_once(one: OneJob, mut progress: impl FnMut(i64, i64)) -> Result
         program: one.program,
         arguments: Vec::new(),
         request: Request { protocol: PROTOCOL, job: one.job, limits: one.limits },
-        source: one.source,
+        source: one.source.map(OwnedFd::from),
         scratch: scratch.path().to_owned(),
         watch: one.watch,
     })

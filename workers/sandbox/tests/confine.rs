@@ -15,7 +15,7 @@ async fn messages_of(behaviour: &str) -> Vec<Message> {
         program: env!("CARGO_BIN_EXE_reelyard-sandbox-test-child").into(),
         arguments: vec![behaviour.to_owned()],
         request: Request { protocol: PROTOCOL, job: Job::Probe, limits: Limits::default() },
-        source: Some(tempfile::tempfile().unwrap()),
+        source: Some(tempfile::tempfile().unwrap().into()),
         scratch: scratch.path().to_owned(),
         watch: Watch::default(),
     })

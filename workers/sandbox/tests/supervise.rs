@@ -27,7 +27,7 @@ fn case(behaviour: &str) -> Case {
         program: env!("CARGO_BIN_EXE_reelyard-sandbox-test-child").into(),
         arguments: behaviour.split(' ').map(str::to_owned).collect(),
         request: Request { protocol: PROTOCOL, job: Job::Probe, limits: Limits::default() },
-        source: Some(source),
+        source: Some(source.into()),
         scratch: scratch.path().to_owned(),
         watch: Watch::default(),
     };

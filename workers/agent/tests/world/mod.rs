@@ -4,6 +4,7 @@ use reelyard_agent::{
     Agent, AgentConfig, ShutdownHandle, Slots, Watch,
     control::{ControlPlane, ControlUnavailable, Depot},
     shutdown,
+    source::SourceBytes,
 };
 use reelyard_model::{
     AssetId, Failure, Rational, TaskId, WorkerId,
@@ -120,11 +121,11 @@ impl ControlPlane for Shared {
 }
 
 impl Depot for Shared {
-    async fn open_source(&self, key: &str) -> io::Result<File> {
+    async fn open_source(&self, grant: &Grant) -> io::Result<SourceBytes> {
         if self.change(|seen| std::mem::take(&mut seen.panic_at_next_source)) {
             panic!("asked for by the test");
         }
-        File::open(self.folder.join(key))
+        File::open(self.folder.join(&grant.source_key)).map(SourceBytes::File)
     }
     async fn keep(&self, scratch_file: &Path, key: &str) -> io::Result<()> {
         let fails = self.change(|seen| {

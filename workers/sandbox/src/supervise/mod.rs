@@ -19,7 +19,7 @@ pub use scratch::{ScratchFileError, bytes_on_disk, finished_file};
 pub use verdict::{Outcome, Usage};
 
 use reelyard_model::child::{Message, Request};
-use std::{fs::File, path::PathBuf, time::Duration};
+use std::{os::fd::OwnedFd, path::PathBuf, time::Duration};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
@@ -35,8 +35,9 @@ pub struct ChildCommand {
     pub program: PathBuf,
     pub arguments: Vec<String>,
     pub request: Request,
-    /// Becomes descriptor 3. `None` for jobs that read no source.
-    pub source: Option<File>,
+    /// Becomes descriptor 3: a file, or the child's end of a socket (see [`crate::source`]). `None` for jobs that
+    /// read no source.
+    pub source: Option<OwnedFd>,
     /// Its working directory, which must exist and be empty. The caller removes it afterwards.
     pub scratch: PathBuf,
     pub watch: Watch,

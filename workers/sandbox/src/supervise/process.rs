@@ -37,7 +37,7 @@ const OOM_SCORE: &[u8] = b"500";
 pub struct ChildStart {
     pub program: PathBuf,
     pub arguments: Vec<String>,
-    pub source: Option<File>,
+    pub source: Option<OwnedFd>,
     pub scratch: PathBuf,
 }
 
