@@ -14,6 +14,7 @@ pub mod media_info;
 pub mod output;
 pub mod plan;
 pub mod rational;
+pub mod tier;
 pub mod work;
 
 pub mod asset_state;
@@ -28,6 +29,7 @@ pub use ids::{AssetId, PlaybackId, TaskId, TenantId, UploadId, WorkerId};
 pub use media_info::MediaInfo;
 pub use plan::Plan;
 pub use rational::Rational;
+pub use tier::Tier;
 
 pub use asset_state::AssetState;
 pub use publication_state::PublicationState;
