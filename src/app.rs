@@ -7,15 +7,15 @@ use reelyard_catalog::Catalog;
 use reelyard_model::WorkerId;
 use reelyard_planner::{DEFAULT_PRESET, Presets};
 use reelyard_sign::{Keyring, upload_token::UploadKeys};
-use reelyard_storage::{LocalStore, UploadStore};
+use reelyard_storage::{Objects, UploadStore};
 use std::{any::Any, path::PathBuf, sync::Arc};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) struct App {
     pub(crate) catalog: Catalog,
-    /// Renditions and publications.
-    pub(crate) store: LocalStore,
+    /// Renditions and publications: on this disk, or in S3.
+    pub(crate) store: Arc<dyn Objects>,
     /// Uploads in progress and sources: on this disk, or in S3.
     pub(crate) uploads: Arc<dyn UploadStore>,
     /// Finished uploads lie in pieces there until `flow::assemble` has been at them.

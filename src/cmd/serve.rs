@@ -139,14 +139,14 @@ async fn prepare(args: &Args) -> anyhow::Result<Prepared> {
         .await
         .with_context(|| format!("cannot use {}", path.join(config::CATALOG_FILE).display()))?;
     let new_admin_key = if args.insecure_open { None } else { data_dir::admin_key(path, &catalog).await? };
-    let store = LocalStore::open(path).await?;
-    let storage = args.storage.open(&store, &catalog).await?;
+    let local = LocalStore::open(path).await?;
+    let storage = args.storage.open(&local, &catalog).await?;
     let app = Arc::new(App {
         catalog,
         uploads: storage.uploads,
         holders: storage.holders,
         sources_in_pieces: storage.in_pieces,
-        store,
+        store: storage.objects,
         keyring: data_dir::signing_keys(path)?,
         upload_keys: data_dir::upload_keys(path)?,
         limits: args.limits.limits(),

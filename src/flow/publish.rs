@@ -124,7 +124,7 @@ async fn publish(app: &App, claimed: &Claimed) -> Result<Settled, PublishError> 
         reelyard_manifest::assign(&tracks, facts).map_err(|error| internal(error.to_string()))?;
 
     let prefix = format!("{}/a{}", publication_folder(asset), claimed.task.attempt);
-    let mut links: Vec<(String, String)> = placements
+    let mut copies: Vec<(String, String)> = placements
         .iter()
         .map(|placement| {
             let (from, _) = &outputs.tracks[placement.from_task];
@@ -133,9 +133,9 @@ async fn publish(app: &App, claimed: &Claimed) -> Result<Settled, PublishError> 
         .collect();
     if let Some((from, stills)) = &outputs.stills {
         let files = std::iter::once(&stills.poster).chain(&stills.sprites).chain([&stills.sprite_index]);
-        links.extend(files.map(|file| (format!("{from}/{}", file.file), format!("{prefix}/{}", file.file))));
+        copies.extend(files.map(|file| (format!("{from}/{}", file.file), format!("{prefix}/{}", file.file))));
     }
-    match app.store.link_all(links).await {
+    match app.store.copy_all(copies).await {
         Ok(()) => {}
         // An output that was reported as durable is gone: trying again cannot bring it back.
         Err(StoreError::NotFound { what }) => {
@@ -144,7 +144,7 @@ async fn publish(app: &App, claimed: &Claimed) -> Result<Settled, PublishError> 
         Err(error) => return Err(error.into()),
     }
     for file in reelyard_manifest::text_files(&presentation) {
-        app.store.put_bytes(&format!("{prefix}/{}", file.path), file.text).await?;
+        app.store.put_bytes(&format!("{prefix}/{}", file.path), file.text.into()).await?;
     }
     let done = CompletedPublish {
         task: claimed.task.id,

@@ -9,7 +9,7 @@ use super::{FlowError, dispatch, publish, receive, same_content};
 use crate::app::{App, random_u32};
 use reelyard_catalog::{AssetRow, Condition, TaskRow, UploadRow};
 use reelyard_model::{TaskState, UploadKind, UploadState, work::TaskKind};
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 /// Lost leases and ended back-offs are looked for so often; both are one indexed question.
 const LEASES_EVERY: Duration = Duration::from_secs(2);
@@ -223,24 +223,23 @@ pub(crate) async fn sweep_as(app: &App, asset: &AssetRow, condition: Condition) 
 /// were over by then: those that begin later have higher numbers.
 async fn remove_losers(app: &App, asset: &AssetRow) -> Result<(), FlowError> {
     let tasks = app.catalog.tasks_of_asset(asset.id).await?;
-    let publications = publish::publication_folder(asset.id);
-    for folder in folders_below(app, &format!("renditions/{}", asset.id), 2).await? {
-        let mut parts = folder.rsplit('/');
-        let (attempt, task) = (parts.next().and_then(attempt_number), parts.next());
-        let task = tasks.iter().find(|row| task == Some(row.id.to_string().as_str()));
-        if let (Some(attempt), Some(task)) = (attempt, task)
-            && is_over(task, attempt)
-        {
-            app.store.delete_prefix(&folder).await?;
+    let renditions = format!("renditions/{}", asset.id);
+    for name in app.store.list_folders(&renditions).await? {
+        if let Some(task) = tasks.iter().find(|row| row.id.to_string() == name) {
+            remove_ended(app, &format!("{renditions}/{name}"), task).await?;
         }
     }
-    let Some(publish) = tasks.iter().find(|task| task.kind == TaskKind::Publish) else {
-        return Ok(());
-    };
-    for folder in folders_below(app, &publications, 1).await? {
-        let attempt = folder.rsplit('/').next().and_then(attempt_number);
-        if attempt.is_some_and(|attempt| is_over(publish, attempt)) {
-            app.store.delete_prefix(&folder).await?;
+    match tasks.iter().find(|task| task.kind == TaskKind::Publish) {
+        Some(publish) => remove_ended(app, &publish::publication_folder(asset.id), publish).await,
+        None => Ok(()),
+    }
+}
+
+/// The folders of a task's attempts that are over.
+async fn remove_ended(app: &App, folder: &str, task: &TaskRow) -> Result<(), FlowError> {
+    for name in app.store.list_folders(folder).await? {
+        if attempt_number(&name).is_some_and(|attempt| is_over(task, attempt)) {
+            app.store.delete_prefix(&format!("{folder}/{name}")).await?;
         }
     }
     Ok(())
@@ -255,17 +254,6 @@ fn is_over(task: &TaskRow, attempt: u32) -> bool {
 /// `a7` -> 7.
 fn attempt_number(folder: &str) -> Option<u32> {
     folder.strip_prefix('a')?.parse().ok()
-}
-
-/// The folders `depth` levels below `prefix` that hold objects.
-async fn folders_below(app: &App, prefix: &str, depth: usize) -> Result<BTreeSet<String>, FlowError> {
-    let levels = prefix.split('/').count() + depth;
-    let entries = app.store.list_prefix(prefix).await?;
-    Ok(entries
-        .iter()
-        .filter(|entry| entry.key.split('/').count() > levels)
-        .map(|entry| entry.key.split('/').take(levels).collect::<Vec<_>>().join("/"))
-        .collect())
 }
 
 #[cfg(test)]

@@ -7,10 +7,7 @@ use super::problem::{Kind, Problem};
 use axum::{body::Body, response::Response};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use jiff::{Timestamp, fmt::rfc2822};
-use reelyard_storage::OpenObject;
-use std::{io::SeekFrom, ops::Range};
-use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
-use tokio_util::io::ReaderStream;
+use std::ops::Range;
 
 /// Facts about the file that is there.
 #[derive(Clone, Debug)]
@@ -88,7 +85,7 @@ pub(super) fn select(method: &Method, headers: &HeaderMap, facts: &FileFacts) ->
 }
 
 /// Status and the headers that follow from the selection, without a body yet; the caller adds what the file is. HEAD
-/// gets the same, and its body is dropped unread.
+/// gets the same and no body.
 pub(super) fn head(byte_len: u64, selection: Selection) -> Result<Response, Problem> {
     let status = match selection {
         Selection::Whole => StatusCode::OK,
@@ -111,24 +108,6 @@ pub(super) fn head(byte_len: u64, selection: Selection) -> Result<Response, Prob
     if let Selection::Part { start, end } = selection {
         let range = format!("bytes {start}-{}/{byte_len}", end - 1);
         headers.insert(header::CONTENT_RANGE, text_value(range)?);
-    }
-    Ok(response)
-}
-
-/// [`head`] and the bytes of an open file.
-pub(super) async fn answer(
-    opened: OpenObject,
-    selection: Selection,
-    buffer_bytes: usize,
-) -> Result<Response, Problem> {
-    let mut response = head(opened.byte_len, selection)?;
-    if let Some(range) = selection.range(opened.byte_len) {
-        let mut file = tokio::fs::File::from_std(opened.file);
-        if range.start > 0 {
-            file.seek(SeekFrom::Start(range.start)).await.map_err(Problem::internal)?;
-        }
-        let bytes = ReaderStream::with_capacity(file.take(range.end - range.start), buffer_bytes);
-        *response.body_mut() = Body::from_stream(bytes);
     }
     Ok(response)
 }

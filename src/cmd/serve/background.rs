@@ -83,7 +83,7 @@ async fn start_agent(
         worker,
         program: app.media_program.clone(),
         // Its own: the agent empties it, and the store has files in the making beside it.
-        scratch: app.store.scratch().join("children"),
+        scratch: app.data_dir.join("scratch/children"),
         slots: slots(&machine, workers),
         memory_bytes: machine.memory_bytes,
         watch: Watch::default(),

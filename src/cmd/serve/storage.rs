@@ -7,7 +7,7 @@ use crate::{holders::Holders, ledger::CatalogLedger};
 use anyhow::Context;
 use reelyard_catalog::Catalog;
 use reelyard_storage::{
-    LocalStore, UploadStore,
+    LocalStore, Objects, UploadStore,
     s3::{DEFAULT_MEMORY_BYTES, S3Config, S3Credentials, S3Settings, S3Store},
 };
 use std::{env, sync::Arc};
@@ -27,6 +27,8 @@ pub(crate) struct StorageArgs {
 /// What the app needs to know of it.
 pub(super) struct Storage {
     pub(super) uploads: Arc<dyn UploadStore>,
+    /// Renditions and publications.
+    pub(super) objects: Arc<dyn Objects>,
     pub(super) holders: Holders,
     /// Finished uploads lie in pieces until they are assembled.
     pub(super) in_pieces: bool,
@@ -35,8 +37,8 @@ pub(super) struct Storage {
 impl StorageArgs {
     pub(super) async fn open(&self, local: &LocalStore, catalog: &Catalog) -> anyhow::Result<Storage> {
         let Some(url) = &self.storage_url else {
-            let uploads = Arc::new(local.clone());
-            return Ok(Storage { uploads, holders: Holders::alone(), in_pieces: false });
+            let (uploads, objects) = (Arc::new(local.clone()), Arc::new(local.clone()));
+            return Ok(Storage { uploads, objects, holders: Holders::alone(), in_pieces: false });
         };
         let config = S3Config::parse(url)?;
         let ledger = Arc::new(CatalogLedger(catalog.clone()));
@@ -48,7 +50,8 @@ impl StorageArgs {
         // The lock of the data directory, where the catalogue lies, is held.
         catalog.forget_holders().await?;
         let holders = Holders::among_nodes(catalog.clone(), Uuid::now_v7().to_string());
-        Ok(Storage { uploads: Arc::new(store), holders, in_pieces: true })
+        let objects = Arc::new(local.clone());
+        Ok(Storage { uploads: Arc::new(store), objects, holders, in_pieces: true })
     }
 }
 

@@ -183,7 +183,7 @@ async fn a_crash_in_the_middle_of_publishing_leaves_no_trace() {
     };
     let claimed = bench.app.catalog.claim(&request).await.unwrap().unwrap();
     let half = format!("{}/a{}", publish::publication_folder(asset), claimed.task.attempt);
-    bench.app.store.put_bytes(&format!("{half}/master.m3u8"), "half of a playlist").await.unwrap();
+    bench.app.store.put_bytes(&format!("{half}/master.m3u8"), "half of a playlist".into()).await.unwrap();
     let bench = bench.restarted().await;
     publish_and_sweep(&bench, Mishap::None).await;
     assert_eq!(bench.end_state(asset).await, straight);

@@ -16,6 +16,7 @@ use super::{
 use crate::app::App;
 use axum::{
     Router,
+    body::Body,
     extract::{Path, Request, State},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -25,15 +26,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 pub(super) use lookup::Publications;
 use reelyard_model::PlaybackId;
 use reelyard_sign::{TokenError, VerifiedToken, safe_relative_path};
-use reelyard_storage::{OpenObject, StoreError};
+use reelyard_storage::{ContentKind, Intent, OpenObject, StoreError};
 use std::{sync::Arc, time::UNIX_EPOCH};
 
-/// One read and one write to the socket; a viewer holds two of these in memory at most.
-const STREAM_BUFFER_BYTES: usize = 64 << 10;
-/// Segments, pictures and initialization segments never change under their address.
-const MAX_AGE_SEGMENT_SECONDS: u64 = 365 * 24 * 3600;
-/// Playlists are rewritten when a video is published anew, which is rare.
-const MAX_AGE_PLAYLIST_SECONDS: u64 = 60;
+/// For players when the store is away: the length of a segment is about as long as they can wait.
+const RETRY_AFTER_SECONDS: u64 = 2;
 /// How long browsers may remember the answer to a preflight; they cap it themselves (Chromium at 2 h).
 const PREFLIGHT_MAX_AGE_SECONDS: &str = "86400";
 
@@ -66,7 +63,8 @@ pub(super) struct Origin {
               (status = 403, description = "The token is not valid for this video.", body = ProblemBody, content_type = "application/problem+json"),
               (status = 404, description = "There is no such file, or the video is not published.", body = ProblemBody, content_type = "application/problem+json"),
               (status = 410, description = "The token has expired, or the video was withdrawn.", body = ProblemBody, content_type = "application/problem+json"),
-              (status = 416, description = "The range lies outside the file.", body = ProblemBody, content_type = "application/problem+json")))]
+              (status = 416, description = "The range lies outside the file.", body = ProblemBody, content_type = "application/problem+json"),
+              (status = 503, description = "The place where the video is kept does not answer; `Retry-After` tells when to try again.", body = ProblemBody, content_type = "application/problem+json")))]
 pub(super) async fn serve(
     State(origin): State<Arc<Origin>>,
     method: Method,
@@ -85,15 +83,10 @@ pub(super) async fn serve(
         Problem::new(Kind::PathRefused, "No published file has such a path. Use the playlist's addresses.")
             .with_log(error)
     })?;
-    let kind = FileKind::of(file).ok_or_else(no_such_file)?;
+    let kind = ContentKind::of(file).ok_or_else(no_such_file)?;
     let live = origin.publications.live(&origin.app.catalog, playback_id).await?;
-    let opened =
-        origin.app.store.open_object(&format!("{}/{file}", live.prefix)).await.map_err(
-            |error| match error {
-                StoreError::NotFound { .. } => no_such_file(),
-                other => Problem::internal(format!("a published file cannot be opened: {other}")),
-            },
-        )?;
+    let key = format!("{}/{file}", live.prefix);
+    let opened = origin.app.store.open(&key, intent(&method, &headers)).await.map_err(store_problem)?;
     answer(opened, kind, &verified, &method, &headers).await
 }
 
@@ -128,40 +121,19 @@ pub(super) fn verify(app: &App, token: &str, playback_id: PlaybackId) -> Result<
     })
 }
 
-/// What a file is by its name; names that publish never makes have none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct FileKind {
-    media_type: &'static str,
-    max_age_seconds: u64,
-    immutable: bool,
-}
-
-impl FileKind {
-    fn of(file: &str) -> Option<Self> {
-        let (media_type, immutable) = match file.rsplit_once('.')?.1 {
-            "m3u8" => ("application/vnd.apple.mpegurl", false),
-            "mpd" => ("application/dash+xml", false),
-            "mp4" => ("video/mp4", true),
-            "m4s" => ("video/iso.segment", true),
-            "vtt" => ("text/vtt; charset=utf-8", true),
-            "jpg" => ("image/jpeg", true),
-            _ => return None,
-        };
-        let max_age_seconds = if immutable { MAX_AGE_SEGMENT_SECONDS } else { MAX_AGE_PLAYLIST_SECONDS };
-        Some(Self { media_type, max_age_seconds, immutable })
-    }
-
-    fn cache_control(self, token_seconds_left: u64) -> String {
-        let max_age = self.max_age_seconds.min(token_seconds_left);
-        // `immutable` only stops revalidation on reload; max-age still ends it with the token.
-        let immutable = if self.immutable { ", immutable" } else { "" };
-        format!("public, max-age={max_age}{immutable}")
+/// A player asks for whole files; whoever has conditions or wants a part gets the facts looked at first.
+fn intent(method: &Method, headers: &HeaderMap) -> Intent {
+    let selects = [header::RANGE, header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE];
+    if method == Method::GET && !selects.iter().any(|name| headers.contains_key(name)) {
+        Intent::ReadAll
+    } else {
+        Intent::Look
     }
 }
 
 async fn answer(
     opened: OpenObject,
-    kind: FileKind,
+    kind: ContentKind,
     verified: &VerifiedToken,
     method: &Method,
     headers: &HeaderMap,
@@ -170,7 +142,10 @@ async fn answer(
     let selection = file::select(method, headers, &facts);
     metrics::counter!("reelyard_playback_requested_bytes_total")
         .increment(selection.byte_len(facts.byte_len));
-    let mut response = file::answer(opened, selection, STREAM_BUFFER_BYTES).await?;
+    let mut response = file::head(facts.byte_len, selection)?;
+    if let Some(range) = selection.range(facts.byte_len).filter(|_| method != Method::HEAD) {
+        *response.body_mut() = Body::from_stream(opened.read(range).await.map_err(store_problem)?);
+    }
     let answer_headers = response.headers_mut();
     answer_headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind.media_type));
     answer_headers.insert(header::CACHE_CONTROL, text_value(kind.cache_control(verified.seconds_left))?);
@@ -183,14 +158,26 @@ async fn answer(
     Ok(response)
 }
 
-/// The tag is strong: files of a publication are written once and never changed; a hard link keeps length and time.
+/// The tag is strong: files of a publication are written once and never changed.
 fn facts(opened: &OpenObject) -> FileFacts {
     let modified = opened.modified.and_then(|modified| modified.duration_since(UNIX_EPOCH).ok());
-    let modified = modified.unwrap_or_default();
     FileFacts {
         byte_len: opened.byte_len,
-        etag: Some(format!("\"{:x}-{:x}\"", opened.byte_len, modified.as_nanos())),
-        modified_seconds: i64::try_from(modified.as_secs()).ok(),
+        etag: Some(opened.etag.clone()),
+        modified_seconds: modified.and_then(|modified| i64::try_from(modified.as_secs()).ok()),
+    }
+}
+
+fn store_problem(error: StoreError) -> Problem {
+    match error {
+        StoreError::NotFound { .. } => no_such_file(),
+        // The second one: it was put anew between our look and our reading.
+        StoreError::Unavailable { .. } | StoreError::Conflict { .. } => Problem::unavailable(
+            "The place where this video is kept does not answer. Try again in a moment.",
+            RETRY_AFTER_SECONDS,
+        )
+        .with_log(error),
+        other => Problem::internal(format!("a published file cannot be read: {other}")),
     }
 }
 
@@ -223,21 +210,7 @@ async fn open_to_all_origins(request: Request, next: Next) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use super::{FileKind, parse_playback_id};
-
-    #[test]
-    fn types_by_name_and_no_answer_outlives_its_token() {
-        assert_eq!(FileKind::of("master.m3u8").unwrap().media_type, "application/vnd.apple.mpegurl");
-        assert_eq!(FileKind::of("manifest.mpd").unwrap().media_type, "application/dash+xml");
-        assert_eq!(FileKind::of("1080p/00001.m4s").unwrap().media_type, "video/iso.segment");
-        assert_eq!(FileKind::of("notes.json"), None);
-        assert_eq!(FileKind::of("1080p/init"), None);
-        let segment = FileKind::of("1080p/00001.m4s").unwrap();
-        assert_eq!(segment.cache_control(7), "public, max-age=7, immutable");
-        let playlist = FileKind::of("master.m3u8").unwrap();
-        assert_eq!(playlist.cache_control(3600), "public, max-age=60");
-        assert_eq!(playlist.cache_control(7), "public, max-age=7");
-    }
+    use super::parse_playback_id;
 
     #[test]
     fn a_playback_id_has_one_spelling() {

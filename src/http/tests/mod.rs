@@ -59,7 +59,7 @@ async fn app(folder: &Path, catalog: Catalog, place: Place, insecure_open: bool)
         catalog,
         uploads: place.uploads,
         holders: place.holders,
-        store: LocalStore::open(folder).await.unwrap(),
+        store: Arc::new(LocalStore::open(folder).await.unwrap()),
         sources_in_pieces: place.in_pieces,
         keyring: Keyring::new([7; 32]),
         upload_keys: reelyard_sign::upload_token::UploadKeys::new([8; 32]),
@@ -240,7 +240,7 @@ impl Bench {
             ("audio/00000.m4s", SEGMENT),
             ("notes.json", b"{}"),
         ] {
-            self.app.store.put_bytes(&format!("{prefix}/{file}"), bytes).await.unwrap();
+            self.app.store.put_bytes(&format!("{prefix}/{file}"), bytes.into()).await.unwrap();
         }
         let (task, attempt) = self.claim(TaskKind::Publish).await;
         let done = CompletedPublish {

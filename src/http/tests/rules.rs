@@ -147,7 +147,7 @@ async fn many_may_ask_at_once_whether_it_is_ready() {
     let answers = futures::future::join_all((0..64).map(|_| bench.get("/readyz"))).await;
     let refused: Vec<_> = answers.iter().filter(|answer| answer.status != 200).map(|a| a.text()).collect();
     assert!(refused.is_empty(), "{refused:?}");
-    let left = std::fs::read_dir(bench.app.store.scratch()).unwrap().flatten();
+    let left = std::fs::read_dir(bench.app.data_dir.join("scratch")).unwrap().flatten();
     let left: Vec<_> = left.filter(|entry| entry.file_name().to_string_lossy().contains("ready")).collect();
     assert!(left.is_empty(), "{left:?}");
 }

@@ -5,7 +5,6 @@
 
 mod directory;
 mod journal;
-mod key;
 mod object;
 mod parts;
 mod parts_journal;
@@ -17,8 +16,6 @@ mod source;
 #[cfg(test)]
 mod testing;
 mod upload;
-
-pub use object::{ObjectEntry, OpenObject};
 
 use crate::StoreError;
 use directory::{blocking, empty_directory, ensure_directory};
@@ -64,6 +61,10 @@ impl LocalStore {
             Ok(Self { root: root.into(), sessions: Arc::default() })
         })
         .await
+    }
+
+    pub(crate) fn path_of(&self, key: &str) -> Result<PathBuf, StoreError> {
+        crate::key::checked(key, crate::key::OBJECTS).map(|key| self.root.join(key))
     }
 
     pub fn root(&self) -> &Path {

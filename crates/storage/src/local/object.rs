@@ -1,37 +1,30 @@
-//! Objects by key: sources, renditions, publications. Written whole or not at all.
+//! Objects by key on a disk: sources, renditions, publications. Written whole or not at all.
 
 use crate::{
-    LocalStore, StoreError,
+    ByteStream, Intent, LocalStore, ObjectEntry, Objects, OpenObject, StoreError,
     local::directory::{blocking, ensure_directory, parent_of, remove_if_there, remove_tree, sync_directory},
+    objects::etag_of,
 };
+use async_trait::async_trait;
 use bytes::Bytes;
+use futures::FutureExt as _;
 use std::{
     collections::BTreeSet,
-    fs::{self, File},
+    fs::{self, File, Metadata},
     io::{self, Write as _},
+    ops::Range,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    time::SystemTime,
 };
 use uuid::Uuid;
 
-/// An object that is open for reading. The descriptor stays good when the object is deleted meanwhile.
-#[derive(Debug)]
-pub struct OpenObject {
-    pub file: File,
-    pub byte_len: u64,
-    pub modified: Option<SystemTime>,
-}
+/// One read of an object from the disk; a viewer has two of these in memory at most.
+const OBJECT_BUFFER_BYTES: u64 = 64 << 10;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ObjectEntry {
-    pub key: String,
-    pub byte_len: u64,
-}
-
-impl LocalStore {
-    /// Moves a finished file to `key`. Safe to repeat after the first call worked.
-    pub async fn put_file(&self, scratch_file: &Path, key: &str) -> Result<(), StoreError> {
+#[async_trait]
+impl Objects for LocalStore {
+    /// By rename, where that can be.
+    async fn put_file(&self, scratch_file: &Path, key: &str) -> Result<(), StoreError> {
         let (from, to) = (scratch_file.to_owned(), self.path_of(key)?);
         let spare = self.spare_path();
         blocking(move || {
@@ -57,8 +50,8 @@ impl LocalStore {
         .await
     }
 
-    pub async fn put_bytes(&self, key: &str, bytes: impl Into<Bytes>) -> Result<(), StoreError> {
-        let (to, bytes, spare) = (self.path_of(key)?, bytes.into(), self.spare_path());
+    async fn put_bytes(&self, key: &str, bytes: Bytes) -> Result<(), StoreError> {
+        let (to, spare) = (self.path_of(key)?, self.spare_path());
         blocking(move || {
             ensure_directory(parent_of(&to)?)?;
             File::create_new(&spare)
@@ -70,17 +63,12 @@ impl LocalStore {
         .await
     }
 
-    /// Gives the object at `from` a second key, without a copy.
-    pub async fn link(&self, from: &str, to: &str) -> Result<(), StoreError> {
-        self.link_all(vec![(from.to_owned(), to.to_owned())]).await
-    }
-
-    /// Many links at the price of one sync for each directory.
-    pub async fn link_all(&self, links: Vec<(String, String)>) -> Result<(), StoreError> {
+    /// By hard links, at the price of one sync for each directory.
+    async fn copy_all(&self, copies: Vec<(String, String)>) -> Result<(), StoreError> {
         let store = self.clone();
         blocking(move || {
             let mut directories = BTreeSet::new();
-            for (from, to) in links {
+            for (from, to) in copies {
                 let (from, to) = (store.path_of(&from)?, store.path_of(&to)?);
                 let directory = parent_of(&to)?.to_owned();
                 if directories.insert(directory.clone()) {
@@ -93,26 +81,24 @@ impl LocalStore {
         .await
     }
 
-    pub async fn open_object(&self, key: &str) -> Result<OpenObject, StoreError> {
+    async fn open(&self, key: &str, _: Intent) -> Result<OpenObject, StoreError> {
         let path = self.path_of(key)?;
-        blocking(move || {
-            let file = File::open(&path).map_err(|e| StoreError::io("opening", &path, e))?;
-            let facts = file.metadata().map_err(|e| StoreError::io("looking at", &path, e))?;
-            if !facts.is_file() {
-                return Err(StoreError::NotFound { what: path.display().to_string() });
-            }
-            Ok(OpenObject { file, byte_len: facts.len(), modified: facts.modified().ok() })
-        })
-        .await
+        let (file, facts) = self.open_file(key).await?;
+        // A hard link keeps length and time, so all names of a file have the same tag.
+        let (byte_len, modified) = (facts.len(), facts.modified().ok());
+        let reader = move |range| {
+            let bytes = super::source::stream(file, path, range, OBJECT_BUFFER_BYTES);
+            std::future::ready(Ok(bytes)).boxed()
+        };
+        Ok(OpenObject::new(byte_len, modified, etag_of(byte_len, modified), reader))
     }
 
-    /// The bare descriptor, to hand to a child.
-    pub async fn open_std(&self, key: &str) -> Result<File, StoreError> {
-        self.open_object(key).await.map(|object| object.file)
+    async fn read_range(&self, key: &str, range: Range<u64>) -> Result<ByteStream, StoreError> {
+        let file = self.open_std(key).await?;
+        Ok(super::source::stream(file, self.path_of(key)?, range, OBJECT_BUFFER_BYTES))
     }
 
-    /// `None` when there is no such object.
-    pub async fn byte_len(&self, key: &str) -> Result<Option<u64>, StoreError> {
+    async fn byte_len(&self, key: &str) -> Result<Option<u64>, StoreError> {
         let path = self.path_of(key)?;
         blocking(move || match fs::metadata(&path) {
             Ok(facts) => Ok(facts.is_file().then_some(facts.len())),
@@ -122,16 +108,13 @@ impl LocalStore {
         .await
     }
 
-    /// The whole of a small object.
-    pub async fn read(&self, key: &str) -> Result<Bytes, StoreError> {
+    async fn read(&self, key: &str) -> Result<Bytes, StoreError> {
         let path = self.path_of(key)?;
         blocking(move || fs::read(&path).map(Bytes::from).map_err(|e| StoreError::io("reading", &path, e)))
             .await
     }
 
-    /// Everything below `prefix` (whole path parts: `renditions/x` never touches `renditions/xy`), or the object of
-    /// that name. That there is nothing is fine.
-    pub async fn delete_prefix(&self, prefix: &str) -> Result<(), StoreError> {
+    async fn delete_prefix(&self, prefix: &str) -> Result<(), StoreError> {
         let path = self.path_of(prefix.trim_end_matches('/'))?;
         blocking(move || {
             if remove_tree(&path)? {
@@ -142,8 +125,7 @@ impl LocalStore {
         .await
     }
 
-    /// All objects below `prefix`, by key.
-    pub async fn list_prefix(&self, prefix: &str) -> Result<Vec<ObjectEntry>, StoreError> {
+    async fn list_prefix(&self, prefix: &str) -> Result<Vec<ObjectEntry>, StoreError> {
         let prefix = prefix.trim_end_matches('/').to_owned();
         let path = self.path_of(&prefix)?;
         blocking(move || {
@@ -153,6 +135,31 @@ impl LocalStore {
             Ok(found)
         })
         .await
+    }
+
+    async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let path = self.path_of(prefix.trim_end_matches('/'))?;
+        blocking(move || folders_in(&path)).await
+    }
+}
+
+impl LocalStore {
+    async fn open_file(&self, key: &str) -> Result<(File, Metadata), StoreError> {
+        let path = self.path_of(key)?;
+        blocking(move || {
+            let file = File::open(&path).map_err(|e| StoreError::io("opening", &path, e))?;
+            let facts = file.metadata().map_err(|e| StoreError::io("looking at", &path, e))?;
+            if !facts.is_file() {
+                return Err(StoreError::NotFound { what: path.display().to_string() });
+            }
+            Ok((file, facts))
+        })
+        .await
+    }
+
+    /// The bare descriptor, to hand to a child.
+    pub(super) async fn open_std(&self, key: &str) -> Result<File, StoreError> {
+        self.open_file(key).await.map(|(file, _)| file)
     }
 
     /// A name for a file in the making, on the same file system as all objects.
@@ -210,27 +217,35 @@ fn collect(path: &Path, key: &str, found: &mut Vec<ObjectEntry>) -> Result<(), S
     Ok(())
 }
 
+fn folders_in(path: &Path) -> Result<Vec<String>, StoreError> {
+    let listing = |e| StoreError::io("listing", path, e);
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
+        Err(e) => return Err(listing(e)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(listing)?;
+        if entry.file_type().map_err(listing)?.is_dir() {
+            found.extend(entry.file_name().to_str().map(str::to_owned));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
 #[cfg(test)]
 mod tests {
-    use crate::LocalStore;
-    use std::fs;
+    use crate::{LocalStore, Objects as _};
+    use std::{fs, os::unix::fs::MetadataExt as _};
 
     async fn store() -> (tempfile::TempDir, LocalStore) {
         let directory = tempfile::tempdir().unwrap();
         let store = LocalStore::open(directory.path().join("data")).await.unwrap();
         (directory, store)
-    }
-
-    #[tokio::test]
-    async fn a_file_is_moved_and_moving_it_again_is_fine() {
-        let (_directory, store) = store().await;
-        let scratch = store.scratch().join("x.m4s");
-        fs::write(&scratch, b"segment").unwrap();
-        for _ in 0..2 {
-            store.put_file(&scratch, "renditions/a/b/a1/x.m4s").await.unwrap();
-        }
-        assert!(!scratch.exists());
-        assert_eq!(&store.read("renditions/a/b/a1/x.m4s").await.unwrap()[..], b"segment");
     }
 
     #[tokio::test]
@@ -257,43 +272,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn links_can_be_made_twice_and_replaced() {
+    async fn copies_are_links_and_leave_nothing_in_scratch() {
         let (_directory, store) = store().await;
-        store.put_bytes("renditions/a/one", "1").await.unwrap();
-        store.put_bytes("renditions/a/two", "2").await.unwrap();
-        for _ in 0..2 {
-            store.link("renditions/a/one", "publications/p/x").await.unwrap();
+        store.put_bytes("renditions/a/one", "1".into()).await.unwrap();
+        store.put_bytes("renditions/a/two", "2".into()).await.unwrap();
+        for from in ["one", "one", "two"] {
+            let copy = (format!("renditions/a/{from}"), "publications/p/x".to_owned());
+            store.copy_all(vec![copy]).await.unwrap();
         }
-        store.link("renditions/a/two", "publications/p/x").await.unwrap();
-        assert_eq!(&store.read("publications/p/x").await.unwrap()[..], b"2");
-        assert!(store.link("renditions/a/none", "publications/p/y").await.unwrap_err().is_not_found());
+        let inode = |key: &str| fs::metadata(store.root().join(key)).unwrap().ino();
+        assert_eq!(inode("renditions/a/two"), inode("publications/p/x"));
         assert_eq!(fs::read_dir(store.scratch()).unwrap().count(), 0, "nothing is left over");
-    }
-
-    #[tokio::test]
-    async fn prefixes_end_at_path_parts() {
-        let (_directory, store) = store().await;
-        for key in ["renditions/x/a1/1", "renditions/x/a2/1", "renditions/xy/1"] {
-            store.put_bytes(key, "...").await.unwrap();
-        }
-        let keys = |entries: Vec<crate::ObjectEntry>| entries.into_iter().map(|e| e.key).collect::<Vec<_>>();
-        assert_eq!(
-            keys(store.list_prefix("renditions/x/").await.unwrap()),
-            ["renditions/x/a1/1", "renditions/x/a2/1"]
-        );
-        for _ in 0..2 {
-            store.delete_prefix("renditions/x").await.unwrap();
-        }
-        assert!(store.list_prefix("renditions/x").await.unwrap().is_empty());
-        assert_eq!(store.byte_len("renditions/xy/1").await.unwrap(), Some(3));
-        assert_eq!(store.byte_len("renditions/x/a1/1").await.unwrap(), None);
-    }
-
-    #[tokio::test]
-    async fn what_is_not_there_is_not_found_and_directories_are_no_objects() {
-        let (_directory, store) = store().await;
-        store.put_bytes("sources/a/b", "x").await.unwrap();
-        assert!(store.open_object("sources/none").await.unwrap_err().is_not_found());
-        assert!(store.open_object("sources/a").await.unwrap_err().is_not_found());
     }
 }

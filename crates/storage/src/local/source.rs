@@ -1,15 +1,15 @@
 //! Finished uploads on the disk: a source is one file, whole from the beginning.
 
 use super::directory::blocking;
-use crate::{ByteStream, LocalStore, Sources, StoreError};
+use crate::{ByteStream, LocalStore, Objects as _, Sources, StoreError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream;
 use reelyard_model::work::{SourceLayout, SourcePiece};
 use std::{fs::File, ops::Range, os::unix::fs::FileExt as _, path::PathBuf, sync::Arc};
 
-/// One read from the disk; a reader has two of these in memory at most.
-const STREAM_BUFFER_BYTES: u64 = 256 << 10;
+/// One read of a source from the disk; a reader has two of these in memory at most.
+pub(super) const SOURCE_BUFFER_BYTES: u64 = 256 << 10;
 
 #[async_trait]
 impl Sources for LocalStore {
@@ -22,7 +22,7 @@ impl Sources for LocalStore {
     }
 
     async fn read_source(&self, key: &str, range: Range<u64>) -> Result<ByteStream, StoreError> {
-        Ok(stream(self.open_std(key).await?, self.path_of(key)?, range))
+        Ok(stream(self.open_std(key).await?, self.path_of(key)?, range, SOURCE_BUFFER_BYTES))
     }
 
     async fn layout(&self, key: &str) -> Result<SourceLayout, StoreError> {
@@ -42,8 +42,8 @@ impl Sources for LocalStore {
     }
 }
 
-/// A range of an open file; `path` is for errors.
-pub(super) fn stream(file: File, path: PathBuf, range: Range<u64>) -> ByteStream {
+/// A range of an open file, at most `buffer_bytes` at a time; `path` is for errors.
+pub(super) fn stream(file: File, path: PathBuf, range: Range<u64>, buffer_bytes: u64) -> ByteStream {
     let file = Arc::new(file);
     Box::pin(stream::try_unfold(range, move |rest| {
         let (file, path) = (file.clone(), path.clone());
@@ -51,7 +51,7 @@ pub(super) fn stream(file: File, path: PathBuf, range: Range<u64>) -> ByteStream
             if rest.is_empty() {
                 return Ok(None);
             }
-            let byte_len = STREAM_BUFFER_BYTES.min(rest.end - rest.start);
+            let byte_len = buffer_bytes.min(rest.end - rest.start);
             let piece = blocking(move || {
                 let mut piece = vec![0; byte_len as usize];
                 file.read_exact_at(&mut piece, rest.start)

@@ -62,7 +62,7 @@ impl Uploads for LocalStore {
         let (path, _) = self.upload_paths(upload);
         let opening = path.clone();
         let file = blocking(move || File::open(&opening).map_err(|e| StoreError::io("opening", &opening, e)));
-        Ok(super::source::stream(file.await?, path, range))
+        Ok(super::source::stream(file.await?, path, range, super::source::SOURCE_BUFFER_BYTES))
     }
 
     /// By rename; the journal stays until [`Self::forget_upload`].
@@ -226,7 +226,7 @@ fn hash_of(file: &File, byte_len: u64) -> io::Result<WholeHash> {
 #[cfg(test)]
 mod tests {
     use crate::{
-        StoreError, Uploads as _,
+        Objects as _, StoreError, Uploads as _,
         local::testing::{at, id, send, sha256, store, terms},
         source_key,
     };

@@ -54,10 +54,8 @@ impl Sources for S3Store {
         if extents.is_empty() && self.shared.bucket.len(key).await?.is_none() {
             return Err(StoreError::NotFound { what });
         }
-        let byte_len = covered(&extents).ok_or_else(|| StoreError::Damaged {
-            what,
-            problem: "its objects leave a gap".to_owned(),
-        })?;
+        let byte_len = covered(&extents)
+            .ok_or_else(|| StoreError::Damaged { what, problem: "its objects leave a gap".to_owned() })?;
         let piece = |Extent { start, end, key }| SourcePiece { start, end, key };
         Ok(SourceLayout { byte_len, pieces: extents.into_iter().map(piece).collect() })
     }
