@@ -13,10 +13,11 @@
 //! decision sees the next. A decision costs O((queues + picks) log queues).
 
 use crate::{Pick, Queue, Running, Situation, places::Places};
-use reelyard_model::{TenantId, Tier, work::TaskKind};
+use reelyard_model::{Tier, work::TaskKind};
 use std::{
     cmp::{Ordering, Reverse},
-    collections::BinaryHeap,
+    collections::{BinaryHeap, HashMap},
+    hash::{BuildHasherDefault, Hasher},
 };
 
 const MINUTE_MS: i64 = 60_000;
@@ -83,14 +84,18 @@ const fn is_overdue(tier: Tier, created_ms: i64, now_ms: i64) -> bool {
 
 /// A tenant during one decision.
 struct Share {
+    tenant: u128,
     weight: u32,
     /// With what this decision gave it.
     running: u64,
     /// How many more its cap allows.
     room: u64,
+    /// How many queues it has that a slot may go to.
+    lines: usize,
 }
 
 /// A queue during one decision.
+#[derive(Clone, Copy)]
 struct Line {
     queue: Queue,
     /// Index of its tenant's share.
@@ -105,15 +110,19 @@ impl Line {
     }
 }
 
+/// Its oldest task's making; what makes the order the same for any order of the input; its index.
+type OverdueLine = (i64, usize, u128, TaskKind, usize);
+
 struct Round {
     shares: Vec<Share>,
-    /// By tenant, tier, and then the order in which the tenant's line is served.
+    /// A tenant's are together, by tier and then in the order in which they are served.
     lines: Vec<Line>,
     places: Places,
     /// Over the whole farm, with what this decision gave.
     running: Running,
-    /// Lines with an overdue head, the oldest last; each is there once.
-    overdue: Vec<usize>,
+    /// Lines with an overdue head, each once. Gathered when the lane opens for the first time.
+    overdue: Option<BinaryHeap<Reverse<OverdueLine>>>,
+    now_ms: i64,
     /// Lines in the order in which they were first served.
     served: Vec<usize>,
 }
@@ -123,6 +132,7 @@ struct Candidate {
     running: u64,
     weight: u32,
     in_line_since_ms: i64,
+    tenant: u128,
     share: usize,
     /// Its lines in this tier: `first..end`.
     first: usize,
@@ -136,7 +146,7 @@ impl Ord for Candidate {
         let its = u128::from(other.running) * u128::from(self.weight);
         mine.cmp(&its)
             .then(self.in_line_since_ms.cmp(&other.in_line_since_ms))
-            .then(self.share.cmp(&other.share))
+            .then(self.tenant.cmp(&other.tenant))
     }
 }
 
@@ -164,11 +174,7 @@ impl Round {
             }
         }
         let (shares, lines) = stand_in_line(situation, &places);
-        let mut overdue: Vec<usize> = (0..lines.len())
-            .filter(|&at| is_overdue(lines[at].queue.tier, lines[at].queue.oldest_ms, situation.now_ms))
-            .collect();
-        overdue.sort_unstable_by_key(|&at| Reverse((lines[at].queue.oldest_ms, at)));
-        Self { shares, lines, places, running, overdue, served: Vec::new() }
+        Self { shares, lines, places, running, overdue: None, now_ms: situation.now_ms, served: Vec::new() }
     }
 
     /// Gives slots to a tier, and to the overdue below it, until it has nobody left who can be served. False: no slot
@@ -208,6 +214,7 @@ impl Round {
                     running: share.running,
                     weight: share.weight,
                     in_line_since_ms: group[0].in_line_since_ms,
+                    tenant: share.tenant,
                     share: group[0].share,
                     first,
                     end,
@@ -236,13 +243,28 @@ impl Round {
     }
 
     fn next_overdue_below(&mut self, tier: Tier) -> Option<usize> {
-        while let Some(at) = self.overdue.pop() {
+        let mut overdue = self.overdue.take().unwrap_or_else(|| self.all_overdue());
+        let found = loop {
+            let Some(Reverse((.., at))) = overdue.pop() else { break None };
             // Those of this tier itself need no lane any more, nor do those that cannot be served in this decision.
             if self.lines[at].queue.tier.rank() > tier.rank() && self.can_take(at) {
-                return Some(at);
+                break Some(at);
             }
-        }
-        None
+        };
+        self.overdue = Some(overdue);
+        found
+    }
+
+    fn all_overdue(&self) -> BinaryHeap<Reverse<OverdueLine>> {
+        let lines = self.lines.iter().enumerate();
+        let overdue =
+            lines.filter(|(_, Line { queue, .. })| is_overdue(queue.tier, queue.oldest_ms, self.now_ms));
+        let found: Vec<_> = overdue
+            .map(|(at, Line { queue, share, .. })| {
+                Reverse((queue.oldest_ms, queue.tier.rank(), self.shares[*share].tenant, queue.kind, at))
+            })
+            .collect();
+        BinaryHeap::from(found)
     }
 
     fn take(&mut self, at: usize) {
@@ -268,38 +290,82 @@ impl Round {
     }
 }
 
-/// The queues that a slot may go to, sorted, each with its tenant's share.
+/// The queues that a slot may go to, tenant by tenant, each with its tenant's share. Tenants are found by hashing and
+/// gathered by counting: with ten thousand of them, sorting would cost more than the whole rest of the decision.
 fn stand_in_line(situation: &Situation, places: &Places) -> (Vec<Share>, Vec<Line>) {
-    let line_of = |queue: &Queue| Line {
-        queue: *queue,
-        share: 0,
-        in_line_since_ms: in_line_since_ms(queue.kind, queue.oldest_ms),
-        taken: 0,
-    };
     let can_be_served = |queue: &&Queue| queue.waiting > 0 && places.fits(queue.kind);
-    let mut lines: Vec<Line> = situation.queues.iter().filter(can_be_served).map(line_of).collect();
-    lines.sort_unstable_by_key(|line| {
-        let Queue { tenant, tier, kind, .. } = line.queue;
-        (tenant, tier.rank(), line.in_line_since_ms, among_twins(kind))
-    });
-    let mut loads: Vec<_> = situation.tenants.iter().collect();
-    loads.sort_unstable_by_key(|load| load.tenant);
-
-    let mut loads = loads.into_iter().peekable();
-    let mut shares: Vec<Share> = Vec::new();
-    let mut last: Option<TenantId> = None;
-    for line in &mut lines {
-        let tenant = line.queue.tenant;
-        if last != Some(tenant) {
-            last = Some(tenant);
-            while loads.next_if(|load| load.tenant < tenant).is_some() {}
-            let load = loads.next_if(|load| load.tenant == tenant);
-            let running = load.map_or(0, |load| u64::from(load.running.total()));
-            let cap = load.and_then(|load| load.cap).map_or(u64::MAX, u64::from);
-            let weight = load.map_or(1, |load| load.weight.max(1));
-            shares.push(Share { weight, running, room: cap.saturating_sub(running) });
-        }
-        line.share = shares.len() - 1;
+    let tenants = situation.tenants.len().min(situation.queues.len());
+    let mut shares: Vec<Share> = Vec::with_capacity(tenants);
+    let mut share_of: HashMap<u128, usize, BuildHasherDefault<IdHasher>> =
+        HashMap::with_capacity_and_hasher(tenants, BuildHasherDefault::default());
+    let mut lines: Vec<Line> = Vec::with_capacity(situation.queues.len());
+    for queue in situation.queues.iter().filter(can_be_served) {
+        let tenant = queue.tenant.as_uuid().as_u128();
+        let share = *share_of.entry(tenant).or_insert_with(|| {
+            shares.push(Share { tenant, weight: 1, running: 0, room: u64::MAX, lines: 0 });
+            shares.len() - 1
+        });
+        shares[share].lines += 1;
+        let in_line_since_ms = in_line_since_ms(queue.kind, queue.oldest_ms);
+        lines.push(Line { queue: *queue, share, in_line_since_ms, taken: 0 });
     }
+    for load in situation.tenants {
+        let Some(&share) = share_of.get(&load.tenant.as_uuid().as_u128()) else { continue };
+        let share = &mut shares[share];
+        share.weight = load.weight.max(1);
+        share.running = u64::from(load.running.total());
+        share.room = load.cap.map_or(u64::MAX, |cap| u64::from(cap).saturating_sub(share.running));
+    }
+    let lines = gather(&lines, &shares);
     (shares, lines)
+}
+
+/// A counting sort by share, and then each tenant's few lines by tier and by their turn.
+fn gather(lines: &[Line], shares: &[Share]) -> Vec<Line> {
+    let mut next: Vec<usize> = shares
+        .iter()
+        .scan(0, |sum, share| {
+            let first = *sum;
+            *sum += share.lines;
+            Some(first)
+        })
+        .collect();
+    let mut order = vec![0; lines.len()];
+    for (at, line) in lines.iter().enumerate() {
+        order[next[line.share]] = at;
+        next[line.share] += 1;
+    }
+    let mut gathered: Vec<Line> = order.into_iter().map(|at| lines[at]).collect();
+    for of_one_tenant in gathered.chunk_by_mut(|one, other| one.share == other.share) {
+        of_one_tenant.sort_unstable_by_key(|line| {
+            (line.queue.tier.rank(), line.in_line_since_ms, among_twins(line.queue.kind))
+        });
+    }
+    gathered
+}
+
+/// Ids of tenants are random in their low bits already, and ours: nobody can choose them to collide.
+#[derive(Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(u64::from(byte));
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        // Fibonacci hashing: the golden ratio of 2^64.
+        self.0 = (self.0.rotate_left(5) ^ value).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn write_u128(&mut self, value: u128) {
+        self.write_u64((value >> 64) as u64);
+        self.write_u64(value as u64);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0.rotate_left(32)
+    }
 }
