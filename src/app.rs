@@ -2,7 +2,11 @@
 //!
 //! Made once by `cmd/serve`, after everything was validated; shared as `Arc<App>`. Holds no request state.
 
-use crate::{flow::FlowError, holders::Holders, http::limits::Limits};
+use crate::{
+    flow::{FlowError, dispatch::fleet::Fleet},
+    holders::Holders,
+    http::limits::Limits,
+};
 use reelyard_catalog::Catalog;
 use reelyard_model::WorkerId;
 use reelyard_planner::{DEFAULT_PRESET, Presets};
@@ -37,6 +41,8 @@ pub(crate) struct App {
     pub(crate) max_upload_bytes: u64,
     /// The media child.
     pub(crate) media_program: PathBuf,
+    /// The workers elsewhere, and how long leases are.
+    pub(crate) fleet: Fleet,
     /// The control plane as a worker: what it leases itself (publish).
     pub(crate) control_worker: WorkerId,
     /// Rung when there may be something to claim: for workers, and for the publisher.

@@ -11,7 +11,13 @@ mod listen;
 mod logging;
 mod storage;
 
-use crate::{app::App, config, flow, http::connections, presets::PresetFiles};
+use crate::{
+    app::App,
+    config,
+    flow::{self, dispatch::fleet::Fleet},
+    http::connections,
+    presets::PresetFiles,
+};
 use anyhow::Context;
 use reelyard_catalog::Catalog;
 use reelyard_model::WorkerId;
@@ -64,6 +70,9 @@ pub(crate) struct Args {
     /// Largest upload that is accepted
     #[arg(long, value_name = "BYTES", env = "REELYARD_MAX_UPLOAD_BYTES", default_value_t = reelyard_upload::DEFAULT_MAX_UPLOAD_BYTES)]
     max_upload_bytes: u64,
+    /// Length of leases; for tests, which do not want to wait for one to run out
+    #[arg(long, value_name = "SECONDS", hide = true, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    lease_seconds: Option<u64>,
     /// How the log is written to standard error
     #[arg(long, value_enum, default_value_t = logging::Format::Pretty, env = "REELYARD_LOG_FORMAT")]
     log_format: logging::Format,
@@ -156,6 +165,9 @@ async fn prepare(args: &Args) -> anyhow::Result<Prepared> {
         public_url: args.public_url.clone(),
         max_upload_bytes: args.max_upload_bytes.min(reelyard_upload::MAX_UPLOAD_BYTES),
         media_program,
+        fleet: args
+            .lease_seconds
+            .map_or_else(Fleet::default, |seconds| Fleet::with_leases_of(seconds * 1000)),
         control_worker: WorkerId::from_uuid(Uuid::now_v7()),
         ticket: Notify::new(),
         publish_ticket: Notify::new(),

@@ -1,8 +1,14 @@
 //! **dispatch**: the control plane as a worker meets it: claim, heartbeat, report, and a ticket that says "look again".
 //!
-//! The in-process agent calls it through the agent's own trait; the catalogue is the truth, and everything here is a
-//! conversion: a claimed row with its plan becomes a grant, a verdict comes from the row's state. Failing to reach the
-//! catalogue is told to the agent, which asks again.
+//! The in-process agent calls it through the agent's own trait, workers elsewhere through `http/worker`; both meet the
+//! same functions. The catalogue is the truth, and everything here is a conversion: a claimed row with its plan becomes
+//! a grant, a verdict comes from the row's state. Failing to reach the catalogue is told to the caller, who asks again.
+
+pub(crate) mod fleet;
+mod grants;
+pub(crate) mod orders;
+
+pub(crate) use grants::{attempt_is_at_work, output_prefix};
 
 use super::{FlowError, collect};
 use crate::app::App;
@@ -10,94 +16,139 @@ use reelyard_agent::{
     control::{ControlPlane, ControlUnavailable, Depot},
     source::SourceBytes,
 };
-use reelyard_catalog::{CatalogError, ClaimRequest, Claimed, EventKind, EventRow, HeartbeatAnswer};
+use reelyard_catalog::{CatalogError, ClaimRequest, EventKind, EventRow, HeartbeatAnswer};
 use reelyard_model::{
-    AssetId, Failure, FailureCode, Plan, TaskId,
-    child::{EncoderChoice, Job, Limits},
+    Failure, FailureCode, TaskId,
     work::{Grant, Offer, Progress, Report, TaskKind, Verdict},
+    worker_protocol::Held,
 };
 use serde_json::json;
 use std::{io, path::Path, sync::Arc, time::Duration};
 
-/// What the worker is told: it sends a heartbeat at a third of it, which is also how fresh its progress shows.
-const GRANTED_LEASE_MS: u64 = 9_000;
-/// What the row says. Longer, so that a heartbeat that waits behind a slow disk costs nobody his work.
+/// What the worker in this process is told: it sends a heartbeat at a third of it, which is also how fresh its progress
+/// shows. A worker elsewhere is told all of the lease: it has to get over a restart of the server.
+const IN_PROCESS_LEASE_MS: u64 = 9_000;
+/// What the row says. Longer than what it takes to restart a server, so that this costs no worker its work.
 pub(crate) const STORED_LEASE_MS: u64 = 30_000;
 /// An idle worker looks without a ticket too: back-offs end silently, and tickets may be missed.
 const POLL: Duration = Duration::from_secs(1);
 
-/// The control plane of the agent in this process.
-pub(crate) struct InProcess {
-    pub(crate) app: Arc<App>,
+/// Up to `most` tasks that fit these offers, each under a fresh lease, of which the worker is told `told_lease_ms`.
+pub(crate) async fn claim(
+    app: &App,
+    offers: &[Offer],
+    most: usize,
+    told_lease_ms: u64,
+) -> Result<Vec<Grant>, FlowError> {
+    let mut grants = Vec::new();
+    for offer in offers {
+        for _ in 0..offer.slots {
+            if grants.len() >= most || app.shutdown.is_cancelled() {
+                return Ok(grants);
+            }
+            match claim_one(app, offer, told_lease_ms).await {
+                Ok(Some(grant)) => grants.push(grant),
+                Ok(None) => break,
+                // What was granted already is not to wait for its lease.
+                Err(error) if !grants.is_empty() => {
+                    tracing::warn!(%error, granted = grants.len(), "dispatch: a claim is answered in part");
+                    return Ok(grants);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(grants)
 }
 
-impl ControlPlane for InProcess {
-    async fn claim(&self, offer: &Offer) -> Result<Option<Grant>, ControlUnavailable> {
-        if self.app.shutdown.is_cancelled() {
-            return Ok(None);
-        }
+/// First what the offer prefers, then whatever it takes.
+async fn claim_one(app: &App, offer: &Offer, told_lease_ms: u64) -> Result<Option<Grant>, FlowError> {
+    for kinds in [&offer.prefers, &offer.kinds] {
         let request = ClaimRequest {
             worker: offer.worker,
             // Publishing is the control plane's own work.
-            kinds: offer.kinds.iter().copied().filter(|kind| *kind != TaskKind::Publish).collect(),
-            lease_ms: STORED_LEASE_MS,
-            now_ms: self.app.now_ms(),
+            kinds: kinds.iter().copied().filter(|kind| *kind != TaskKind::Publish).collect(),
+            lease_ms: app.fleet.lease_ms,
+            now_ms: app.now_ms(),
         };
-        let Some(claimed) = self.app.catalog.claim(&request).await.map_err(unavailable)? else {
-            return Ok(None);
-        };
-        let (task, attempt) = (claimed.task.id, claimed.task.attempt);
-        match grant(&self.app, claimed).await {
-            Ok(grant) => Ok(Some(grant)),
-            Err(failure) => {
-                tracing::error!(%task, %failure, "dispatch: a task cannot be granted");
-                collect::failed(&self.app, task, attempt, failure).await.map_err(unavailable)?;
-                Ok(None)
-            }
-        }
-    }
-
-    async fn heartbeat(
-        &self,
-        task: TaskId,
-        attempt: u32,
-        progress: Progress,
-    ) -> Result<Verdict, ControlUnavailable> {
-        let now_ms = self.app.now_ms();
-        match self.app.catalog.heartbeat(task, attempt, progress, STORED_LEASE_MS, now_ms).await {
-            Ok(HeartbeatAnswer::Continue) => {
-                announce_progress(&self.app, task, attempt, progress, now_ms).await;
-                Ok(Verdict::Continue)
-            }
-            Ok(HeartbeatAnswer::Cancelled) => Ok(Verdict::Cancelled),
-            Ok(HeartbeatAnswer::Lost) => Ok(Verdict::Lost),
-            Err(error) => lost_unless_it_passes(task, error.into()),
-        }
-    }
-
-    async fn report(
-        &self,
-        task: TaskId,
-        attempt: u32,
-        report: Report,
-    ) -> Result<Verdict, ControlUnavailable> {
-        match collect::collect(&self.app, task, attempt, report).await {
-            Ok(verdict) => Ok(verdict),
-            Err(error) if may_pass(&error) => Err(unavailable(error)),
-            Err(error) => {
-                let detail = format!("its report could not be stored: {error}");
-                let failure = Failure::new(FailureCode::Internal, detail);
-                match collect::failed(&self.app, task, attempt, failure).await {
-                    Ok(settled) => Ok(collect::verdict(settled)),
-                    Err(error) => lost_unless_it_passes(task, error),
+        // One that cannot be granted makes room for the next.
+        while let Some(claimed) = app.catalog.claim(&request).await? {
+            let (task, attempt) = (claimed.task.id, claimed.task.attempt);
+            match grants::grant(app, claimed, told_lease_ms).await {
+                Ok(grant) => return Ok(Some(grant)),
+                Err(grants::NoGrant::NotNow(error)) => {
+                    app.catalog.release(task, attempt, app.now_ms()).await?;
+                    return Err(error);
+                }
+                Err(grants::NoGrant::Never(failure)) => {
+                    tracing::error!(%task, %failure, "dispatch: a task cannot be granted");
+                    collect::failed(app, task, attempt, failure).await?;
                 }
             }
         }
     }
+    Ok(None)
+}
 
-    async fn wait_for_ticket(&self) {
-        let _ = tokio::time::timeout(POLL, self.app.ticket.notified()).await;
+/// Prolongs the lease and stores the progress.
+pub(crate) async fn heartbeat(
+    app: &App,
+    task: TaskId,
+    attempt: u32,
+    progress: Progress,
+) -> Result<Verdict, FlowError> {
+    let now_ms = app.now_ms();
+    match app.catalog.heartbeat(task, attempt, progress, app.fleet.lease_ms, now_ms).await {
+        Ok(HeartbeatAnswer::Continue) => {
+            announce_progress(app, task, attempt, progress, now_ms).await;
+            Ok(Verdict::Continue)
+        }
+        Ok(HeartbeatAnswer::Cancelled) => Ok(Verdict::Cancelled),
+        Ok(HeartbeatAnswer::Lost) => Ok(Verdict::Lost),
+        Err(error) => lost_unless_it_passes(task, error.into()),
     }
+}
+
+/// Ends the attempt. Asked again, it answers as the first time.
+pub(crate) async fn report(
+    app: &App,
+    task: TaskId,
+    attempt: u32,
+    report: Report,
+) -> Result<Verdict, FlowError> {
+    let report = match grants::outside_its_folder(&report) {
+        Some(file) => {
+            let detail = format!("the worker named a file that no child may make: {file:?}");
+            Report::Failed { failure: Failure::new(FailureCode::Internal, detail) }
+        }
+        None => report,
+    };
+    match collect::collect(app, task, attempt, report).await {
+        Ok(verdict) => Ok(verdict),
+        Err(error) if may_pass(&error) => Err(error),
+        Err(error) => {
+            let detail = format!("its report could not be stored: {error}");
+            let failure = Failure::new(FailureCode::Internal, detail);
+            match collect::failed(app, task, attempt, failure).await {
+                Ok(settled) => Ok(collect::verdict(settled)),
+                Err(error) => lost_unless_it_passes(task, error),
+            }
+        }
+    }
+}
+
+/// Back in line at once, and nothing is counted against it. False: it was not the worker's any more.
+pub(crate) async fn release(app: &App, held: Held) -> Result<bool, FlowError> {
+    let released = match app.catalog.release(held.task, held.attempt, app.now_ms()).await {
+        Ok(released) => released,
+        Err(CatalogError::NotFound { .. }) => false,
+        Err(error) => return Err(error.into()),
+    };
+    if released {
+        tracing::info!(task = %held.task, attempt = held.attempt, "dispatch: a task was given back");
+        app.ring();
+    }
+    Ok(released)
 }
 
 /// Whether the same call may work in a moment.
@@ -107,16 +158,12 @@ fn may_pass(error: &FlowError) -> bool {
 
 /// What never passes must not be asked for again for ever: that would hold the worker's slot, and its heartbeats the
 /// lease. The worker lets go, the lease runs out, and the loss is counted.
-fn lost_unless_it_passes(task: TaskId, error: FlowError) -> Result<Verdict, ControlUnavailable> {
+fn lost_unless_it_passes(task: TaskId, error: FlowError) -> Result<Verdict, FlowError> {
     if may_pass(&error) {
-        return Err(unavailable(error));
+        return Err(error);
     }
     tracing::error!(%task, %error, "dispatch: a task is in disorder; its worker lets it go");
     Ok(Verdict::Lost)
-}
-
-fn unavailable(error: impl std::fmt::Display) -> ControlUnavailable {
-    ControlUnavailable(error.to_string())
 }
 
 /// Passing news for the event stream. Failing is no matter: the next heartbeat brings newer.
@@ -139,74 +186,53 @@ async fn announce_progress(app: &App, task: TaskId, attempt: u32, progress: Prog
     });
 }
 
-async fn grant(app: &App, claimed: Claimed) -> Result<Grant, Failure> {
-    let Claimed { task, asset, plan } = claimed;
-    let job = job(app, asset.id, task.kind, task.ordinal, plan).await?;
-    Ok(Grant {
-        task: task.id,
-        asset: asset.id,
-        kind: task.kind,
-        attempt: task.attempt,
-        job,
-        limits: Limits::default(),
-        source_key: asset.source_key,
-        output_prefix: output_prefix(asset.id, task.id, task.attempt),
-        lease_ms: GRANTED_LEASE_MS,
-        traceparent: task.traceparent,
-    })
+/// The control plane of the agent in this process.
+pub(crate) struct InProcess {
+    pub(crate) app: Arc<App>,
 }
 
-/// Where an attempt's files go.
-pub(crate) fn output_prefix(asset: AssetId, task: TaskId, attempt: u32) -> String {
-    format!("renditions/{asset}/{task}/a{attempt}")
-}
-
-async fn job(
-    app: &App,
-    asset: AssetId,
-    kind: TaskKind,
-    ordinal: u32,
-    plan: Option<Plan>,
-) -> Result<Job, Failure> {
-    let missing = |what: &str| {
-        Failure::new(
-            FailureCode::Internal,
-            format!("asset {asset} has a task of kind {} but {what}", kind.as_str()),
-        )
-    };
-    if kind == TaskKind::Probe {
-        return Ok(Job::Probe);
+impl ControlPlane for InProcess {
+    async fn claim(&self, offers: &[Offer]) -> Result<Vec<Grant>, ControlUnavailable> {
+        let told_lease_ms = IN_PROCESS_LEASE_MS.min(self.app.fleet.lease_ms);
+        claim(&self.app, offers, usize::MAX, told_lease_ms).await.map_err(unavailable)
     }
-    let plan = plan.ok_or_else(|| missing("no plan"))?;
-    match kind {
-        TaskKind::Encode => {
-            let video = plan.video.ok_or_else(|| missing("no pictures in its plan"))?;
-            let chunk = video.chunks.iter().find(|chunk| chunk.index == ordinal).copied();
-            let chunk = chunk.ok_or_else(|| missing("no such chunk in its plan"))?;
-            let encoder = encoder_of(app, asset).await;
-            Ok(Job::Encode { video, chunk, encoder })
+
+    async fn heartbeat(
+        &self,
+        task: TaskId,
+        attempt: u32,
+        progress: Progress,
+    ) -> Result<Verdict, ControlUnavailable> {
+        heartbeat(&self.app, task, attempt, progress).await.map_err(unavailable)
+    }
+
+    async fn report(&self, task: TaskId, attempt: u32, told: Report) -> Result<Verdict, ControlUnavailable> {
+        report(&self.app, task, attempt, told).await.map_err(unavailable)
+    }
+
+    async fn release(&self, task: TaskId, attempt: u32) -> Result<(), ControlUnavailable> {
+        release(&self.app, Held { task, attempt }).await.map_err(unavailable)?;
+        Ok(())
+    }
+
+    async fn called_off(&self, task: TaskId, attempt: u32) -> Verdict {
+        match orders::over(&self.app, &[Held { task, attempt }]).await {
+            Ok(over) => over.first().map_or(Verdict::Lost, |over| over.verdict),
+            // The heartbeats tell it too.
+            Err(error) => {
+                tracing::warn!(%task, %error, "dispatch: a task is not watched for its cancellation");
+                std::future::pending().await
+            }
         }
-        TaskKind::Audio => {
-            Ok(Job::Audio { audio: plan.audio.ok_or_else(|| missing("no sound in its plan"))? })
-        }
-        TaskKind::Stills => {
-            Ok(Job::Stills { stills: plan.stills.ok_or_else(|| missing("no stills in its plan"))? })
-        }
-        TaskKind::Probe | TaskKind::Publish => Err(missing("that is no work for a media child")),
+    }
+
+    async fn wait_for_ticket(&self, _: &[Offer]) {
+        let _ = tokio::time::timeout(POLL, self.app.ticket.notified()).await;
     }
 }
 
-/// A rendition keeps one encoder family over all its chunks: the one that made the first that is done.
-async fn encoder_of(app: &App, asset: AssetId) -> EncoderChoice {
-    match app.catalog.encoder_in_use(asset).await {
-        Ok(Some(encoder)) if encoder.contains("nvenc") => EncoderChoice::Nvenc,
-        Ok(Some(_)) => EncoderChoice::X264,
-        Ok(None) => EncoderChoice::Probe,
-        Err(error) => {
-            tracing::warn!(%asset, %error, "dispatch: the encoder of the other chunks is unknown");
-            EncoderChoice::Probe
-        }
-    }
+fn unavailable(error: impl std::fmt::Display) -> ControlUnavailable {
+    ControlUnavailable(error.to_string())
 }
 
 /// The bytes as the in-process agent meets them.

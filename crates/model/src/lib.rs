@@ -16,6 +16,7 @@ pub mod plan;
 pub mod rational;
 pub mod tier;
 pub mod work;
+pub mod worker_protocol;
 
 pub mod asset_state;
 pub mod publication_state;

@@ -51,8 +51,18 @@ impl std::str::FromStr for TaskKind {
 pub struct Offer {
     pub worker: WorkerId,
     pub kinds: Vec<TaskKind>,
+    /// Those of `kinds` that are looked for before the others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prefers: Vec<TaskKind>,
+    /// So many tasks on these terms, each with all of what follows.
+    #[serde(default = "one_slot")]
+    pub slots: u32,
     pub cpu_millicores: u32,
     pub memory_bytes: u64,
+}
+
+const fn one_slot() -> u32 {
+    1
 }
 
 /// A task handed to a worker under a lease.
@@ -67,6 +77,8 @@ pub struct Grant {
     pub limits: Limits,
     /// Storage key of the source.
     pub source_key: String,
+    /// Which objects hold it, for a worker that reads them from the store itself.
+    pub source: SourceLayout,
     /// Where outputs go: files of the job are kept under `{output_prefix}/{file}`. Holds the attempt.
     pub output_prefix: String,
     /// The lease ends so long after the last heartbeat; send one at a third of it.

@@ -61,7 +61,7 @@ impl Bench {
             catalog,
             uploads: Arc::new(store.clone()),
             holders: Holders::alone(),
-            store,
+            store: Arc::new(store),
             sources_in_pieces: false,
             keyring: Keyring::new([7; 32]),
             upload_keys: reelyard_sign::upload_token::UploadKeys::new([8; 32]),
@@ -164,6 +164,8 @@ impl Bench {
         Offer {
             worker: self.worker,
             kinds: TaskKind::ALL.to_vec(),
+            prefers: Vec::new(),
+            slots: 1,
             cpu_millicores: 1_000,
             memory_bytes: 1 << 30,
         }
@@ -172,7 +174,7 @@ impl Bench {
     /// The next grant; waits for no back-off: whoever waits for one is told to go on.
     pub(super) async fn grant(&self, asset: AssetId) -> Option<Grant> {
         self.end_back_offs(asset).await;
-        self.control.claim(&self.offer()).await.unwrap()
+        self.control.claim(&[self.offer()]).await.unwrap().pop()
     }
 
     pub(super) async fn end_back_offs(&self, asset: AssetId) {

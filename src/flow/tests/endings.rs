@@ -165,7 +165,7 @@ async fn a_task_that_was_stopped_with_the_server_is_given_back_uncounted() {
     let task = bench.app.catalog.task(grant.task).await.unwrap().unwrap();
     assert_eq!((task.state, task.failed_count, task.lost_count), (TaskState::Ready, 0, 0));
     assert!(
-        bench.control.claim(&bench.offer()).await.unwrap().is_none(),
+        bench.control.claim(&[bench.offer()]).await.unwrap().is_empty(),
         "a server that stops grants nothing"
     );
 }
@@ -187,7 +187,7 @@ async fn a_chunk_from_another_encoder_is_made_again_with_the_first_ones() {
     let bench = Bench::new().await;
     let asset = bench.asset().await;
     let mut chunks = Vec::new();
-    while let Some(grant) = bench.control.claim(&bench.offer()).await.unwrap() {
+    while let Some(grant) = bench.control.claim(&[bench.offer()]).await.unwrap().pop() {
         if grant.kind == TaskKind::Encode {
             chunks.push(grant);
             continue;

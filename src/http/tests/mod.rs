@@ -69,6 +69,7 @@ async fn app(folder: &Path, catalog: Catalog, place: Place, insecure_open: bool)
         public_url: None,
         max_upload_bytes: 4 << 20,
         media_program: PathBuf::from("reelyard-media"),
+        fleet: crate::flow::dispatch::fleet::Fleet::default(),
         control_worker: worker,
         presets: reelyard_planner::Presets::built_in().unwrap(),
         ticket: Notify::new(),

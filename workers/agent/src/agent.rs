@@ -1,11 +1,13 @@
-//! The loop: some slots, each of which claims a task, works on it, and claims the next.
+//! The loop: some slots that work, and one claimer that asks for all free ones in one call.
+//!
+//! One claimer, because a ticket wakes it once: a machine of many idle slots does not ask many times for the same task.
 //!
 //! Ending it takes two steps. *Drain*: claim nothing more, finish what is being done, within a limit. *Now*: kill the
 //! children, say so, and go.
 
 use crate::{
     attempt::{Workshop, work},
-    control::{ControlPlane, ControlUnavailable, Depot},
+    control::{ControlPlane, Depot},
     machine::Slots,
     scratch,
 };
@@ -14,10 +16,10 @@ use reelyard_model::{
     work::{Grant, Offer, TaskKind},
 };
 use reelyard_sandbox::supervise::Watch;
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashMap, future::Future, io, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     sync::watch,
-    task::JoinSet,
+    task::{JoinError, JoinSet},
     time::{Instant, sleep, timeout},
 };
 use tracing::Instrument;
@@ -28,10 +30,10 @@ const CLAIM_LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// From "now" to the end: a kill takes milliseconds, a last report a little more.
 const NOW_GRACE: Duration = Duration::from_secs(5);
 
-/// What a slot asks for, one after the other until there is something. A slot for heavy work looks for an encode
-/// first: that is the longest of all, and the light slot can do the rest beside it.
-const HEAVY_KINDS: &[&[TaskKind]] = &[&[TaskKind::Encode], LIGHT_KINDS[0]];
-const LIGHT_KINDS: &[&[TaskKind]] = &[&[TaskKind::Probe, TaskKind::Audio, TaskKind::Stills]];
+/// A slot for heavy work looks for an encode first: that is the longest of all, and the light slot can do the rest
+/// beside it.
+const HEAVY_KINDS: [TaskKind; 4] = [TaskKind::Encode, TaskKind::Probe, TaskKind::Audio, TaskKind::Stills];
+const LIGHT_KINDS: [TaskKind; 3] = [TaskKind::Probe, TaskKind::Audio, TaskKind::Stills];
 
 #[derive(Clone, Debug)]
 pub struct AgentConfig {
@@ -99,14 +101,9 @@ impl<C: ControlPlane, D: Depot> Agent<C, D> {
         let Slots { heavy, light, threads } = config.slots;
         tracing::info!(worker = %config.worker, heavy, light, threads, program = %config.program.display(), "agent ready");
         let (stage_sender, stage) = watch::channel(Stage::Working);
+        // Of one member: what it drops is ended with it, and its children too.
         let mut slots = JoinSet::new();
-        for number in 0..heavy + light {
-            let is_heavy = number < heavy;
-            slots.spawn(
-                slot(Arc::clone(&self.shop), is_heavy, stage.clone())
-                    .instrument(tracing::info_span!("slot", number)),
-            );
-        }
+        slots.spawn(Claimer::new(Arc::clone(&self.shop), stage).run());
         let all_ended = async { while slots.join_next().await.is_some() {} };
         let end = follow(shutdown, &stage_sender, config.drain);
         tokio::select! {
@@ -136,92 +133,161 @@ async fn follow(mut shutdown: Shutdown, stage: &watch::Sender<Stage>, drain: Dur
     stage.send_replace(Stage::Now);
 }
 
-async fn slot<C: ControlPlane, D: Depot>(
+/// Which slot an attempt fills.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Slot {
+    Heavy,
+    Light,
+}
+
+struct Claimer<C, D> {
     shop: Arc<Workshop<C, D>>,
-    is_heavy: bool,
-    mut stage: watch::Receiver<Stage>,
-) {
-    let config = &shop.config;
-    let threads = if is_heavy { config.slots.threads } else { 1 };
-    let wanted = if is_heavy { HEAVY_KINDS } else { LIGHT_KINDS };
-    let offers: Vec<Offer> = wanted
-        .iter()
-        .map(|kinds| Offer {
+    stage: watch::Receiver<Stage>,
+    free_heavy: usize,
+    free_light: usize,
+    /// The attempts. Each in a task of its own, so that a panic in one ends that attempt and nothing else.
+    running: JoinSet<()>,
+    places: HashMap<tokio::task::Id, (Slot, tracing::Span)>,
+}
+
+impl<C: ControlPlane, D: Depot> Claimer<C, D> {
+    fn new(shop: Arc<Workshop<C, D>>, stage: watch::Receiver<Stage>) -> Self {
+        let Slots { heavy, light, .. } = shop.config.slots;
+        Self {
+            shop,
+            stage,
+            free_heavy: heavy,
+            free_light: light,
+            running: JoinSet::new(),
+            places: HashMap::new(),
+        }
+    }
+
+    /// Until it is told to drain and all attempts have ended.
+    async fn run(mut self) {
+        let mut stage = self.stage.clone();
+        let mut pause = CLAIM_PAUSE;
+        while *stage.borrow() == Stage::Working {
+            let offers = self.offers();
+            if offers.is_empty() {
+                tokio::select! {
+                    _ = stage.wait_for(|stage| *stage > Stage::Working) => {}
+                    Some(ended) = self.running.join_next_with_id() => self.free(ended),
+                }
+                continue;
+            }
+            let claimed_at = Instant::now();
+            // Not broken off by a drain: a task that was granted while nobody listened would have to wait for its lease.
+            let claimed = tokio::select! {
+                biased;
+                _ = stage.wait_for(|stage| *stage == Stage::Now) => break,
+                claimed = self.shop.control.claim(&offers) => claimed,
+            };
+            let shop = Arc::clone(&self.shop);
+            match claimed {
+                Ok(grants) => {
+                    pause = CLAIM_PAUSE;
+                    let all_filled = grants.len() >= wanted(&offers);
+                    for grant in grants {
+                        self.begin(grant, claimed_at).await;
+                    }
+                    if all_filled {
+                        continue;
+                    }
+                    let offers = self.offers();
+                    self.until(&mut stage, shop.control.wait_for_ticket(&offers)).await;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, pause_ms = pause.as_millis() as u64, "no claim; trying again");
+                    self.until(&mut stage, sleep(pause)).await;
+                    pause = (pause * 2).min(CLAIM_LONGEST_PAUSE);
+                }
+            }
+        }
+        while let Some(ended) = self.running.join_next_with_id().await {
+            self.free(ended);
+        }
+    }
+
+    /// Until that happens, or something else that changes what there is to ask for.
+    async fn until(&mut self, stage: &mut watch::Receiver<Stage>, something: impl Future<Output = ()>) {
+        tokio::select! {
+            _ = stage.wait_for(|stage| *stage > Stage::Working) => {}
+            Some(ended) = self.running.join_next_with_id() => self.free(ended),
+            () = something => {}
+        }
+    }
+
+    /// What the free slots can take. The light ones first: small tasks are theirs.
+    fn offers(&self) -> Vec<Offer> {
+        let config = &self.shop.config;
+        let all = (config.slots.heavy + config.slots.light).max(1) as u64;
+        let offer = |kinds: &[TaskKind], prefers: &[TaskKind], free: usize, threads: u32| Offer {
             worker: config.worker,
             kinds: kinds.to_vec(),
+            prefers: prefers.to_vec(),
+            slots: u32::try_from(free).unwrap_or(u32::MAX),
             cpu_millicores: threads.saturating_mul(1000),
-            memory_bytes: config.memory_bytes / (config.slots.heavy + config.slots.light).max(1) as u64,
-        })
-        .collect();
-    let mut pause = CLAIM_PAUSE;
-    loop {
-        if *stage.borrow() > Stage::Working {
-            return;
-        }
-        let granted_at = Instant::now();
-        // Not broken off by a drain: a task that was granted while nobody listened would have to wait for its lease.
-        let claimed = tokio::select! {
-            biased;
-            _ = stage.wait_for(|stage| *stage == Stage::Now) => return,
-            claimed = first_granted(&*shop.control, &offers) => claimed,
+            memory_bytes: config.memory_bytes / all,
         };
-        match claimed {
-            Ok(Some(grant)) => {
-                pause = CLAIM_PAUSE;
-                work_apart(Arc::clone(&shop), grant, granted_at, threads, stage.clone()).await;
-            }
-            Ok(None) => {
-                pause = CLAIM_PAUSE;
-                tokio::select! {
-                    _ = stage.wait_for(|stage| *stage > Stage::Working) => return,
-                    () = shop.control.wait_for_ticket() => {}
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, pause_ms = pause.as_millis() as u64, "no claim; trying again");
-                tokio::select! {
-                    _ = stage.wait_for(|stage| *stage > Stage::Working) => return,
-                    () = sleep(pause) => {}
-                }
-                pause = (pause * 2).min(CLAIM_LONGEST_PAUSE);
-            }
-        }
+        let light = offer(&LIGHT_KINDS, &[], self.free_light, 1);
+        let heavy = offer(&HEAVY_KINDS, &HEAVY_KINDS[..1], self.free_heavy, config.slots.threads);
+        [light, heavy].into_iter().filter(|offer| offer.slots > 0).collect()
     }
-}
 
-async fn first_granted<C: ControlPlane>(
-    control: &C,
-    offers: &[Offer],
-) -> Result<Option<Grant>, ControlUnavailable> {
-    for offer in offers {
-        if let Some(grant) = control.claim(offer).await? {
-            return Ok(Some(grant));
-        }
-    }
-    Ok(None)
-}
-
-/// In a task of its own, so that a panic in it ends the attempt and not the slot. Aborted with the slot.
-async fn work_apart<C: ControlPlane, D: Depot>(
-    shop: Arc<Workshop<C, D>>,
-    grant: Grant,
-    granted_at: Instant,
-    threads: u32,
-    stage: watch::Receiver<Stage>,
-) {
-    let span = tracing::info_span!(
-        "task",
-        task = %grant.task,
-        asset = %grant.asset,
-        attempt = grant.attempt,
-        kind = grant.kind.as_str(),
-        traceparent = grant.traceparent,
-    );
-    let mut apart = JoinSet::new();
-    apart.spawn(work(shop, grant, granted_at, threads, stage).instrument(span.clone()));
-    if let Some(Err(error)) = apart.join_next().await {
-        span.in_scope(
-            || tracing::error!(%error, "the attempt broke; its lease runs out and the task is tried again"),
+    /// Into the smallest free slot that will do.
+    async fn begin(&mut self, grant: Grant, claimed_at: Instant) {
+        let slot = match grant.kind {
+            TaskKind::Probe | TaskKind::Audio | TaskKind::Stills if self.free_light > 0 => Slot::Light,
+            _ if self.free_heavy > 0 => Slot::Heavy,
+            kind => {
+                tracing::error!(task = %grant.task, kind = kind.as_str(), "a task was granted for which no slot is free");
+                if let Err(error) = self.shop.control.release(grant.task, grant.attempt).await {
+                    tracing::warn!(%error, task = %grant.task, "it could not be given back; its lease runs out");
+                }
+                return;
+            }
+        };
+        let threads = match slot {
+            Slot::Heavy => self.shop.config.slots.threads,
+            Slot::Light => 1,
+        };
+        *self.count(slot) -= 1;
+        let span = tracing::info_span!(
+            "task",
+            task = %grant.task,
+            asset = %grant.asset,
+            attempt = grant.attempt,
+            kind = grant.kind.as_str(),
+            traceparent = grant.traceparent,
         );
+        let attempt = work(Arc::clone(&self.shop), grant, claimed_at, threads, self.stage.clone());
+        let id = self.running.spawn(attempt.instrument(span.clone())).id();
+        self.places.insert(id, (slot, span));
     }
+
+    fn free(&mut self, ended: Result<(tokio::task::Id, ()), JoinError>) {
+        let id = match &ended {
+            Ok((id, ())) => *id,
+            Err(error) => error.id(),
+        };
+        let Some((slot, span)) = self.places.remove(&id) else { return };
+        *self.count(slot) += 1;
+        if let Err(error) = ended {
+            span.in_scope(
+                || tracing::error!(%error, "the attempt broke; its lease runs out and the task is tried again"),
+            );
+        }
+    }
+
+    fn count(&mut self, slot: Slot) -> &mut usize {
+        match slot {
+            Slot::Heavy => &mut self.free_heavy,
+            Slot::Light => &mut self.free_light,
+        }
+    }
+}
+
+fn wanted(offers: &[Offer]) -> usize {
+    offers.iter().map(|offer| offer.slots as usize).sum()
 }

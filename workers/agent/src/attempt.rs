@@ -54,7 +54,7 @@ pub(crate) struct Workshop<C, D> {
 enum Interruption {
     /// `Cancelled` or `Lost`: say nothing more.
     Verdict(Verdict),
-    /// This program ends now: say so, then the task need not wait for its lease to run out.
+    /// This program ends now: give the task back, then it need not wait for its lease to run out.
     Stopping,
 }
 
@@ -76,9 +76,14 @@ pub(crate) async fn work<C: ControlPlane, D: Depot>(
             tracing::info!(?verdict, "task broken off");
             return;
         }
-        Err(Interruption::Stopping) => Report::Failed {
-            failure: Failure::new(FailureCode::ChildKilled, "the worker was stopped while it was at it"),
-        },
+        Err(Interruption::Stopping) => {
+            tracing::info!("task given back: this program ends");
+            tokio::select! {
+                verdict = lease.over() => tracing::warn!(?verdict, "the lease was over before the task was taken back"),
+                () = give_back(&*shop.control, task, attempt) => {}
+            }
+            return;
+        }
     };
     match &report {
         Report::Completed { .. } => {
@@ -105,6 +110,14 @@ async fn deliver<C: ControlPlane>(control: &C, task: reelyard_model::TaskId, att
         }
         sleep(pause).await;
         pause = (pause * 2).min(REPORT_LONGEST_PAUSE);
+    }
+}
+
+/// As [`deliver`]. The program gives it a few seconds; after that the task waits for its lease to run out.
+async fn give_back<C: ControlPlane>(control: &C, task: reelyard_model::TaskId, attempt: u32) {
+    while let Err(error) = control.release(task, attempt).await {
+        tracing::warn!(%error, "the task was not taken back; trying again");
+        sleep(REPORT_PAUSE).await;
     }
 }
 

@@ -17,8 +17,9 @@ pub struct ControlUnavailable(pub String);
 
 /// Claim, heartbeat, report.
 pub trait ControlPlane: Send + Sync + 'static {
-    /// The next task that fits the offer, under a fresh lease; `None` when there is nothing to do now.
-    fn claim(&self, offer: &Offer) -> impl Future<Output = Result<Option<Grant>, ControlUnavailable>> + Send;
+    /// Tasks that fit these offers, each under a fresh lease; none when there is nothing to do now. Answers without
+    /// waiting for any. One claim of an agent is under way at a time, and it speaks for all free slots.
+    fn claim(&self, offers: &[Offer]) -> impl Future<Output = Result<Vec<Grant>, ControlUnavailable>> + Send;
     /// Prolongs the lease and stores the progress.
     fn heartbeat(
         &self,
@@ -34,8 +35,19 @@ pub trait ControlPlane: Send + Sync + 'static {
         attempt: u32,
         report: Report,
     ) -> impl Future<Output = Result<Verdict, ControlUnavailable>> + Send;
-    /// Returns when there may be something to claim (a ticket came), or after a while of its own choosing.
-    fn wait_for_ticket(&self) -> impl Future<Output = ()> + Send;
+    /// Gives the task back unharmed because this program ends: it need not wait for the lease to run out, and nothing
+    /// is counted against it. Safe to repeat.
+    fn release(
+        &self,
+        task: TaskId,
+        attempt: u32,
+    ) -> impl Future<Output = Result<(), ControlUnavailable>> + Send;
+    /// Returns `Cancelled` or `Lost` when the control plane hears of it, without waiting for the next heartbeat. May
+    /// never return: the heartbeats tell it too.
+    fn called_off(&self, task: TaskId, attempt: u32) -> impl Future<Output = Verdict> + Send;
+    /// Returns when there may be something to claim for these offers (a ticket came), or after a while of its own
+    /// choosing. Dropped when a slot becomes free meanwhile.
+    fn wait_for_ticket(&self, offers: &[Offer]) -> impl Future<Output = ()> + Send;
 }
 
 /// Where sources come from and outputs go.

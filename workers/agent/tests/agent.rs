@@ -192,9 +192,9 @@ async fn a_drain_finishes_what_runs_and_claims_nothing_more() {
     // The slot is busy, so this one would be next.
     let never = world.grant("encode");
     agent.ended().await;
-    // It had half a second, then it was stopped, and that was said.
-    let reports = world.until("a report", |seen| seen.reports_of(running)).await;
-    assert_eq!(failure_of(&reports[0]).code, FailureCode::ChildKilled);
+    // It had half a second, then it was stopped and given back.
+    world.until("the task to be given back", |seen| seen.was_released(running)).await;
+    assert!(world.until("its end", |seen| Some(seen.reports_of(running))).await.is_none());
     assert!(!process_exists(child));
     assert!(world.until("its end", |seen| Some(seen.reports_of(never))).await.is_none());
     assert!(world.scratch_is_empty());
@@ -209,6 +209,19 @@ async fn now_means_now() {
     agent.ask_to_drain();
     agent.now().await;
     assert!(!process_exists(child));
-    let reports = world.until("a report", |seen| seen.reports_of(task)).await;
-    assert_eq!(failure_of(&reports[0]).code, FailureCode::ChildKilled);
+    world.until("the task to be given back", |seen| seen.was_released(task)).await;
+}
+
+#[tokio::test]
+async fn a_task_that_is_called_off_ends_before_its_next_heartbeat() {
+    for verdict in [Verdict::Cancelled, Verdict::Lost] {
+        let world = World::new();
+        let task = world.grant("work for ever");
+        let agent = world.start();
+        let child = world.until("the child at work", |seen| seen.child_of(task)).await;
+        world.call_off(task, verdict);
+        world.until("the child's end", |_| (!process_exists(child)).then_some(())).await;
+        agent.drain().await;
+        assert!(world.until("its end", |seen| Some(seen.reports_of(task))).await.is_none(), "{verdict:?}");
+    }
 }

@@ -11,7 +11,7 @@ use reelyard_model::{
     child::{EncoderChoice, Job, Limits},
     media_info::{Colour, FrameRate, Hdr, Orientation},
     plan::{Chunk, VideoEncoderSettings, VideoPlan},
-    work::{Grant, Offer, Progress, Report, TaskKind, Verdict},
+    work::{Grant, Offer, Progress, Report, SourceLayout, TaskKind, Verdict},
 };
 use std::{
     collections::VecDeque,
@@ -40,9 +40,14 @@ pub(crate) struct Seen {
     heartbeats_to_refuse: u32,
     keeps_to_fail: u32,
     panic_at_next_source: bool,
+    released: Vec<TaskId>,
+    called_off: Vec<(TaskId, Verdict)>,
 }
 
 impl Seen {
+    pub(crate) fn was_released(&self, task: TaskId) -> Option<()> {
+        self.released.contains(&task).then_some(())
+    }
     pub(crate) fn reports_of(&self, task: TaskId) -> Option<Vec<Report>> {
         let of_task = self.reports.iter().filter(|(of, _)| *of == task).map(|(_, report)| report.clone());
         let reports: Vec<Report> = of_task.collect();
@@ -81,11 +86,17 @@ impl Shared {
 }
 
 impl ControlPlane for Shared {
-    async fn claim(&self, offer: &Offer) -> Result<Option<Grant>, ControlUnavailable> {
+    async fn claim(&self, offers: &[Offer]) -> Result<Vec<Grant>, ControlUnavailable> {
         self.here()?;
         Ok(self.change(|seen| {
-            let fits = seen.waiting.iter().position(|grant| offer.kinds.contains(&grant.kind))?;
-            seen.waiting.remove(fits)
+            let mut grants = Vec::new();
+            for offer in offers {
+                for _ in 0..offer.slots {
+                    let fits = seen.waiting.iter().position(|grant| offer.kinds.contains(&grant.kind));
+                    grants.extend(fits.and_then(|fits| seen.waiting.remove(fits)));
+                }
+            }
+            grants
         }))
     }
     async fn heartbeat(
@@ -115,7 +126,21 @@ impl ControlPlane for Shared {
             Ok(Verdict::Continue)
         })
     }
-    async fn wait_for_ticket(&self) {
+    async fn release(&self, task: TaskId, _: u32) -> Result<(), ControlUnavailable> {
+        self.here()?;
+        self.change(|seen| seen.released.push(task));
+        Ok(())
+    }
+    async fn called_off(&self, task: TaskId, _: u32) -> Verdict {
+        loop {
+            let changed = self.changed.notified();
+            if let Some((_, verdict)) = self.seen().called_off.iter().find(|(of, _)| *of == task) {
+                return *verdict;
+            }
+            changed.await;
+        }
+    }
+    async fn wait_for_ticket(&self, _: &[Offer]) {
         self.ticket.notified().await;
     }
 }
@@ -178,6 +203,7 @@ impl World {
             job: encode(),
             limits: Limits::default(),
             source_key,
+            source: SourceLayout { byte_len: 0, pieces: Vec::new() },
             output_prefix: format!("renditions/{task}/a1"),
             lease_ms: LEASE_MS,
             traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned(),
@@ -232,6 +258,9 @@ impl World {
     }
     pub(crate) fn answer_heartbeats(&self, verdict: Verdict) {
         self.shared.change(|seen| seen.verdict = Some(verdict));
+    }
+    pub(crate) fn call_off(&self, task: TaskId, verdict: Verdict) {
+        self.shared.change(|seen| seen.called_off.push((task, verdict)));
     }
     pub(crate) fn go_away(&self) {
         self.shared.change(|seen| seen.away = true);
