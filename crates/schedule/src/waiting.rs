@@ -199,21 +199,23 @@ fn for_tasks(needs: &[Need]) -> String {
 }
 
 fn for_next_try(last: &LastTry, now_ms: i64) -> String {
-    let when = if last.until_ms > now_ms {
-        format!("Waits until {}", clock(last.until_ms, now_ms))
-    } else {
-        "Starts in a moment, its wait being over,".to_owned()
+    let next = match last.tries {
+        0 => "next".to_owned(),
+        tries => ordinal(tries.saturating_add(1)),
     };
-    let next = ordinal(last.tries.saturating_add(1));
-    let before = ordinal(last.tries);
-    let separator = if when.ends_with(',') { " with" } else { " before" };
-    match (&last.failure, last.tries) {
-        (_, 0) => when.trim_end_matches(',').to_owned(),
-        (Some(failure), _) => {
-            format!("{when}{separator} the {next} try, because the {before} failed: {}", shorten(failure))
+    let last_one = ordinal(last.tries);
+    let why = match &last.failure {
+        Some(failure) => format!("the {last_one} failed: {}", shorten(failure)),
+        None => format!("the worker that had the {last_one} fell silent"),
+    };
+    match (last.until_ms > now_ms, last.tries) {
+        (true, 0) => format!("Waits until {} before the next try", clock(last.until_ms, now_ms)),
+        (true, _) => {
+            format!("Waits until {} before the {next} try, because {why}", clock(last.until_ms, now_ms))
         }
-        (None, _) => {
-            format!("{when}{separator} the {next} try, because the worker that had the {before} fell silent")
+        (false, 0) => "Its wait is over: the next try starts in a moment".to_owned(),
+        (false, _) => {
+            format!("Its wait is over: the {next} try starts in a moment. {}", why.replacen("the", "The", 1))
         }
     }
 }
@@ -301,3 +303,7 @@ fn clock(at_ms: i64, now_ms: i64) -> String {
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     format!("{year:04}-{month:02}-{day_of_month:02} {time}")
 }
+
+#[cfg(test)]
+#[path = "waiting_tests.rs"]
+mod tests;
