@@ -267,10 +267,7 @@ pub(super) async fn has_stills(
     if !renditions.iter().any(|rendition| rendition.kind == "video") {
         return Ok(false);
     }
-    let Some(prefix) = app.catalog.publication(row.id).await?.and_then(|publication| publication.prefix)
-    else {
-        return Ok(false);
-    };
-    let found = app.store.byte_len(&format!("{prefix}/poster.jpg")).await.map_err(Problem::internal)?;
-    Ok(found.is_some())
+    // Publishing has said so: no question to a store that may be far away.
+    let summary = app.catalog.publication(row.id).await?.and_then(|publication| publication.summary);
+    Ok(summary.is_some_and(|summary| summary["has_stills"] == true))
 }

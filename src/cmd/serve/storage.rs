@@ -1,6 +1,6 @@
-//! Where uploads and sources lie: in the data directory, or in S3 when a URL says so.
+//! Where uploads, sources, renditions and publications lie: in the data directory, or in S3 when a URL says so.
 //!
-//! Renditions and publications lie in the data directory either way. Credentials come from the environment variables
+//! What is in the making lies in the data directory's `scratch/` either way. Credentials come from the environment variables
 //! that all S3 tools read.
 
 use crate::{holders::Holders, ledger::CatalogLedger};
@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 #[derive(clap::Args)]
 pub(crate) struct StorageArgs {
-    /// Keep uploads and sources in S3: s3://bucket/prefix?endpoint=URL&region=NAME&path_style=true, with the
+    /// Keep uploads, sources, renditions and publications in S3: s3://bucket/prefix?endpoint=URL&region=NAME&path_style=true, with the
     /// credentials in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY [default: in the data directory]
     #[arg(long, value_name = "URL", env = "REELYARD_STORAGE_URL")]
     storage_url: Option<String>,
@@ -50,7 +50,7 @@ impl StorageArgs {
         // The lock of the data directory, where the catalogue lies, is held.
         catalog.forget_holders().await?;
         let holders = Holders::among_nodes(catalog.clone(), Uuid::now_v7().to_string());
-        let objects = Arc::new(local.clone());
+        let objects = Arc::new(store.objects());
         Ok(Storage { uploads: Arc::new(store), objects, holders, in_pieces: true })
     }
 }

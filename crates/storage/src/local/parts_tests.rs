@@ -2,7 +2,7 @@
 //! `tests/conformance`.
 
 use super::testing::{id, sha256, store, terms};
-use crate::{LocalStore, PartError, Parts as _, StoreError, Uploads as _, source_key};
+use crate::{LocalStore, Objects as _, PartError, Parts as _, StoreError, Uploads as _, source_key};
 use bytes::Bytes;
 use reelyard_model::UploadId;
 use reelyard_upload::{

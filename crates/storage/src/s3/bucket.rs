@@ -1,14 +1,15 @@
 //! Objects of one bucket below one prefix: put, read, list, remove, each with patience.
 //!
-//! The one place that speaks to S3 about single objects (`assemble.rs` about multipart uploads). Keys are relative to
+//! The one place that speaks to S3 about single objects (`multipart.rs` about those that are put together, `listing.rs`
+//! about many). Keys are relative to
 //! the prefix, so that what the ledger says stays true when the objects move to another bucket.
 
 use super::{
     config::{S3Config, S3Credentials},
-    patience::{Fault, Patience, Patient, fault},
+    patience::{Fault, Patience, Patient, fault, unbuilt},
     pieces::Sendable,
 };
-use crate::StoreError;
+use crate::{ContentKind, StoreError};
 use aws_sdk_s3::{
     Client,
     config::{
@@ -21,7 +22,10 @@ use aws_sdk_s3::{
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use std::{ops::Range, time::Duration};
+use std::{
+    ops::Range,
+    time::{Duration, SystemTime},
+};
 
 /// A machine that does not even shake hands in this time is asked again.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -36,8 +40,17 @@ pub(crate) struct Bucket {
     pub(crate) patience: Patient,
 }
 
+/// An object that is there.
+pub(crate) struct Found {
+    pub(crate) byte_len: u64,
+    pub(crate) modified: Option<SystemTime>,
+    /// Strong, with its quotes.
+    pub(crate) etag: Option<String>,
+    pub(crate) body: Option<SdkStream>,
+}
+
 impl Bucket {
-    pub(crate) fn new(config: &S3Config, credentials: S3Credentials, patience: Patience) -> Self {
+    fn new(config: &S3Config, credentials: S3Credentials, patience: Patience) -> Self {
         let S3Credentials { access_key_id, secret_access_key, session_token } = credentials;
         let http = aws_smithy_http_client::Builder::new();
         // The system's certificates are looked at only when they are needed.
@@ -75,6 +88,23 @@ impl Bucket {
         }
     }
 
+    /// Fails when there is no such bucket or it may not be written to; that it does not answer now is only told.
+    pub(crate) async fn open(
+        config: &S3Config,
+        credentials: S3Credentials,
+        patience: Patience,
+    ) -> Result<Self, StoreError> {
+        let bucket = Self::new(config, credentials, patience);
+        match bucket.check().await {
+            // It may come back, and much can be done without it; each request learns for itself.
+            Err(error @ StoreError::Unavailable { .. }) => {
+                tracing::warn!(%error, "S3 does not answer now; what needs it waits for it");
+            }
+            checked => checked?,
+        }
+        Ok(bucket)
+    }
+
     /// As S3 knows it.
     pub(crate) fn full_key(&self, key: &str) -> String {
         format!("{}{key}", self.prefix)
@@ -86,7 +116,7 @@ impl Bucket {
     }
 
     /// The bucket is there and may be written to; or an error for the person who configured it.
-    pub(crate) async fn check(&self) -> Result<(), StoreError> {
+    async fn check(&self) -> Result<(), StoreError> {
         let doing = format!("looking at the bucket {}", self.name);
         let head = || async {
             let answer = self.client.head_bucket().bucket(&self.name).send().await;
@@ -106,19 +136,62 @@ impl Bucket {
         let doing = format!("storing {}", self.place(key));
         let done =
             self.patience.keep_trying(&doing, bytes.byte_len, || self.put_once(&doing, key, bytes)).await?;
-        done.ok_or(StoreError::NotFound { what: format!("the bucket {}", self.name) })
+        done.ok_or_else(|| self.missing())
+    }
+
+    /// What "not found" means where something was to be put.
+    pub(crate) fn missing(&self) -> StoreError {
+        StoreError::NotFound { what: format!("the bucket {}", self.name) }
     }
 
     pub(crate) async fn put_once(&self, doing: &str, key: &str, bytes: &Sendable) -> Result<(), Fault> {
+        let body = SdkStream::new(SdkBody::from_body_1_x(bytes.body()));
+        self.send_once(doing, key, bytes.byte_len, bytes.crc32c, body).await
+    }
+
+    /// S3 compares the bytes with their checksum, and tells whoever reads the object what it is by its name.
+    pub(crate) async fn send_once(
+        &self,
+        doing: &str,
+        key: &str,
+        byte_len: u64,
+        crc32c: u32,
+        body: SdkStream,
+    ) -> Result<(), Fault> {
+        let kind = ContentKind::of(key);
         let request = self
             .client
             .put_object()
             .bucket(&self.name)
             .key(self.full_key(key))
-            .content_length(bytes.byte_len as i64)
-            .checksum_crc32_c(BASE64_STANDARD.encode(bytes.crc32c.to_be_bytes()))
-            .body(SdkStream::new(SdkBody::from_body_1_x(bytes.body())));
+            .set_content_type(kind.map(|kind| kind.media_type.to_owned()))
+            .set_cache_control(kind.map(|kind| kind.cache_control(kind.max_age_seconds)))
+            .content_length(byte_len as i64)
+            .checksum_crc32_c(BASE64_STANDARD.encode(crc32c.to_be_bytes()))
+            .body(body);
         request.send().await.map(|_| ()).map_err(|error| fault(doing, error))
+    }
+
+    /// What is told of an object, with its bytes still to come if they are wanted; `None` when there is none.
+    pub(crate) async fn find(&self, key: &str, with_bytes: bool) -> Result<Option<Found>, StoreError> {
+        let doing = format!("reading {}", self.place(key));
+        let find = || async {
+            let (byte_len, modified, etag, body) = if with_bytes {
+                let request = self.client.get_object().bucket(&self.name).key(self.full_key(key));
+                let answer = request.send().await.map_err(|error| fault(&doing, error))?;
+                (answer.content_length, answer.last_modified, answer.e_tag, Some(answer.body))
+            } else {
+                let request = self.client.head_object().bucket(&self.name).key(self.full_key(key));
+                let answer = request.send().await.map_err(|error| fault(&doing, error))?;
+                (answer.content_length, answer.last_modified, answer.e_tag, None)
+            };
+            let byte_len = byte_len.and_then(|byte_len| u64::try_from(byte_len).ok());
+            let byte_len =
+                byte_len.ok_or_else(|| Fault::Passing("S3 does not tell its length".to_owned()))?;
+            let modified = modified.and_then(|modified| SystemTime::try_from(modified).ok());
+            Ok(Found { byte_len, modified, etag: etag.filter(|etag| is_strong(etag)), body })
+        };
+        self.patience.keep_trying(&doing, 0, find).await
     }
 
     /// In bytes; `None` when there is no such object.
@@ -155,9 +228,10 @@ impl Bucket {
         &self,
         key: &str,
         range: Range<u64>,
+        etag: Option<&str>,
     ) -> Result<Option<SdkStream>, StoreError> {
         let doing = format!("reading {}", self.place(key));
-        self.patience.keep_trying(&doing, 0, || self.read_once(&doing, key, range.clone())).await
+        self.patience.keep_trying(&doing, 0, || self.read_once(&doing, key, range.clone(), etag)).await
     }
 
     pub(crate) async fn read_once(
@@ -165,11 +239,16 @@ impl Bucket {
         doing: &str,
         key: &str,
         range: Range<u64>,
+        etag: Option<&str>,
     ) -> Result<SdkStream, Fault> {
         let byte_len = range.end - range.start;
         let range = format!("bytes={}-{}", range.start, range.end - 1);
         let request = self.client.get_object().bucket(&self.name).key(self.full_key(key)).range(range);
-        let answer = request.send().await.map_err(|error| fault(doing, error))?;
+        let answer = request
+            .set_if_match(etag.map(str::to_owned))
+            .send()
+            .await
+            .map_err(|error| fault(doing, error))?;
         match answer.content_length() {
             Some(told) if told as u64 == byte_len => Ok(answer.body),
             told => Err(Fault::Passing(format!("S3 sends {told:?} bytes where {byte_len} were asked for"))),
@@ -212,44 +291,13 @@ impl Bucket {
         };
         self.patience.keep_trying(&doing, 0, delete).await.map(|_| ())
     }
-
-    /// All keys that begin so.
-    pub(crate) async fn list(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
-        self.list_below(prefix, None).await
-    }
-
-    /// The names of what look like directories directly below `prefix`, which ends with a slash.
-    pub(crate) async fn list_directories(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
-        self.list_below(prefix, Some("/")).await
-    }
-
-    async fn list_below(&self, prefix: &str, delimiter: Option<&str>) -> Result<Vec<String>, StoreError> {
-        let doing = format!("listing {}", self.place(prefix));
-        let full_prefix = self.full_key(prefix);
-        let (mut found, mut next) = (Vec::new(), None::<String>);
-        loop {
-            let list = || async {
-                let request = self.client.list_objects_v2().bucket(&self.name).prefix(&full_prefix);
-                let request = request.set_delimiter(delimiter.map(str::to_owned));
-                let answer = request.set_continuation_token(next.clone()).send().await;
-                answer.map_err(|error| fault(&doing, error))
-            };
-            let Some(page) = self.patience.keep_trying(&doing, 0, list).await? else { return Ok(found) };
-            let keys = page.contents().iter().filter_map(|object| object.key());
-            let directories = page.common_prefixes().iter().filter_map(|directory| directory.prefix());
-            let wanted: Vec<_> = if delimiter.is_some() { directories.collect() } else { keys.collect() };
-            let inside = wanted.iter().filter_map(|key| key.strip_prefix(self.prefix.as_str()));
-            found.extend(inside.map(str::to_owned));
-            next = page.next_continuation_token().map(str::to_owned);
-            if next.is_none() || page.is_truncated() != Some(true) {
-                return Ok(found);
-            }
-        }
-    }
 }
 
-pub(crate) fn unbuilt(doing: &str, error: impl std::error::Error + Send + Sync + 'static) -> Fault {
-    Fault::Lasting(StoreError::Io { doing: doing.to_owned(), source: std::io::Error::other(error) })
+fn is_strong(etag: &str) -> bool {
+    let inner = etag.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    inner.is_some_and(|inner| {
+        !inner.is_empty() && inner.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"')
+    })
 }
 
 /// 128 bits: no two objects ever get the same name, whoever makes them.

@@ -1,4 +1,4 @@
-//! Uploads and sources in S3, or in a server that speaks its protocol.
+//! Uploads, sources, renditions and publications in S3, or in a server that speaks its protocol.
 //!
 //! Below the configured prefix:
 //!
@@ -6,8 +6,9 @@
 //! |---|---|
 //! | `uploads/{upload}/{start:016x}-{random}` | bytes of an upload from `start` on: written once, never changed |
 //! | `sources/{asset}` | a source that was put together |
+//! | `renditions/...`, `publications/...` | as on a disk: [`S3Objects`], which needs no ledger |
 //!
-//! S3 holds bytes; what counts is said by the [`Ledger`]. An object is stored first, then an entry of the ledger names
+//! S3 holds bytes; what counts of an upload is said by the [`Ledger`]. An object is stored first, then an entry of the ledger names
 //! it, and an object that was replaced is removed after that; so whatever is interrupted leaves at most objects that
 //! nobody names, which [`crate::Uploads::forget_upload`] removes. Any node goes on with any upload.
 
@@ -15,11 +16,15 @@ mod assemble;
 mod bucket;
 mod config;
 mod joining;
+mod listing;
 mod memory;
 mod multipart;
+mod objects;
 mod parts;
 mod patience;
 mod pieces;
+mod put_file;
+mod reading;
 mod receiving;
 mod scratch;
 mod sizes;
@@ -28,6 +33,7 @@ mod storing;
 mod upload;
 
 pub use config::{S3Config, S3ConfigError, S3Credentials};
+pub use objects::S3Objects;
 pub use patience::Patience;
 
 use crate::{StoreError, ledger::Ledger};
@@ -101,14 +107,7 @@ impl S3Store {
         settings: S3Settings,
     ) -> Result<Self, StoreError> {
         let S3Settings { memory_bytes, patience, objects_joined_at_once, scratch } = settings;
-        let bucket = Bucket::new(config, credentials, patience);
-        match bucket.check().await {
-            // It may come back, and much can be done without it; each request learns for itself.
-            Err(error @ StoreError::Unavailable { .. }) => {
-                tracing::warn!(%error, "S3 does not answer now; uploads wait for it");
-            }
-            checked => checked?,
-        }
+        let bucket = Bucket::open(config, credentials, patience).await?;
         let memory = Memory::new(memory_bytes);
         let (turns, hashing) = (Turns::default(), Turns::default());
         let fetched = Fetched::default();
@@ -124,6 +123,13 @@ impl S3Store {
             hashing,
         };
         Ok(Self { shared: Arc::new(shared) })
+    }
+}
+
+impl S3Store {
+    /// Renditions and publications at the same place, over the same connections.
+    pub fn objects(&self) -> S3Objects {
+        S3Objects::new(self.shared.bucket.clone())
     }
 }
 

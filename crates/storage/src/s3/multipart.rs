@@ -10,7 +10,7 @@ use super::{
     patience::{Fault, fault},
     pieces::Sendable,
 };
-use crate::StoreError;
+use crate::{ContentKind, StoreError};
 use aws_sdk_s3::{
     primitives::{ByteStream as SdkStream, SdkBody},
     types::{CompletedMultipartUpload, CompletedPart},
@@ -18,7 +18,7 @@ use aws_sdk_s3::{
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use md5::{Digest as _, Md5};
-use std::sync::Arc;
+use std::{future::ready, sync::Arc};
 
 /// Parts on their way at the same time. Copies cost us nothing but the waiting.
 const PARTS_AT_ONCE: usize = 8;
@@ -31,9 +31,9 @@ pub(super) enum Joined {
 }
 
 /// A multipart upload that is going on.
-struct Multipart<'shared> {
-    shared: &'shared Arc<Shared>,
-    key: &'shared str,
+pub(super) struct Begun<'bucket> {
+    bucket: &'bucket Bucket,
+    key: &'bucket str,
     id: String,
 }
 
@@ -41,7 +41,10 @@ impl Shared {
     /// Makes `key` of the parts. Nothing is left over when it fails.
     pub(super) async fn join(self: &Arc<Self>, key: &str, parts: &[Part]) -> Result<Joined, StoreError> {
         match parts {
-            [Part::Copied(whole)] => self.bucket.copy(&whole.key, key).await,
+            [Part::Copied(whole)] => {
+                let done = self.bucket.copy(&whole.key, key).await?;
+                Ok(if done.is_some() { Joined::Done } else { Joined::SourceGone })
+            }
             [Part::Gathered(slices)] => {
                 let byte_len = slices.iter().map(Slice::byte_len).sum();
                 let _held = self.memory.hold(byte_len).await;
@@ -49,60 +52,75 @@ impl Shared {
                 self.bucket.put(key, &bytes).await.map(|()| Joined::Done)
             }
             parts => {
-                let multipart = Multipart::begin(self, key).await?;
-                let joined = multipart.run(parts).await;
+                let begun = Begun::begin(&self.bucket, key, None).await?;
+                let joined = self.join_parts(&begun, parts).await;
                 if !matches!(joined, Ok(Joined::Done)) {
-                    multipart.abort().await;
+                    begun.abort().await;
                 }
                 joined
             }
         }
     }
-}
 
-impl<'shared> Multipart<'shared> {
-    async fn begin(shared: &'shared Arc<Shared>, key: &'shared str) -> Result<Self, StoreError> {
-        let bucket = &shared.bucket;
-        let doing = format!("beginning to put {} together", bucket.place(key));
-        let create = || async {
-            let request =
-                bucket.client.create_multipart_upload().bucket(&bucket.name).key(bucket.full_key(key));
-            let answer = request.send().await.map_err(|error| fault(&doing, error))?;
-            answer.upload_id.ok_or_else(|| Fault::Passing("S3 gave no upload id".to_owned()))
-        };
-        let id = bucket.patience.keep_trying(&doing, 0, create).await?;
-        let id = id.ok_or_else(|| StoreError::NotFound { what: format!("the bucket {}", bucket.name) })?;
-        Ok(Self { shared, key, id })
-    }
-
-    async fn run(&self, parts: &[Part]) -> Result<Joined, StoreError> {
-        let numbered = (1..).zip(parts.to_vec()).map(|(number, part)| self.part(number, part));
+    async fn join_parts(&self, begun: &Begun<'_>, parts: &[Part]) -> Result<Joined, StoreError> {
+        let numbered = (1..).zip(parts.to_vec()).map(|(number, part)| self.part(begun, number, part));
         let done: Vec<Option<CompletedPart>> =
             stream::iter(numbered).buffered(PARTS_AT_ONCE).try_collect().await?;
         match done.into_iter().collect::<Option<Vec<_>>>() {
             None => Ok(Joined::SourceGone),
-            Some(parts) => self.complete(parts).await.map(|()| Joined::Done),
+            Some(parts) => begun.complete(parts).await.map(|()| Joined::Done),
         }
     }
 
     /// `None`: the object that it is to be made of is gone.
-    async fn part(&self, number: i32, part: Part) -> Result<Option<CompletedPart>, StoreError> {
-        let etag = match part {
-            Part::Copied(slice) => self.copied(number, &slice).await?,
+    async fn part(
+        &self,
+        begun: &Begun<'_>,
+        number: i32,
+        part: Part,
+    ) -> Result<Option<CompletedPart>, StoreError> {
+        match part {
+            Part::Copied(slice) => begun.copied(number, &slice).await,
             Part::Gathered(slices) => {
                 let byte_len = slices.iter().map(Slice::byte_len).sum();
-                let _held = self.shared.memory.hold(byte_len).await;
-                match self.shared.bucket.gather(&slices).await? {
-                    Some(bytes) => self.sent(number, &bytes).await?,
-                    None => None,
-                }
+                let _held = self.memory.hold(byte_len).await;
+                let Some(bytes) = self.bucket.gather(&slices).await? else { return Ok(None) };
+                // A CRC of a part wants to be announced when the multipart upload begins, and then all parts need one.
+                let mut md5 = Md5::new();
+                bytes.pieces.iter().for_each(|piece| md5.update(piece));
+                let md5 = BASE64_STANDARD.encode(md5.finalize());
+                let body = || ready(Ok(SdkStream::new(SdkBody::from_body_1_x(bytes.body()))));
+                begun.send(number, bytes.byte_len, &md5, body).await
             }
+        }
+    }
+}
+
+impl<'bucket> Begun<'bucket> {
+    /// `kind`: what S3 tells of the object to whoever reads it.
+    pub(super) async fn begin(
+        bucket: &'bucket Bucket,
+        key: &'bucket str,
+        kind: Option<ContentKind>,
+    ) -> Result<Self, StoreError> {
+        let doing = format!("beginning to put {} together", bucket.place(key));
+        let create = || async {
+            let request =
+                bucket.client.create_multipart_upload().bucket(&bucket.name).key(bucket.full_key(key));
+            let request = request
+                .set_content_type(kind.map(|kind| kind.media_type.to_owned()))
+                .set_cache_control(kind.map(|kind| kind.cache_control(kind.max_age_seconds)));
+            let answer = request.send().await.map_err(|error| fault(&doing, error))?;
+            answer.upload_id.ok_or_else(|| Fault::Passing("S3 gave no upload id".to_owned()))
         };
-        Ok(etag.map(|etag| CompletedPart::builder().part_number(number).e_tag(etag).build()))
+        let id = bucket.patience.keep_trying(&doing, 0, create).await?;
+        let id = id.ok_or_else(|| bucket.missing())?;
+        Ok(Self { bucket, key, id })
     }
 
-    async fn copied(&self, number: i32, slice: &Slice) -> Result<Option<String>, StoreError> {
-        let bucket = &self.shared.bucket;
+    /// `None`: the object that it is to be made of is gone.
+    async fn copied(&self, number: i32, slice: &Slice) -> Result<Option<CompletedPart>, StoreError> {
+        let bucket = self.bucket;
         let doing = format!("copying {} into {}", bucket.place(&slice.key), bucket.place(self.key));
         let copy = || async {
             let request =
@@ -116,32 +134,42 @@ impl<'shared> Multipart<'shared> {
             let etag = answer.copy_part_result.and_then(|result| result.e_tag);
             etag.ok_or_else(|| Fault::Passing("S3 gave no ETag".to_owned()))
         };
-        bucket.patience.keep_trying(&doing, slice.byte_len(), copy).await
+        let etag = bucket.patience.keep_trying(&doing, slice.byte_len(), copy).await?;
+        Ok(etag.map(|etag| completed(number, etag)))
     }
 
-    async fn sent(&self, number: i32, bytes: &Sendable) -> Result<Option<String>, StoreError> {
-        let bucket = &self.shared.bucket;
-        let doing = format!("sending a part of {}", bucket.place(self.key));
-        // A CRC of a part wants to be announced when the multipart upload begins, and then all parts need one.
-        let mut md5 = Md5::new();
-        bytes.pieces.iter().for_each(|piece| md5.update(piece));
-        let md5 = BASE64_STANDARD.encode(md5.finalize());
+    /// As errors call it.
+    pub(super) fn sending(&self) -> String {
+        format!("sending a part of {}", self.bucket.place(self.key))
+    }
+
+    /// Bytes of ours, made anew for every attempt. `None`: S3 does not know this multipart upload (any more).
+    pub(super) async fn send<Body: Future<Output = Result<SdkStream, Fault>>>(
+        &self,
+        number: i32,
+        byte_len: u64,
+        md5: &str,
+        body: impl Fn() -> Body,
+    ) -> Result<Option<CompletedPart>, StoreError> {
+        let (bucket, doing) = (self.bucket, self.sending());
         let send = || async {
+            let body = body().await?;
             let request = bucket.client.upload_part().bucket(&bucket.name).key(bucket.full_key(self.key));
             let request = request
                 .upload_id(&self.id)
                 .part_number(number)
-                .content_length(bytes.byte_len as i64)
-                .content_md5(&md5)
-                .body(SdkStream::new(SdkBody::from_body_1_x(bytes.body())));
+                .content_length(byte_len as i64)
+                .content_md5(md5)
+                .body(body);
             let answer = request.send().await.map_err(|error| fault(&doing, error))?;
             answer.e_tag.ok_or_else(|| Fault::Passing("S3 gave no ETag".to_owned()))
         };
-        bucket.patience.keep_trying(&doing, bytes.byte_len, send).await
+        let etag = bucket.patience.keep_trying(&doing, byte_len, send).await?;
+        Ok(etag.map(|etag| completed(number, etag)))
     }
 
-    async fn complete(&self, parts: Vec<CompletedPart>) -> Result<(), StoreError> {
-        let bucket = &self.shared.bucket;
+    pub(super) async fn complete(&self, parts: Vec<CompletedPart>) -> Result<(), StoreError> {
+        let bucket = self.bucket;
         let doing = format!("putting {} together", bucket.place(self.key));
         let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
         let complete = || async {
@@ -155,24 +183,28 @@ impl<'shared> Multipart<'shared> {
         bucket.patience.keep_trying(&doing, 0, complete).await.map(|_| ())
     }
 
-    async fn abort(&self) {
-        if let Err(error) = self.shared.bucket.abort_one(self.key, &self.id).await {
+    pub(super) async fn abort(&self) {
+        if let Err(error) = self.bucket.abort_one(self.key, &self.id).await {
             tracing::debug!(%error, key = self.key, "a multipart upload stays for now");
         }
     }
 }
 
+fn completed(number: i32, etag: String) -> CompletedPart {
+    CompletedPart::builder().part_number(number).e_tag(etag).build()
+}
+
 impl Bucket {
-    /// S3's bound for this is 5 GiB, and so is that of a part.
-    async fn copy(&self, from: &str, to: &str) -> Result<Joined, StoreError> {
+    /// With all that S3 tells of the object. Its bound for this is 5 GiB, and so is that of a part. `None`: there is no
+    /// object at `from`.
+    pub(super) async fn copy(&self, from: &str, to: &str) -> Result<Option<()>, StoreError> {
         let doing = format!("copying {} to {}", self.place(from), self.place(to));
         let copy = || async {
             let request = self.client.copy_object().bucket(&self.name).key(self.full_key(to));
             let answer = request.copy_source(format!("{}/{}", self.name, self.full_key(from))).send().await;
             answer.map(|_| ()).map_err(|error| fault(&doing, error))
         };
-        let done = self.patience.keep_trying(&doing, 0, copy).await?;
-        Ok(if done.is_some() { Joined::Done } else { Joined::SourceGone })
+        self.patience.keep_trying(&doing, 0, copy).await
     }
 
     /// Ranges of objects, behind one another; `None` when one is gone.
@@ -190,7 +222,7 @@ impl Bucket {
     async fn read_slice(&self, slice: &Slice) -> Result<Option<Sendable>, StoreError> {
         let doing = format!("reading {}", self.place(&slice.key));
         let get = || async {
-            let body = self.read_once(&doing, &slice.key, slice.range.clone()).await?;
+            let body = self.read_once(&doing, &slice.key, slice.range.clone(), None).await?;
             let bytes = body.collect().await.map_err(|error| Fault::Passing(error.to_string()))?;
             let bytes = Sendable::from(bytes.into_bytes());
             if bytes.byte_len == slice.byte_len() {

@@ -60,6 +60,10 @@ impl Patient {
         Self { patience, turns: Arc::new(Semaphore::new(MOST_REQUESTS_AT_ONCE)) }
     }
 
+    pub(crate) fn terms(&self) -> Patience {
+        self.patience
+    }
+
     pub(crate) fn attempt_time(&self, body_len: u64) -> Duration {
         Duration::from_millis(self.patience.attempt_ms + body_len * 1_000 / SLOWEST_BYTES_PER_SECOND)
     }
@@ -110,6 +114,11 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
+/// A request that cannot be made.
+pub(super) fn unbuilt(doing: &str, error: impl std::error::Error + Send + Sync + 'static) -> Fault {
+    Fault::Lasting(StoreError::Io { doing: doing.to_owned(), source: io::Error::other(error) })
+}
+
 /// What an answer of S3 means for the one who asked.
 pub(crate) fn fault<E>(doing: &str, error: SdkError<E>) -> Fault
 where
@@ -132,6 +141,10 @@ where
         }
         (_, "NoSuchBucket") => lasting(io::ErrorKind::Other, text),
         (Some(404), _) => Fault::Missing,
+        // We ask for the object that we have begun to read, and there is another one.
+        (Some(412), _) => Fault::Lasting(StoreError::Conflict {
+            what: format!("{doing}: the object was put anew meanwhile"),
+        }),
         (Some(507), _) => Fault::Lasting(StoreError::Full {
             doing: doing.to_owned(),
             source: io::Error::new(io::ErrorKind::StorageFull, text),

@@ -5,6 +5,7 @@
 
 use super::{
     S3Store, Shared,
+    reading::{MOST_FRUITLESS_READS, READ_AGAIN_AFTER, next_piece},
     upload::{covered, upload_prefix},
 };
 use crate::{
@@ -20,12 +21,7 @@ use reelyard_model::{
     UploadId,
     work::{SourceLayout, SourcePiece},
 };
-use std::{fs::File, ops::Range, sync::Arc, time::Duration};
-
-/// How often a reader begins anew without a byte in between, before it gives up.
-const MOST_FRUITLESS_READS: u32 = 5;
-/// The wait before such a new beginning.
-const READ_AGAIN_AFTER: Duration = Duration::from_millis(200);
+use std::{fs::File, ops::Range, sync::Arc};
 
 #[async_trait]
 impl Sources for S3Store {
@@ -144,9 +140,8 @@ impl Reader {
                 self.begin().await?;
                 continue;
             };
-            let reason = match tokio::time::timeout(patience, body.next()).await {
-                Ok(Some(Ok(piece))) if piece.is_empty() => continue,
-                Ok(Some(Ok(mut piece))) => {
+            let reason = match next_piece(body, patience).await {
+                Ok(mut piece) => {
                     let wanted = self.rest.end - self.rest.start;
                     piece.truncate(usize::try_from(wanted).unwrap_or(usize::MAX));
                     self.rest.start += piece.len() as u64;
@@ -156,9 +151,7 @@ impl Reader {
                     }
                     return Ok(Some(piece));
                 }
-                Ok(Some(Err(error))) => error.to_string(),
-                Ok(None) => "the answer ended early".to_owned(),
-                Err(_) => format!("nothing came for {patience:?}"),
+                Err(reason) => reason,
             };
             self.body = None;
             self.fruitless += 1;
@@ -178,7 +171,7 @@ impl Reader {
         let extent = extent.ok_or_else(|| self.damaged("it has no byte", self.rest.start))?;
         let range = self.rest.start - extent.start..extent.end.min(self.rest.end) - extent.start;
         self.body_end = extent.start + range.end;
-        self.body = self.shared.bucket.begin_read(&extent.key, range).await?;
+        self.body = self.shared.bucket.begin_read(&extent.key, range, None).await?;
         if self.body.is_none() {
             let extents = self.shared.extents(self.upload).await?;
             if extents == self.extents {

@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use futures::TryStreamExt as _;
 use reelyard_model::UploadId;
-use reelyard_storage::{ByteStream, LocalStore, ReceiveError, Terms, UploadStore};
+use reelyard_storage::{ByteStream, LocalStore, Objects, ReceiveError, Terms, UploadStore};
 use reelyard_upload::{BodyEnd, ChunkRequest, Transfer, WholeHash};
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -14,6 +14,7 @@ const LIMIT: u64 = 1 << 40;
 
 pub(crate) struct Bench {
     pub(crate) store: Arc<dyn UploadStore>,
+    pub(crate) objects: Arc<dyn Objects>,
     pub(crate) keeper: Keeper,
     /// Data directory or scratch directory.
     pub(crate) directory: TempDir,
@@ -29,7 +30,8 @@ impl Bench {
     pub(crate) fn on_a_disk() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = block_on(LocalStore::open(directory.path())).unwrap();
-        Self { store: Arc::new(store), keeper: Keeper::Disk, directory }
+        let objects = Arc::new(store.clone());
+        Self { store: Arc::new(store), objects, keeper: Keeper::Disk, directory }
     }
 
     /// The process is gone in the middle of whatever it did, and a new one has come up.
@@ -83,6 +85,15 @@ impl Bench {
 
     pub(crate) async fn offset(&self, upload: UploadId, length: Option<u64>) -> u64 {
         self.store.open_upload(upload, self.terms(length)).await.unwrap().transfer().offset()
+    }
+
+    /// A file of this machine, as a child leaves it.
+    pub(crate) fn scratch_file(&self, bytes: &[u8]) -> PathBuf {
+        let folder = self.directory.path().join("scratch");
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join(Uuid::now_v7().to_string());
+        std::fs::write(&path, bytes).unwrap();
+        path
     }
 
     /// One chunk, in batches of the given pieces.
@@ -199,7 +210,7 @@ pub(crate) mod in_s3 {
         }
 
         /// A client of the server itself, that sees what is really there.
-        fn witness(&self) -> Client {
+        pub(crate) fn witness(&self) -> Client {
             let http = aws_smithy_http_client::Builder::new().build_http();
             let settings = aws_sdk_s3::Config::builder()
                 .behavior_version(BehaviorVersion::latest())
@@ -266,7 +277,8 @@ pub(crate) mod in_s3 {
                 patience: Patience { first_wait_ms: 10, longest_wait_ms: 200, ..Patience::default() },
             };
             let store = block_on(place.open(directory.path())).unwrap();
-            Self { store: Arc::new(store), keeper: Keeper::S3(place), directory }
+            let objects = Arc::new(store.objects());
+            Self { store: Arc::new(store), objects, keeper: Keeper::S3(place), directory }
         }
 
         pub(crate) fn place(&mut self) -> &mut Place {
@@ -279,7 +291,9 @@ pub(crate) mod in_s3 {
         /// The store anew, with settings that were changed.
         pub(crate) async fn reopen(&mut self) {
             let scratch = self.directory.path().to_owned();
-            self.store = Arc::new(self.place().open(&scratch).await.unwrap());
+            let store = self.place().open(&scratch).await.unwrap();
+            self.objects = Arc::new(store.objects());
+            self.store = Arc::new(store);
         }
     }
 }

@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod bench;
+#[cfg(feature = "s3")]
+mod bucket;
 mod chaos;
 mod checksums;
 #[cfg(feature = "s3")]
@@ -19,6 +21,7 @@ mod memory;
 #[cfg(feature = "s3")]
 mod memory_ledger;
 #[cfg(feature = "s3")]
+mod object_faults;
 mod objects;
 mod parts;
 mod sources;
@@ -76,7 +79,10 @@ macro_rules! groups {
     };
 }
 
-groups!(everywhere: uploads, checksums, sources, parts, chaos; in_s3: fences, memory, objects, faults);
+groups!(
+    everywhere: uploads, checksums, sources, parts, objects, chaos;
+    in_s3: fences, memory, bucket, faults, object_faults
+);
 
 #[cfg(feature = "s3")]
 fn run_in_s3(cases: &[Case], kind: reelyard_testkit::Kind) {
