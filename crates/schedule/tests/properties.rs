@@ -88,6 +88,31 @@ fn cases() -> impl Strategy<Value = Case> {
     (tenants(), queues(), slots()).prop_map(|(tenants, queues, slots)| Case { tenants, queues, slots })
 }
 
+#[test]
+fn what_the_lane_gave_a_tenant_counts_for_its_share_at_once() {
+    let queue = |of, tier, oldest_ms| Queue {
+        tenant: tenant(of),
+        tier,
+        kind: TaskKind::Encode,
+        waiting: 5,
+        oldest_ms,
+    };
+    let urgent = Tier::Urgent;
+    let case = Case {
+        tenants: Vec::new(),
+        // The third has an overdue bulk task, and its urgent ones are older than those of the second.
+        queues: vec![
+            queue(1, urgent, 10),
+            queue(2, urgent, 30),
+            queue(3, urgent, 20),
+            queue(3, Tier::Bulk, 0),
+        ],
+        slots: vec![Slots { kinds: vec![TaskKind::Encode], free: 3 }],
+    };
+    let picked: Vec<_> = case.picks().iter().map(|pick| (pick.tenant, pick.tier, pick.count)).collect();
+    assert_eq!(picked, [(tenant(3), Tier::Bulk, 1), (tenant(1), urgent, 1), (tenant(2), urgent, 1)]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
