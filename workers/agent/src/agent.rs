@@ -10,6 +10,7 @@ use crate::{
     control::{ControlPlane, Depot},
     machine::Slots,
     scratch,
+    source::{DISK_BYTES, SourceCache},
 };
 use reelyard_model::{
     WorkerId,
@@ -91,7 +92,13 @@ pub struct Agent<C, D> {
 
 impl<C: ControlPlane, D: Depot> Agent<C, D> {
     pub fn new(config: AgentConfig, control: Arc<C>, depot: Arc<D>) -> Self {
-        Self { shop: Arc::new(Workshop { control, depot, config }) }
+        let sources = SourceCache::new(&config.scratch, DISK_BYTES);
+        Self { shop: Arc::new(Workshop { control, depot, sources, config }) }
+    }
+
+    /// What has been fetched of sources, for its counts: [`SourceCache::traffic`].
+    pub fn sources(&self) -> SourceCache {
+        self.shop.sources.clone()
     }
 
     /// Works until it is told to end. The error says that the scratch directory cannot be used.

@@ -10,7 +10,7 @@ use crate::{
     gathered::{Gathered, NewFile},
     lease::Lease,
     scratch::Scratch,
-    source::SourceBytes,
+    source::{Habit, Patience, Served, Serving, SourceBytes, SourceCache, Traffic},
 };
 use futures::{StreamExt, stream::FuturesUnordered};
 use reelyard_model::{
@@ -23,6 +23,7 @@ use reelyard_sandbox::{
     supervise::{ChildCommand, Ending, Outcome, Running, Watch, finished_file, start},
 };
 use std::{
+    io,
     os::fd::OwnedFd,
     path::Path,
     sync::{Arc, Once},
@@ -46,6 +47,8 @@ const REPORT_LONGEST_PAUSE: Duration = Duration::from_secs(5);
 pub(crate) struct Workshop<C, D> {
     pub(crate) control: Arc<C>,
     pub(crate) depot: Arc<D>,
+    /// What children read by ranges.
+    pub(crate) sources: SourceCache,
     pub(crate) config: AgentConfig,
 }
 
@@ -170,7 +173,7 @@ async fn run_child<C: ControlPlane, D: Depot>(
         interruption = interrupted(lease, stage) => return Err(interruption),
         prepared = prepare(shop, grant, threads, run) => prepared,
     };
-    let (mut running, scratch) = match prepared {
+    let Prepared { mut running, scratch, serving } = match prepared {
         Ok(prepared) => prepared,
         Err(failure) => return Ok(Report::Failed { failure }),
     };
@@ -190,8 +193,21 @@ async fn run_child<C: ControlPlane, D: Depot>(
         peak_resident_bytes = ending.usage.peak_resident_bytes,
         "child ended"
     );
+    if let Some(serving) = &serving {
+        let Traffic { fetched_bytes, requests, served_bytes } = serving.traffic();
+        tracing::info!(fetched_bytes, requests, served_bytes, "source read by ranges");
+    }
+    let source_failure = serving.and_then(|serving| serving.failure());
     Ok(match heard? {
-        Ok(()) => conclude(ending, gathered, grant),
+        Ok(()) => match (conclude(ending, gathered, grant), source_failure) {
+            // The child only knows that it could not read, or did not live through it: here is why.
+            (Report::Failed { failure: childs }, Some(reason)) => {
+                let mut failure = reason.into_failure(&grant.source_key);
+                failure.stderr_tail = childs.stderr_tail;
+                Report::Failed { failure }
+            }
+            (report, _) => report,
+        },
         Err(mut failure) => {
             failure.stderr_tail = ending.stderr_tail;
             Report::Failed { failure }
@@ -216,24 +232,25 @@ fn conclude(ending: Ending, gathered: Gathered, grant: &Grant) -> Report {
     }
 }
 
+/// A child that runs, and what has to live as long as it does.
+struct Prepared {
+    running: Running,
+    scratch: Scratch,
+    serving: Option<Serving>,
+}
+
 async fn prepare<C, D: Depot>(
     shop: &Workshop<C, D>,
     grant: &Grant,
     threads: u32,
     run: u32,
-) -> Result<(Running, Scratch), Failure> {
-    let source = shop.depot.open_source(grant).await.map_err(|error| {
+) -> Result<Prepared, Failure> {
+    let (source, serving) = open_source(shop, grant).await.map_err(|error| {
         Failure::new(
             FailureCode::SourceMissing,
             format!("the source {} cannot be opened: {error}", grant.source_key),
         )
     })?;
-    let source = match source {
-        SourceBytes::File(file) => OwnedFd::from(file),
-        SourceBytes::Ranges(_) => {
-            return Err(Failure::new(FailureCode::Internal, "this agent cannot read sources by ranges yet"));
-        }
-    };
     let name = format!("{}-a{}-run{run}", grant.task, grant.attempt);
     let scratch = Scratch::make(&shop.config.scratch, name).await.map_err(|error| {
         Failure::new(FailureCode::StorageFailed, format!("no scratch directory could be made: {error}"))
@@ -255,7 +272,26 @@ async fn prepare<C, D: Depot>(
         let program = shop.config.program.display();
         Failure::new(FailureCode::Internal, format!("{program} could not be started: {error}"))
     })?;
-    Ok((running, scratch))
+    Ok(Prepared { running, scratch, serving })
+}
+
+/// The child's descriptor, and who answers at its other end where that is a socket.
+async fn open_source<C, D: Depot>(
+    shop: &Workshop<C, D>,
+    grant: &Grant,
+) -> io::Result<(OwnedFd, Option<Serving>)> {
+    match shop.depot.open_source(grant).await? {
+        SourceBytes::File(file) => Ok((file.into(), None)),
+        SourceBytes::Ranges(reader) => {
+            let served = Served {
+                key: grant.source_key.clone(),
+                reader,
+                habit: Habit::of(&grant.job),
+                patience: Patience::default(),
+            };
+            Serving::start(&shop.sources, served).map(|(descriptor, serving)| (descriptor, Some(serving)))
+        }
+    }
 }
 
 /// Hears the child to its end while its files are carried away. Good when all of them are durable.

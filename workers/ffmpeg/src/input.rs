@@ -1,10 +1,16 @@
-//! A container opened from a descriptor: its streams and its packets.
+//! A container opened from bytes that the caller holds: its streams and its packets.
 //!
 //! Never opens anything else: the demuxers that follow addresses (playlists, manifests, lists of pictures) are not
 //! on the allow-list, the protocol list is empty, and the callback by which a demuxer would open a second file
 //! refuses. Each of the three alone has been got round in FFmpeg's history.
 
-use crate::{CodecParameters, Error, Packet, Result, error::check, options::Options, source::SourceIo, sys};
+use crate::{
+    CodecParameters, Error, Packet, Result,
+    error::check,
+    options::Options,
+    source::{ByteSource, SourceIo},
+    sys,
+};
 use std::{
     ffi::{CStr, c_char, c_int},
     ptr::{self, NonNull},
@@ -31,9 +37,9 @@ pub struct Input {
 unsafe impl Send for Input {}
 
 impl Input {
-    /// Opens what a descriptor holds and reads enough of it to know the streams. Their parameters are claims.
-    pub fn open(descriptor: i32) -> Result<Self> {
-        let io = SourceIo::open(descriptor)?;
+    /// Opens what the bytes hold and reads enough of it to know the streams. Their parameters are claims.
+    pub fn open(bytes: Box<dyn ByteSource>) -> Result<Self> {
+        let io = SourceIo::open(bytes)?;
         // SAFETY: plain allocation; null is checked.
         let mut context = unsafe { sys::avformat_alloc_context() };
         if context.is_null() {
@@ -111,7 +117,7 @@ impl Input {
         }
     }
 
-    /// The next packet, in the order of the file. `false` at the end. Once the descriptor has failed, an error
+    /// The next packet, in the order of the file. `false` at the end. Once the bytes could not be read, an error
     /// ([`Error::is_input_output`]), even where the demuxer takes it for the end.
     pub fn read(&mut self, packet: &mut Packet) -> Result<bool> {
         packet.unref();
@@ -249,21 +255,33 @@ fn metadata(dictionary: *const sys::AVDictionary, key: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::{Input, blame};
-    use crate::{Packet, sys};
-    use std::{fs::File, os::fd::AsRawFd};
+    use crate::{ByteSource, Packet, sys};
+    use std::{fs::File, io, os::unix::fs::FileExt};
 
-    fn fixture() -> File {
-        File::open(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/bbb-720p-20s.mp4")).unwrap()
+    struct OnDisk(File);
+
+    impl ByteSource for OnDisk {
+        fn byte_len(&self) -> u64 {
+            self.0.metadata().unwrap().len()
+        }
+        fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+            self.0.read_at(buffer, offset)
+        }
+    }
+
+    fn fixture() -> Box<OnDisk> {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/bbb-720p-20s.mp4");
+        Box::new(OnDisk(File::open(path).unwrap()))
     }
 
     /// Every read of it fails, as those of a dying disk do.
-    fn unreadable() -> File {
-        File::options().write(true).open("/dev/null").unwrap()
+    fn unreadable() -> Box<OnDisk> {
+        Box::new(OnDisk(File::options().write(true).open("/dev/null").unwrap()))
     }
 
     #[test]
     fn a_disk_that_fails_is_not_the_end_of_the_film() {
-        let mut input = Input::open(fixture().as_raw_fd()).unwrap();
+        let mut input = Input::open(fixture()).unwrap();
         let mut packet = Packet::new().unwrap();
         assert!(input.read(&mut packet).unwrap());
         input.io.read_from_now_on(unreadable());
@@ -278,8 +296,8 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_that_cannot_be_read_is_not_a_damaged_file() {
-        let error = Input::open(unreadable().as_raw_fd()).err().unwrap();
+    fn a_source_that_cannot_be_read_is_not_a_damaged_file() {
+        let error = Input::open(unreadable()).err().unwrap();
         assert!(error.is_input_output(), "{error}");
     }
 

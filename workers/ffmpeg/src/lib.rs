@@ -1,8 +1,8 @@
 //! Owned wrappers over FFmpeg objects: what the media child needs of libav*, and nothing else.
 //!
 //! Called by `reelyard-media` only. Every type owns what it wraps and frees it once; no pointer leaves the crate.
-//! The crate opens no path and no address: a source is a descriptor that the caller already holds
-//! ([`Input::open`]). It decides nothing about media; it reports what FFmpeg says. Failures are [`Error`]: FFmpeg's
+//! The crate opens no path and no address: a source is bytes that the caller already holds
+//! ([`ByteSource`]). It decides nothing about media; it reports what FFmpeg says. Failures are [`Error`]: FFmpeg's
 //! number and words, and what was being done.
 //!
 //! Works with FFmpeg 5.1 (Debian 12) to 6.1 (Ubuntu 24.04).
@@ -39,9 +39,10 @@ pub use log::{capture_log_to_stderr, take_last_error_line};
 pub use packet::Packet;
 pub use resample::Resampler;
 pub use scale::{ScaleColour, Scaler};
+pub use source::ByteSource;
 
 use ffmpeg_next::ffi as sys;
-use std::{ffi::CStr, os::fd::BorrowedFd};
+use std::ffi::CStr;
 
 /// FFmpeg's own version text, e.g. `5.1.9-0+deb12u1`.
 pub fn version() -> String {
@@ -53,12 +54,4 @@ pub fn version() -> String {
 pub fn configuration() -> String {
     // SAFETY: returns a static, NUL-terminated string.
     unsafe { CStr::from_ptr(sys::avcodec_configuration()) }.to_string_lossy().into_owned()
-}
-
-/// The descriptor that the parent left open for us, for a look at its first bytes. Reading from one that is not open
-/// fails cleanly; the child never closes it.
-pub fn source_descriptor(descriptor: i32) -> BorrowedFd<'static> {
-    assert!(descriptor >= 0, "a descriptor is never negative");
-    // SAFETY: not -1, and nobody in this program closes it.
-    unsafe { BorrowedFd::borrow_raw(descriptor) }
 }

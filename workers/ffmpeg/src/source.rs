@@ -1,10 +1,9 @@
-//! A descriptor as FFmpeg's input: positioned reads, no seeking of the descriptor itself, never an address or a path.
+//! Somebody else's bytes as FFmpeg's input: positioned reads, never an address or a path.
 
 use crate::{Error, Result, sys};
 use std::{
     ffi::{c_int, c_void},
-    fs::File,
-    os::{fd::FromRawFd, unix::fs::FileExt},
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     ptr::NonNull,
 };
@@ -12,11 +11,18 @@ use std::{
 /// One read of the demuxer. 64 KiB: large enough to be cheap, small enough that jumping about costs little.
 const BUFFER_BYTES: usize = 64 << 10;
 
+/// Where an input gets its bytes: a file, or somebody who reads one.
+pub trait ByteSource: Send {
+    fn byte_len(&self) -> u64;
+    /// Some bytes from `offset` on, as many as come easily; zero is the end.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+}
+
 struct Reader {
-    file: File,
+    bytes: Box<dyn ByteSource>,
     position: u64,
     byte_len: u64,
-    /// The descriptor could not be read, once.
+    /// The bytes could not be read, once.
     has_failed: bool,
 }
 
@@ -30,17 +36,15 @@ pub(crate) struct SourceIo {
 unsafe impl Send for SourceIo {}
 
 impl SourceIo {
-    pub(crate) fn open(descriptor: i32) -> Result<Self> {
-        let file = duplicate(descriptor)?;
-        let failed = |error: std::io::Error| Error::custom("look at the source", error.to_string());
-        let byte_len = file.metadata().map_err(failed)?.len();
+    pub(crate) fn open(bytes: Box<dyn ByteSource>) -> Result<Self> {
+        let byte_len = bytes.byte_len();
         // SAFETY: plain allocation, checked below.
         let buffer = unsafe { sys::av_malloc(BUFFER_BYTES) }.cast::<u8>();
         if buffer.is_null() {
             return Err(Error::new("allocate the read buffer", -libc::ENOMEM));
         }
         let reader =
-            NonNull::from(Box::leak(Box::new(Reader { file, position: 0, byte_len, has_failed: false })));
+            NonNull::from(Box::leak(Box::new(Reader { bytes, position: 0, byte_len, has_failed: false })));
         // SAFETY: buffer and reader live until Drop; the callbacks take exactly this opaque pointer.
         let context = unsafe {
             sys::avio_alloc_context(
@@ -75,16 +79,16 @@ impl SourceIo {
         unsafe { self.reader.as_ref() }.byte_len
     }
 
-    /// Some read failed: what FFmpeg says from then on, an orderly end included, is about the descriptor, not the file.
+    /// Some read failed: what FFmpeg says from then on, an orderly end included, is about the reading, not the file.
     pub(crate) fn has_failed(&self) -> bool {
         // SAFETY: the reader lives until Drop.
         unsafe { self.reader.as_ref() }.has_failed
     }
 
     #[cfg(test)]
-    pub(crate) fn read_from_now_on(&mut self, file: File) {
+    pub(crate) fn read_from_now_on(&mut self, bytes: Box<dyn ByteSource>) {
         // SAFETY: the reader lives until Drop; nobody reads meanwhile.
-        unsafe { self.reader.as_mut() }.file = file;
+        unsafe { self.reader.as_mut() }.bytes = bytes;
     }
 }
 
@@ -101,18 +105,6 @@ impl Drop for SourceIo {
     }
 }
 
-/// Our own descriptor on the same file: positioned reads do not disturb others.
-fn duplicate(descriptor: i32) -> Result<File> {
-    // SAFETY: fcntl on any integer is allowed; it answers -1 for one that is not open.
-    let copy = unsafe { libc::fcntl(descriptor, libc::F_DUPFD_CLOEXEC, 10) };
-    if copy < 0 {
-        let error = std::io::Error::last_os_error();
-        return Err(Error { doing: "open the source", code: -libc::EIO, words: error.to_string() });
-    }
-    // SAFETY: freshly made, owned by nobody else.
-    Ok(unsafe { File::from_raw_fd(copy) })
-}
-
 unsafe extern "C" fn read_callback(opaque: *mut c_void, buffer: *mut u8, wanted: c_int) -> c_int {
     let read = || {
         // SAFETY: FFmpeg hands back the pointer given at allocation, from one thread at a time.
@@ -121,14 +113,17 @@ unsafe extern "C" fn read_callback(opaque: *mut c_void, buffer: *mut u8, wanted:
         // SAFETY: FFmpeg's buffer holds `wanted` writable bytes.
         let target = unsafe { std::slice::from_raw_parts_mut(buffer, wanted) };
         loop {
-            match reader.file.read_at(target, reader.position) {
+            match reader.bytes.read_at(target, reader.position) {
                 Ok(0) => return sys::AVERROR_EOF,
                 Ok(count) => {
                     reader.position += count as u64;
                     return count as c_int;
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(_) => {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    if !reader.has_failed {
+                        eprintln!("the source could not be read at byte {}: {error}", reader.position);
+                    }
                     reader.has_failed = true;
                     return -libc::EIO;
                 }

@@ -2,26 +2,48 @@
 //!
 //! The scratch directory is the working directory; files are written whole, closed, and only then reported.
 
-use crate::messages::Messages;
-use reelyard_ffmpeg::{Error, Input};
+use crate::{messages::Messages, recognise};
+use reelyard_ffmpeg::{ByteSource, Error, Input};
 use reelyard_model::{
     Failure, FailureCode,
-    child::{Limits, Message, SOURCE_DESCRIPTOR},
+    child::{Limits, Message},
     output::FileOutput,
 };
+use reelyard_sandbox::source::Source;
 use sha2::{Digest, Sha256};
-use std::{fs, io, path::Path};
+use std::{fs, io, path::Path, sync::Arc};
 
 #[derive(Clone)]
 pub(crate) struct Context {
     pub(crate) limits: Limits,
     pub(crate) messages: Messages,
+    pub(crate) source: Arc<Source>,
+}
+
+/// A reader's own hold on the one source.
+struct Shared(Arc<Source>);
+
+impl ByteSource for Shared {
+    fn byte_len(&self) -> u64 {
+        self.0.byte_len()
+    }
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.0.read_at(buffer, offset)
+    }
 }
 
 impl Context {
+    /// Takes over what the parent left open, and refuses what is surely no film.
+    pub(crate) fn open(limits: Limits, messages: &Messages) -> Result<Self, Failure> {
+        let source = Source::inherited().map_err(|error| source_missing(&error))?;
+        let context = Self { limits, messages: messages.clone(), source: Arc::new(source) };
+        recognise::source(&context)?;
+        Ok(context)
+    }
+
     /// Opens the source. Its first bytes were looked at before (see `recognise`): what fails here is damaged.
     pub(crate) fn open_source(&self) -> Result<Input, Failure> {
-        Input::open(SOURCE_DESCRIPTOR).map_err(|error| {
+        Input::open(Box::new(Shared(Arc::clone(&self.source)))).map_err(|error| {
             if error.is_out_of_memory() {
                 return Failure::new(FailureCode::MemoryLimit, error.to_string());
             }
@@ -57,6 +79,10 @@ impl Context {
         self.messages.send(&Message::File { file: file.to_owned(), byte_len });
         Ok(FileOutput { file: file.to_owned(), byte_len, sha256: hex::encode(Sha256::digest(bytes)) })
     }
+}
+
+pub(crate) fn source_missing(error: &io::Error) -> Failure {
+    Failure::new(FailureCode::SourceMissing, format!("the source could not be read: {error}"))
 }
 
 /// An error of FFmpeg in a place where the input is not to blame.

@@ -62,21 +62,18 @@ fn run(messages: &Messages) -> Result<(), Failure> {
         ffmpeg: reelyard_ffmpeg::version(),
         sandbox: sandbox.clone(),
     });
-    let context = Context { limits: request.limits, messages: messages.clone() };
-    if !matches!(request.job, Job::Capabilities) {
-        recognise::source(&context)?;
-    }
+    let open = || Context::open(request.limits, messages);
     let answer = match request.job {
         Job::Capabilities => Message::Capabilities { capabilities: capabilities::measure(sandbox) },
-        Job::Probe => Message::Probed { info: Box::new(probe::run(&context)?) },
+        Job::Probe => Message::Probed { info: Box::new(probe::run(&open()?)?) },
         Job::Encode { video, chunk, encoder } => {
-            let (encoder, tracks) = encode::run(&context, &video, chunk, encoder)?;
+            let (encoder, tracks) = encode::run(&open()?, &video, chunk, encoder)?;
             Message::Encoded { encoder, tracks }
         }
         Job::Audio { audio } => {
-            Message::Encoded { encoder: "aac".to_owned(), tracks: audio::run(&context, &audio)? }
+            Message::Encoded { encoder: "aac".to_owned(), tracks: audio::run(&open()?, &audio)? }
         }
-        Job::Stills { stills } => Message::Stills { stills: stills::run(&context, &stills)? },
+        Job::Stills { stills } => Message::Stills { stills: stills::run(&open()?, &stills)? },
     };
     messages.send(&answer);
     Ok(())

@@ -2,18 +2,17 @@
 //!
 //! The allow-list of demuxers would refuse most of it too, but could not say why. Pure but for one read.
 
-use crate::context::Context;
-use reelyard_model::{Failure, FailureCode, child::SOURCE_DESCRIPTOR};
-use std::os::fd::BorrowedFd;
+use crate::context::{Context, source_missing};
+use reelyard_model::{Failure, FailureCode};
 
 /// A playlist or manifest names itself well within this.
 const HEAD_BYTES: usize = 4096;
 /// ISO base media brands of pictures, not films (ISO/IEC 23008-12 section 10, AVIF 1.0 section 8).
 const PICTURE_BRANDS: [&[u8; 4]; 7] = [b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif", b"MA1B"];
 
-pub(crate) fn source(_context: &Context) -> Result<(), Failure> {
+pub(crate) fn source(context: &Context) -> Result<(), Failure> {
     let mut head = vec![0; HEAD_BYTES];
-    let count = read_head(&mut head)?;
+    let count = read_head(context, &mut head)?;
     head.truncate(count);
     match verdict(&head) {
         Some((code, what)) => Err(Failure::new(code, what)),
@@ -21,25 +20,17 @@ pub(crate) fn source(_context: &Context) -> Result<(), Failure> {
     }
 }
 
-fn read_head(head: &mut [u8]) -> Result<usize, Failure> {
-    let missing = |error: rustix::io::Errno| {
-        Failure::new(FailureCode::SourceMissing, format!("descriptor {SOURCE_DESCRIPTOR}: {error}"))
-    };
-    let source = source_descriptor();
+fn read_head(context: &Context, head: &mut [u8]) -> Result<usize, Failure> {
     let mut filled = 0;
     while filled < head.len() {
-        match rustix::io::pread(source, &mut head[filled..], filled as u64) {
+        match context.source.read_at(&mut head[filled..], filled as u64) {
             Ok(0) => break,
             Ok(count) => filled += count,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(missing(error)),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(source_missing(&error)),
         }
     }
     Ok(filled)
-}
-
-fn source_descriptor() -> BorrowedFd<'static> {
-    reelyard_ffmpeg::source_descriptor(SOURCE_DESCRIPTOR)
 }
 
 fn verdict(head: &[u8]) -> Option<(FailureCode, &'static str)> {
