@@ -1,5 +1,6 @@
 //! Asset rows: listed, cancelled, tried again, deleted; and moved by what happens to their tasks.
 
+use crate::sql::{Connection, sql};
 use crate::{
     AssetRow, Catalog, CatalogError, Condition, Cursor, EventKind, Page, RenditionRow, TaskRow, content,
     events::NewEvent,
@@ -16,7 +17,6 @@ use reelyard_model::{
     work::TaskKind,
 };
 use serde_json::json;
-use sqlx::{AssertSqlSafe, QueryBuilder, Sqlite, SqliteConnection};
 
 /// Warnings kept with an asset; a file that is odd in more ways than these needs no longer list.
 const MAX_WARNINGS: usize = 32;
@@ -41,27 +41,31 @@ impl Catalog {
     /// Newest first.
     pub async fn list_assets(&self, filter: &AssetFilter) -> Result<Page<AssetRow>, CatalogError> {
         let limit = filter.limit.clamp(1, MAX_PAGE_ROWS);
-        let mut query = QueryBuilder::<Sqlite>::new(ASSET_SELECT);
+        let mut query = sql(ASSET_SELECT);
         query.push(" WHERE asset.tenant = ").push_bind(filter.tenant.to_string());
         if filter.states.is_empty() {
             query.push(" AND asset.state <> 'deleted'");
         }
         tasks::push_any_of(&mut query, "asset.state", filter.states.iter().map(|state| state.as_str()));
         if let Some(part) = &filter.title_contains {
-            query.push(" AND INSTR(LOWER(asset.title), LOWER(").push_bind(part.clone()).push(")) > 0");
+            query.push_either(
+                " AND INSTR(LOWER(asset.title), LOWER(",
+                " AND STRPOS(LOWER(asset.title), LOWER(",
+            );
+            query.push_bind(part).push_either(")) > 0", " COLLATE \"C\")) > 0");
         }
         if let Some(Cursor(after)) = filter.after {
             query.push(" AND asset.id < ").push_bind(after.to_string());
         }
         query.push(" ORDER BY asset.id DESC LIMIT ").push_bind(i64::from(limit) + 1);
-        let found = query.build().fetch_all(&self.reader).await?;
+        let found = query.fetch_all(&self.reader).await?;
         let rows = found.iter().map(AssetRow::read).collect::<Result<Vec<_>, _>>()?;
         Ok(Page::cut(rows, limit, |row| *row.id.as_uuid()))
     }
 
     /// All that the probe found, with the keyframe index.
     pub async fn media_info(&self, asset: AssetId) -> Result<Option<MediaInfo>, CatalogError> {
-        let found = sqlx::query(
+        let found = sql(
             "SELECT info FROM media_info WHERE asset = (SELECT COALESCE(content_of, id) FROM asset WHERE id = ?)",
         )
         .bind(asset.to_string())
@@ -71,7 +75,7 @@ impl Catalog {
     }
 
     pub async fn plan(&self, asset: AssetId) -> Result<Option<Plan>, CatalogError> {
-        let found = sqlx::query(
+        let found = sql(
             "SELECT plan FROM plan WHERE asset = (SELECT COALESCE(content_of, id) FROM asset WHERE id = ?)",
         )
         .bind(asset.to_string())
@@ -82,7 +86,7 @@ impl Catalog {
 
     /// Largest picture first, sound last.
     pub async fn renditions(&self, asset: AssetId) -> Result<Vec<RenditionRow>, CatalogError> {
-        let found = sqlx::query(
+        let found = sql(
             "SELECT * FROM rendition WHERE asset = (SELECT COALESCE(content_of, id) FROM asset WHERE id = ?)
              ORDER BY height IS NULL, height DESC, max_bit_rate DESC, name",
         )
@@ -95,7 +99,12 @@ impl Catalog {
     /// Stops all work on it, unless other assets with the same bytes wait for that too. Safe to repeat; refused once it
     /// is ready.
     pub async fn cancel_asset(&self, id: AssetId, now_ms: i64) -> Result<AssetRow, CatalogError> {
+        self.until_not_taken_back(|| self.cancel_asset_once(id, now_ms)).await
+    }
+
+    async fn cancel_asset_once(&self, id: AssetId, now_ms: i64) -> Result<AssetRow, CatalogError> {
         let mut write = self.write().await?;
+        write.lock_content_of(id).await?;
         let mut asset = require(write.connection(), id).await?;
         cancel(&mut write, &mut asset, now_ms).await?;
         self.commit(write).await?;
@@ -105,7 +114,12 @@ impl Catalog {
     /// Another try for all that died or was cancelled; what is done stays done. Assets with the same bytes that failed
     /// with it get the other try too.
     pub async fn retry_asset(&self, id: AssetId, now_ms: i64) -> Result<AssetRow, CatalogError> {
+        self.until_not_taken_back(|| self.retry_asset_once(id, now_ms)).await
+    }
+
+    async fn retry_asset_once(&self, id: AssetId, now_ms: i64) -> Result<AssetRow, CatalogError> {
         let mut write = self.write().await?;
+        write.lock_content_of(id).await?;
         let mut asset = require(write.connection(), id).await?;
         retry(&mut write, &mut asset, now_ms).await?;
         self.commit(write).await?;
@@ -115,13 +129,18 @@ impl Catalog {
     /// Stops all work, takes it off the air and leaves a tombstone; the sweep removes the files. Work and files that
     /// another asset with the same bytes needs stay. Safe to repeat.
     pub async fn delete_asset(&self, id: AssetId, now_ms: i64) -> Result<AssetRow, CatalogError> {
+        self.until_not_taken_back(|| self.delete_asset_once(id, now_ms)).await
+    }
+
+    async fn delete_asset_once(&self, id: AssetId, now_ms: i64) -> Result<AssetRow, CatalogError> {
         let mut write = self.write().await?;
+        write.lock_content_of(id).await?;
         let mut asset = require(write.connection(), id).await?;
         if !content::others_wait(write.connection(), &asset).await? {
             cancel_open_tasks(&mut write, asset.content(), now_ms).await?;
         }
         publications::withdraw(&mut write, asset.id, now_ms).await?;
-        sqlx::query("UPDATE asset SET swept_ms = NULL WHERE id = ? AND state <> 'deleted'")
+        sql("UPDATE asset SET swept_ms = NULL WHERE id = ? AND state <> 'deleted'")
             .bind(id.to_string())
             .execute(write.connection())
             .await?;
@@ -141,9 +160,9 @@ impl Catalog {
 
     /// Assets whose end was reached and whose superfluous files were not removed yet.
     pub async fn assets_to_sweep(&self) -> Result<Vec<AssetRow>, CatalogError> {
-        let found = sqlx::query(AssertSqlSafe(format!(
+        let found = sql(format!(
             "{ASSET_SELECT} WHERE asset.swept_ms IS NULL AND asset.state IN ('ready', 'failed', 'cancelled', 'deleted')"
-        )))
+        ))
         .fetch_all(&self.reader)
         .await?;
         found.iter().map(AssetRow::read).collect()
@@ -154,14 +173,15 @@ impl Catalog {
     /// film are megabytes; and of a deleted asset what was found in it.
     pub async fn asset_swept(&self, seen: &AssetRow, now_ms: i64) -> Result<(), CatalogError> {
         let mut write = self.write().await?;
-        let done = sqlx::query("UPDATE asset SET swept_ms = ? WHERE id = ? AND state = ? AND updated_ms = ?")
+        write.lock_content_of(seen.id).await?;
+        let done = sql("UPDATE asset SET swept_ms = ? WHERE id = ? AND state = ? AND updated_ms = ?")
             .bind(now_ms)
             .bind(seen.id.to_string())
             .bind(seen.state.as_str())
             .bind(seen.updated_ms)
             .execute(write.connection())
             .await?;
-        if done.rows_affected() == 0 {
+        if done == 0 {
             return Ok(());
         }
         let no_longer_needed: &[&str] = match content::condition(write.connection(), seen.content()).await? {
@@ -178,24 +198,21 @@ impl Catalog {
             Condition::Stopped => &[],
         };
         for statement in no_longer_needed {
-            sqlx::query(*statement).bind(seen.id.to_string()).execute(write.connection()).await?;
+            sql(*statement).bind(seen.id.to_string()).execute(write.connection()).await?;
         }
         self.commit(write).await
     }
 }
 
-async fn find(connection: &mut SqliteConnection, id: AssetId) -> Result<Option<AssetRow>, CatalogError> {
-    let found = sqlx::query(AssertSqlSafe(format!("{ASSET_SELECT} WHERE asset.id = ?")))
+async fn find(connection: &mut Connection, id: AssetId) -> Result<Option<AssetRow>, CatalogError> {
+    let found = sql(format!("{ASSET_SELECT} WHERE asset.id = ?"))
         .bind(id.to_string())
         .fetch_optional(connection)
         .await?;
     found.as_ref().map(AssetRow::read).transpose()
 }
 
-pub(crate) async fn require(
-    connection: &mut SqliteConnection,
-    id: AssetId,
-) -> Result<AssetRow, CatalogError> {
+pub(crate) async fn require(connection: &mut Connection, id: AssetId) -> Result<AssetRow, CatalogError> {
     find(connection, id).await?.ok_or_else(|| CatalogError::not_found("asset", id))
 }
 
@@ -211,7 +228,7 @@ pub(crate) async fn move_asset(
     let from = asset.state;
     asset.state = asset_state::next(from, event)?;
     asset.updated_ms = now_ms;
-    sqlx::query("UPDATE asset SET state = ?, updated_ms = ? WHERE id = ?")
+    sql("UPDATE asset SET state = ?, updated_ms = ? WHERE id = ?")
         .bind(asset.state.as_str())
         .bind(now_ms)
         .bind(asset.id.to_string())
@@ -222,17 +239,16 @@ pub(crate) async fn move_asset(
     };
     data["state"] = json!(asset.state);
     data["from"] = json!(from);
-    write
-        .emit(NewEvent {
-            at_ms: now_ms,
-            tenant: asset.tenant,
-            kind,
-            upload: asset.upload,
-            asset: Some(asset.id),
-            task: None,
-            data,
-        })
-        .await
+    write.emit(NewEvent {
+        at_ms: now_ms,
+        tenant: asset.tenant,
+        kind,
+        upload: asset.upload,
+        asset: Some(asset.id),
+        task: None,
+        data,
+    });
+    Ok(())
 }
 
 pub(crate) async fn cancel(write: &mut Write, asset: &mut AssetRow, now_ms: i64) -> Result<(), CatalogError> {
@@ -268,7 +284,7 @@ pub(crate) async fn retry(write: &mut Write, asset: &mut AssetRow, now_ms: i64) 
 
 async fn revive(write: &mut Write, asset: &mut AssetRow, now_ms: i64) -> Result<(), CatalogError> {
     move_asset(write, asset, AssetEvent::Retry, Some(EventKind::ASSET_RETRIED), json!({}), now_ms).await?;
-    sqlx::query("UPDATE asset SET failure = NULL, swept_ms = NULL WHERE id = ?")
+    sql("UPDATE asset SET failure = NULL, swept_ms = NULL WHERE id = ?")
         .bind(asset.id.to_string())
         .execute(write.connection())
         .await?;
@@ -277,7 +293,7 @@ async fn revive(write: &mut Write, asset: &mut AssetRow, now_ms: i64) -> Result<
 }
 
 async fn retry_tasks(write: &mut Write, content: AssetId, now_ms: i64) -> Result<(), CatalogError> {
-    let mut all = tasks::of_asset(write.connection(), content).await?;
+    let mut all = tasks::of_asset_locked(write.connection(), content).await?;
     // Publish last: whether it has to wait depends on what the others became.
     all.sort_by_key(|task| task.kind == TaskKind::Publish);
     for task in &mut all {
@@ -299,7 +315,7 @@ pub(crate) async fn fail_with(write: &mut Write, task: &TaskRow, now_ms: i64) ->
     };
     let message = failure.code.for_creator_at_last();
     for mut asset in content::open_members(write.connection(), task.asset).await? {
-        sqlx::query("UPDATE asset SET failure = ? WHERE id = ?")
+        sql("UPDATE asset SET failure = ? WHERE id = ?")
             .bind(to_json("failure", failure)?)
             .bind(asset.id.to_string())
             .execute(write.connection())
@@ -348,7 +364,7 @@ async fn add_warnings(
         }
     }
     if asset.warnings.len() > before {
-        sqlx::query("UPDATE asset SET warnings = ? WHERE id = ?")
+        sql("UPDATE asset SET warnings = ? WHERE id = ?")
             .bind(to_json("warnings", &asset.warnings)?)
             .bind(asset.id.to_string())
             .execute(write.connection())
@@ -358,7 +374,7 @@ async fn add_warnings(
 }
 
 async fn cancel_open_tasks(write: &mut Write, asset: AssetId, now_ms: i64) -> Result<(), CatalogError> {
-    for mut task in tasks::of_asset(write.connection(), asset).await? {
+    for mut task in tasks::of_asset_locked(write.connection(), asset).await? {
         if !task.state.is_terminal() {
             tasks::move_task(write, &mut task, TaskEvent::Cancel, now_ms).await?;
         }

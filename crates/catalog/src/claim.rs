@@ -1,5 +1,6 @@
 //! Leases: a task is claimed by one worker at a time, kept by heartbeats, given back or lost.
 
+use crate::sql::sql;
 use crate::{
     AssetRow, Catalog, CatalogError, TaskRow, assets,
     rows::{json, to_json},
@@ -12,7 +13,6 @@ use reelyard_model::{
     task_state::{self, TaskEvent},
     work::{Progress, TaskKind},
 };
-use sqlx::{QueryBuilder, Row, Sqlite, sqlite::SqliteRow};
 
 #[derive(Clone, Debug)]
 pub struct ClaimRequest {
@@ -48,10 +48,10 @@ impl Catalog {
         }
         let mut write = self.write().await?;
         end_back_offs(&mut write, request.now_ms).await?;
-        let mut query = QueryBuilder::<Sqlite>::new("SELECT * FROM task WHERE state = 'ready'");
+        let mut query = sql("SELECT * FROM task WHERE state = 'ready'");
         tasks::push_any_of(&mut query, "kind", request.kinds.iter().map(|kind| kind.as_str()));
         query.push(" ORDER BY priority DESC, created_ms, id LIMIT 1");
-        let Some(row) = query.build().fetch_optional(write.connection()).await? else {
+        let Some(row) = query.for_update_skip_locked().fetch_optional(write.connection()).await? else {
             self.commit(write).await?;
             return Ok(None);
         };
@@ -62,14 +62,14 @@ impl Catalog {
         task.started_ms = Some(request.now_ms);
         task.done_us = 0;
         tasks::move_task(&mut write, &mut task, TaskEvent::Claim, request.now_ms).await?;
-        sqlx::query("UPDATE task SET attempt = ?, started_ms = ?, done_us = 0 WHERE id = ?")
+        sql("UPDATE task SET attempt = ?, started_ms = ?, done_us = 0 WHERE id = ?")
             .bind(task.attempt)
             .bind(request.now_ms)
             .bind(task.id.to_string())
             .execute(write.connection())
             .await?;
         let asset = assets::require(write.connection(), task.asset).await?;
-        let plan = sqlx::query("SELECT plan FROM plan WHERE asset = ?")
+        let plan = sql("SELECT plan FROM plan WHERE asset = ?")
             .bind(task.asset.to_string())
             .fetch_optional(write.connection())
             .await?;
@@ -79,14 +79,14 @@ impl Catalog {
     }
 
     async fn anything_to_claim(&self, request: &ClaimRequest) -> Result<bool, CatalogError> {
-        let mut query = QueryBuilder::<Sqlite>::new(
+        let mut query = sql(
             "SELECT EXISTS (SELECT 1 FROM task WHERE (state = 'ready' OR (state = 'retry_wait' AND not_before_ms <= ",
         );
         query.push_bind(request.now_ms).push("))");
         tasks::push_any_of(&mut query, "kind", request.kinds.iter().map(|kind| kind.as_str()));
         query.push(")");
-        let row = query.build().fetch_one(&self.reader).await?;
-        Ok(row.try_get::<i64, _>(0)? != 0)
+        let anything: i64 = query.scalar(&self.reader).await?;
+        Ok(anything != 0)
     }
 
     /// Prolongs the lease and stores the progress.
@@ -109,16 +109,14 @@ impl Catalog {
         if task_state::next(task.state, TaskEvent::Heartbeat).is_err() {
             return Ok(HeartbeatAnswer::Lost);
         }
-        sqlx::query(
-            "UPDATE task SET lease_until_ms = ?, done_us = ?, total_us = ?, updated_ms = ? WHERE id = ?",
-        )
-        .bind(now_ms.saturating_add_unsigned(lease_ms))
-        .bind(progress.done_us)
-        .bind(progress.total_us)
-        .bind(now_ms)
-        .bind(id.to_string())
-        .execute(write.connection())
-        .await?;
+        sql("UPDATE task SET lease_until_ms = ?, done_us = ?, total_us = ?, updated_ms = ? WHERE id = ?")
+            .bind(now_ms.saturating_add_unsigned(lease_ms))
+            .bind(progress.done_us)
+            .bind(progress.total_us)
+            .bind(now_ms)
+            .bind(id.to_string())
+            .execute(write.connection())
+            .await?;
         self.commit(write).await?;
         Ok(HeartbeatAnswer::Continue)
     }
@@ -144,71 +142,88 @@ impl Catalog {
         now_ms: i64,
         random: u32,
     ) -> Result<Vec<TaskRow>, CatalogError> {
-        let mut write = self.write().await?;
-        let found = sqlx::query(
-            "SELECT * FROM task WHERE state = 'leased'
-             AND worker IN (SELECT id FROM worker WHERE in_process = 1) ORDER BY id",
-        )
-        .fetch_all(write.connection())
+        let found: Vec<String> = sql("SELECT id FROM task WHERE state = 'leased'
+             AND worker IN (SELECT id FROM worker WHERE in_process = 1) ORDER BY id")
+        .scalars(&self.reader)
         .await?;
         let mut ended = Vec::with_capacity(found.len());
-        for (index, row) in (0u32..).zip(&found) {
-            let Some(mut task) = still_leased(&mut write, row).await? else { continue };
-            task.restart_count += 1;
-            sqlx::query("UPDATE task SET restart_count = ? WHERE id = ?")
-                .bind(task.restart_count)
-                .bind(task.id.to_string())
-                .execute(write.connection())
-                .await?;
-            if retry_policy::restart_is_a_loss(task.restart_count) {
-                let why =
-                    format!("the server ended while it was at work, {} times by now", task.restart_count);
-                lose(&mut write, &mut task, &why, now_ms, spread(random, index)).await?;
-            } else {
-                tasks::move_task(&mut write, &mut task, TaskEvent::Release, now_ms).await?;
-            }
-            ended.push(task);
+        for (index, id) in (0u32..).zip(&found) {
+            let random = spread(random, index);
+            let one = self.until_not_taken_back(|| self.end_in_process_lease(id, now_ms, random)).await?;
+            ended.extend(one);
         }
-        sqlx::query("DELETE FROM worker WHERE in_process = 1").execute(write.connection()).await?;
+        let mut write = self.write().await?;
+        sql("DELETE FROM worker WHERE in_process = 1").execute(write.connection()).await?;
         self.commit(write).await?;
         Ok(ended)
     }
 
-    /// Leases that ran out: tried again after a while, or quarantined. `random` is uniform over u32.
-    pub async fn lose_expired_leases(&self, now_ms: i64, random: u32) -> Result<Vec<TaskRow>, CatalogError> {
-        let expired: i64 =
-            sqlx::query_scalar("SELECT COUNT(*) FROM task WHERE state = 'leased' AND lease_until_ms < ?")
-                .bind(now_ms)
-                .fetch_one(&self.reader)
-                .await?;
-        if expired == 0 {
-            return Ok(Vec::new());
-        }
+    async fn end_in_process_lease(
+        &self,
+        id: &str,
+        now_ms: i64,
+        random: u32,
+    ) -> Result<Option<TaskRow>, CatalogError> {
         let mut write = self.write().await?;
-        let found =
-            sqlx::query("SELECT * FROM task WHERE state = 'leased' AND lease_until_ms < ? ORDER BY id")
-                .bind(now_ms)
-                .fetch_all(write.connection())
-                .await?;
-        let mut lost = Vec::with_capacity(found.len());
-        for (index, row) in (0u32..).zip(&found) {
-            let Some(mut task) = still_leased(&mut write, row).await? else { continue };
-            let worker = task.worker.map_or_else(|| "unknown".to_owned(), |worker| worker.to_string());
-            let why = format!("worker {worker} sent no heartbeat in time");
-            lose(&mut write, &mut task, &why, now_ms, spread(random, index)).await?;
-            lost.push(task);
+        let Some(mut task) = still_leased(&mut write, id).await? else { return Ok(None) };
+        task.restart_count += 1;
+        sql("UPDATE task SET restart_count = ? WHERE id = ?")
+            .bind(task.restart_count)
+            .bind(task.id)
+            .execute(write.connection())
+            .await?;
+        if retry_policy::restart_is_a_loss(task.restart_count) {
+            let why = format!("the server ended while it was at work, {} times by now", task.restart_count);
+            lose(&mut write, &mut task, &why, now_ms, random).await?;
+        } else {
+            tasks::move_task(&mut write, &mut task, TaskEvent::Release, now_ms).await?;
         }
         self.commit(write).await?;
+        Ok(Some(task))
+    }
+
+    /// Leases that ran out: tried again after a while, or quarantined. One transaction for each, because losing a task
+    /// may be the end of its asset, whose lock comes before the task's. Several nodes may look at once: what one of them
+    /// has settled, the others find settled. `random` is uniform over u32.
+    pub async fn lose_expired_leases(&self, now_ms: i64, random: u32) -> Result<Vec<TaskRow>, CatalogError> {
+        let found: Vec<String> =
+            sql("SELECT id FROM task WHERE state = 'leased' AND lease_until_ms < ? ORDER BY id")
+                .bind(now_ms)
+                .scalars(&self.reader)
+                .await?;
+        let mut lost = Vec::with_capacity(found.len());
+        for (index, id) in (0u32..).zip(&found) {
+            let random = spread(random, index);
+            let one = self.until_not_taken_back(|| self.lose_expired_lease(id, now_ms, random)).await?;
+            lost.extend(one);
+        }
         Ok(lost)
+    }
+
+    async fn lose_expired_lease(
+        &self,
+        id: &str,
+        now_ms: i64,
+        random: u32,
+    ) -> Result<Option<TaskRow>, CatalogError> {
+        let mut write = self.write().await?;
+        let Some(mut task) = still_leased(&mut write, id).await? else { return Ok(None) };
+        if task.lease_until_ms.is_none_or(|until_ms| until_ms >= now_ms) {
+            return Ok(None);
+        }
+        let worker = task.worker.map_or_else(|| "unknown".to_owned(), |worker| worker.to_string());
+        let why = format!("worker {worker} sent no heartbeat in time");
+        lose(&mut write, &mut task, &why, now_ms, random).await?;
+        self.commit(write).await?;
+        Ok(Some(task))
     }
 
     /// Tasks whose back-off is over become ready, so that they show as such. Returns how many.
     pub async fn end_back_offs(&self, now_ms: i64) -> Result<usize, CatalogError> {
-        let due: i64 =
-            sqlx::query_scalar("SELECT COUNT(*) FROM task WHERE state = 'retry_wait' AND not_before_ms <= ?")
-                .bind(now_ms)
-                .fetch_one(&self.reader)
-                .await?;
+        let due: i64 = sql("SELECT COUNT(*) FROM task WHERE state = 'retry_wait' AND not_before_ms <= ?")
+            .bind(now_ms)
+            .scalar(&self.reader)
+            .await?;
         if due == 0 {
             return Ok(0);
         }
@@ -220,8 +235,10 @@ impl Catalog {
 }
 
 async fn end_back_offs(write: &mut Write, now_ms: i64) -> Result<usize, CatalogError> {
-    let found = sqlx::query("SELECT * FROM task WHERE state = 'retry_wait' AND not_before_ms <= ?")
+    // What somebody else holds becomes ready by that one, or the next time.
+    let found = sql("SELECT * FROM task WHERE state = 'retry_wait' AND not_before_ms <= ?")
         .bind(now_ms)
+        .for_update_skip_locked()
         .fetch_all(write.connection())
         .await?;
     for row in &found {
@@ -231,9 +248,14 @@ async fn end_back_offs(write: &mut Write, now_ms: i64) -> Result<usize, CatalogE
     Ok(found.len())
 }
 
-/// The row as it is now: losing one task for good cancels the others of its asset, which may be in the same list.
-async fn still_leased(write: &mut Write, row: &SqliteRow) -> Result<Option<TaskRow>, CatalogError> {
-    let task = tasks::require(write.connection(), TaskRow::read(row)?.id).await?;
+/// The row as it is now, locked with its content: a heartbeat may have come, another node may have been quicker, and
+/// losing one task for good cancels the others of its asset, which may be in the same list.
+async fn still_leased(write: &mut Write, id: &str) -> Result<Option<TaskRow>, CatalogError> {
+    let id: TaskId = id
+        .parse()
+        .map_err(|error| CatalogError::Unreadable { what: "task", reason: format!("{id}: {error}") })?;
+    write.lock_content_of_task(id).await?;
+    let task = tasks::require(write.connection(), id).await?;
     Ok((task.state == TaskState::Leased).then_some(task))
 }
 
@@ -253,7 +275,7 @@ async fn lose(
     let detail = format!("{why} (attempt {}, loss {})", task.attempt, task.lost_count);
     let failure = Failure::new(FailureCode::LeaseLost, detail);
     let what_next = retry_policy::after_loss(task.lost_count, random);
-    sqlx::query("UPDATE task SET lost_count = ? WHERE id = ?")
+    sql("UPDATE task SET lost_count = ? WHERE id = ?")
         .bind(task.lost_count)
         .bind(task.id.to_string())
         .execute(write.connection())
@@ -278,7 +300,7 @@ pub(crate) async fn settle_failure(
         WhatNext::RetryAfter { wait_ms } => now_ms.saturating_add_unsigned(wait_ms),
         WhatNext::GiveUp => 0,
     };
-    sqlx::query("UPDATE task SET failure = ?, not_before_ms = ? WHERE id = ?")
+    sql("UPDATE task SET failure = ?, not_before_ms = ? WHERE id = ?")
         .bind(to_json("failure", &failure)?)
         .bind(task.not_before_ms)
         .bind(task.id.to_string())

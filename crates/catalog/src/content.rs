@@ -10,6 +10,7 @@
 //! Once nobody uses it, nobody ever will again: only assets that wait, are at work or are ready are joined, and nothing
 //! comes back from being deleted.
 
+use crate::sql::{Connection, sql};
 use crate::{
     AssetRow, Catalog, CatalogError, EventKind, assets, publications,
     rows::{ASSET_SELECT, optional_json, optional_number, signed},
@@ -17,7 +18,6 @@ use crate::{
 };
 use reelyard_model::{AssetId, AssetState, TenantId, asset_state::AssetEvent};
 use serde_json::json;
-use sqlx::{AssertSqlSafe, Row, SqliteConnection};
 
 /// Where all assets of one content stand together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,19 +97,16 @@ impl Catalog {
 
     /// Bytes of uploads whose asset uses another's: the asset, and the key to remove.
     pub async fn spare_sources(&self) -> Result<Vec<(AssetId, String)>, CatalogError> {
-        let found = sqlx::query("SELECT id, spare_source_key FROM asset WHERE spare_source_key IS NOT NULL")
+        let found = sql("SELECT id, spare_source_key FROM asset WHERE spare_source_key IS NOT NULL")
             .fetch_all(&self.reader)
             .await?;
-        found
-            .iter()
-            .map(|row| Ok((crate::rows::text(row, "id")?, row.try_get("spare_source_key")?)))
-            .collect()
+        found.iter().map(|row| Ok((crate::rows::text(row, "id")?, row.get("spare_source_key")?))).collect()
     }
 
     /// They were removed. Safe to repeat.
     pub async fn spare_source_removed(&self, asset: AssetId) -> Result<(), CatalogError> {
         let mut write = self.write().await?;
-        sqlx::query("UPDATE asset SET spare_source_key = NULL WHERE id = ?")
+        sql("UPDATE asset SET spare_source_key = NULL WHERE id = ?")
             .bind(asset.to_string())
             .execute(write.connection())
             .await?;
@@ -123,47 +120,41 @@ pub(crate) const fn is_open(state: AssetState) -> bool {
 
 /// One that plays before one that is still made, then the oldest.
 pub(crate) async fn find(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     query: &ContentQuery<'_>,
 ) -> Result<Option<AssetRow>, CatalogError> {
-    let owner: Option<String> = sqlx::query_scalar(
-        "SELECT COALESCE(content_of, id) FROM asset
+    let owner: Option<String> = sql("SELECT COALESCE(content_of, id) FROM asset
          WHERE tenant = ? AND sha256 = ? AND byte_len = ? AND state IN ('waiting', 'processing', 'ready')
            AND preset = ? AND recipe = ?
-         ORDER BY state <> 'ready', id LIMIT 1",
-    )
+         ORDER BY state <> 'ready', id LIMIT 1")
     .bind(query.tenant.to_string())
     .bind(query.sha256)
     .bind(signed(query.byte_len))
     .bind(query.preset)
     .bind(query.recipe)
-    .fetch_optional(&mut *connection)
+    .scalar_optional(&mut *connection)
     .await?;
     let Some(owner) = owner else { return Ok(None) };
-    let found = sqlx::query(AssertSqlSafe(format!("{ASSET_SELECT} WHERE asset.id = ?")))
-        .bind(owner)
-        .fetch_optional(connection)
-        .await?;
+    let found =
+        sql(format!("{ASSET_SELECT} WHERE asset.id = ?")).bind(owner).fetch_optional(connection).await?;
     found.as_ref().map(AssetRow::read).transpose()
 }
 
 /// All assets of a content, oldest first, tombstones among them.
 pub(crate) async fn members(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     owner: AssetId,
 ) -> Result<Vec<AssetRow>, CatalogError> {
-    let found = sqlx::query(AssertSqlSafe(format!(
-        "{ASSET_SELECT} WHERE asset.id = ?1 OR asset.content_of = ?1 ORDER BY asset.id"
-    )))
-    .bind(owner.to_string())
-    .fetch_all(connection)
-    .await?;
+    let found = sql(format!("{ASSET_SELECT} WHERE asset.id = ?1 OR asset.content_of = ?1 ORDER BY asset.id"))
+        .bind(owner.to_string())
+        .fetch_all(connection)
+        .await?;
     found.iter().map(AssetRow::read).collect()
 }
 
 /// Those that wait for the work.
 pub(crate) async fn open_members(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     owner: AssetId,
 ) -> Result<Vec<AssetRow>, CatalogError> {
     let mut members = members(connection, owner).await?;
@@ -172,10 +163,10 @@ pub(crate) async fn open_members(
 }
 
 pub(crate) async fn condition(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     owner: AssetId,
 ) -> Result<Condition, CatalogError> {
-    let found = sqlx::query("SELECT state FROM asset WHERE id = ?1 OR content_of = ?1")
+    let found = sql("SELECT state FROM asset WHERE id = ?1 OR content_of = ?1")
         .bind(owner.to_string())
         .fetch_all(connection)
         .await?;
@@ -184,30 +175,25 @@ pub(crate) async fn condition(
 }
 
 /// Whether the work is for anybody but this asset.
-pub(crate) async fn others_wait(
-    connection: &mut SqliteConnection,
-    asset: &AssetRow,
-) -> Result<bool, CatalogError> {
+pub(crate) async fn others_wait(connection: &mut Connection, asset: &AssetRow) -> Result<bool, CatalogError> {
     Ok(open_members(connection, asset.content()).await?.iter().any(|member| member.id != asset.id))
 }
 
 /// What plays of it; none as long as it was never published. Withdrawn rows know it too.
 pub(crate) async fn published(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     owner: AssetId,
 ) -> Result<Option<Published>, CatalogError> {
-    let found = sqlx::query(
-        "SELECT attempt, prefix, summary FROM publication
+    let found = sql("SELECT attempt, prefix, summary FROM publication
          WHERE prefix IS NOT NULL AND asset IN (SELECT id FROM asset WHERE id = ?1 OR content_of = ?1)
-         ORDER BY attempt DESC LIMIT 1",
-    )
+         ORDER BY attempt DESC LIMIT 1")
     .bind(owner.to_string())
     .fetch_optional(connection)
     .await?;
     let Some(row) = found else { return Ok(None) };
     Ok(Some(Published {
         attempt: optional_number(&row, "attempt")?.unwrap_or_default(),
-        prefix: row.try_get("prefix")?,
+        prefix: row.get("prefix")?,
         summary: optional_json(&row, "summary")?,
     }))
 }
@@ -223,7 +209,7 @@ pub(crate) async fn make_ready(
         assets::move_asset(write, asset, AssetEvent::Planned, None, json!({}), now_ms).await?;
     }
     let playback_id = publications::go_live(write, asset.id, published, now_ms).await?;
-    sqlx::query("UPDATE asset SET ready_ms = ?, failure = NULL WHERE id = ?")
+    sql("UPDATE asset SET ready_ms = ?, failure = NULL WHERE id = ?")
         .bind(now_ms)
         .bind(asset.id.to_string())
         .execute(write.connection())
@@ -256,10 +242,8 @@ pub(crate) async fn sweep_owner_again(
     owner: AssetId,
     now_ms: i64,
 ) -> Result<(), CatalogError> {
-    sqlx::query(
-        "UPDATE asset SET swept_ms = NULL, updated_ms = ?
-         WHERE id = ? AND state IN ('failed', 'cancelled', 'deleted')",
-    )
+    sql("UPDATE asset SET swept_ms = NULL, updated_ms = ?
+         WHERE id = ? AND state IN ('failed', 'cancelled', 'deleted')")
     .bind(now_ms)
     .bind(owner.to_string())
     .execute(write.connection())

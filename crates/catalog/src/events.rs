@@ -1,8 +1,13 @@
-//! Events: what happened, never changed. Numbers rise by one with each stored event; the oldest are removed in time.
+//! Events: what happened, never changed. Numbers rise by one with each stored event, also across nodes; the oldest are
+//! removed in time.
 
-use crate::{Catalog, CatalogError, page::MAX_PAGE_ROWS, rows};
+use crate::{
+    Catalog, CatalogError,
+    page::MAX_PAGE_ROWS,
+    rows,
+    sql::{Connection, Engine, Pool, Row, Sql, either, sql},
+};
 use reelyard_model::{AssetId, TaskId, TenantId, UploadId};
-use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 
 /// The names of events, stable for programs: `noun.verb`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,41 +61,102 @@ pub(crate) struct NewEvent {
     pub(crate) data: serde_json::Value,
 }
 
-pub(crate) async fn insert(
-    connection: &mut SqliteConnection,
-    event: NewEvent,
-) -> Result<EventRow, CatalogError> {
-    let done = sqlx::query(
-        "INSERT INTO event (at_ms, tenant, kind, upload, asset, task, data) VALUES (?, ?, ?, ?, ?, ?, ?)",
-    )
-    .bind(event.at_ms)
-    .bind(event.tenant.to_string())
-    .bind(event.kind.0)
-    .bind(event.upload.map(|id| id.to_string()))
-    .bind(event.asset.map(|id| id.to_string()))
-    .bind(event.task.map(|id| id.to_string()))
-    .bind(event.data.to_string())
-    .execute(connection)
-    .await?;
-    Ok(EventRow {
-        seq: done.last_insert_rowid(),
-        at_ms: event.at_ms,
-        tenant: event.tenant,
-        kind: event.kind.0.to_owned(),
-        upload: event.upload,
-        asset: event.asset,
-        task: event.task,
-        data: event.data,
-    })
+/// Rows of one statement: its values stay well below what either database takes.
+const STORED_AT_ONCE: usize = 1_000;
+/// Held by a PostgreSQL transaction from its first event to its end. An arbitrary number, known to nobody else.
+const NUMBERING_LOCK: i64 = 0x5265_656c_7961_7264;
+
+/// The last thing before a commit. Their numbers become visible in their order, and there are no gaps: on SQLite,
+/// because there is one writer; on PostgreSQL, because transactions with events pass a lock one at a time from here to
+/// their end, and whoever has it counts on from the newest row. Who waits for that lock waits for commits only: a
+/// transaction that has it asks for no other.
+pub(crate) async fn store(
+    connection: &mut Connection,
+    events: Vec<NewEvent>,
+) -> Result<Vec<EventRow>, CatalogError> {
+    if events.is_empty() {
+        return Ok(Vec::new());
+    }
+    if connection.engine() == Engine::Postgres {
+        sql("SELECT PG_ADVISORY_XACT_LOCK(?)").bind(NUMBERING_LOCK).execute(&mut *connection).await?;
+    }
+    let mut numbers = Vec::with_capacity(events.len());
+    for some in events.chunks(STORED_AT_ONCE) {
+        let insert = match connection.engine() {
+            Engine::Sqlite => insert_on_sqlite(some),
+            Engine::Postgres => insert_on_postgres(some),
+        };
+        let before = numbers.len();
+        numbers.extend(insert.scalars::<i64>(&mut *connection).await?);
+        // Given in the order of the rows, and returned in whatever order.
+        numbers[before..].sort_unstable();
+    }
+    if numbers.len() != events.len() {
+        let reason = format!("{} of {} were stored", numbers.len(), events.len());
+        return Err(CatalogError::Unreadable { what: "event", reason });
+    }
+    Ok(numbers.into_iter().zip(events).map(|(seq, event)| event.stored_as(seq)).collect())
+}
+
+fn insert_on_sqlite(events: &[NewEvent]) -> Sql {
+    let mut insert = sql("INSERT INTO event (at_ms, tenant, kind, upload, asset, task, data) VALUES ");
+    for (place, event) in events.iter().enumerate() {
+        insert.push(if place == 0 { "(" } else { ", (" });
+        event.push_values(&mut insert);
+    }
+    insert.push(" RETURNING seq");
+    insert
+}
+
+/// Tells the other nodes, too: a notification goes out when its transaction is committed.
+fn insert_on_postgres(events: &[NewEvent]) -> Sql {
+    let mut insert = sql(
+        "WITH stored AS (INSERT INTO event (seq, at_ms, tenant, kind, upload, asset, task, data)
+         SELECT newest.seq + added.place, added.at_ms, added.tenant, added.kind, added.upload, added.asset, added.task,
+                added.data
+         FROM (SELECT COALESCE(MAX(seq), 0) AS seq FROM event) AS newest, (VALUES ",
+    );
+    for (place, event) in (1i64..).zip(events) {
+        insert.push(if place == 1 { "(" } else { ", (" });
+        insert.push_bind(place).push(", ");
+        event.push_values(&mut insert);
+    }
+    insert.push(
+        ") AS added (place, at_ms, tenant, kind, upload, asset, task, data) RETURNING seq)
+         SELECT stored.seq FROM stored, PG_NOTIFY('reelyard_event', '') AS told",
+    );
+    insert
+}
+
+impl NewEvent {
+    fn push_values(&self, insert: &mut Sql) {
+        insert.push_bind(self.at_ms).push(", ").push_bind(self.tenant).push(", ");
+        insert.push_bind(self.kind.0).push(", ").push_bind(self.upload).push(", ");
+        insert.push_bind(self.asset).push(", ").push_bind(self.task).push(", ");
+        insert.push_bind(self.data.to_string()).push(")");
+    }
+
+    fn stored_as(self, seq: i64) -> EventRow {
+        EventRow {
+            seq,
+            at_ms: self.at_ms,
+            tenant: self.tenant,
+            kind: self.kind.0.to_owned(),
+            upload: self.upload,
+            asset: self.asset,
+            task: self.task,
+            data: self.data,
+        }
+    }
 }
 
 impl EventRow {
-    fn read(row: &SqliteRow) -> Result<Self, CatalogError> {
+    fn read(row: &Row) -> Result<Self, CatalogError> {
         Ok(Self {
-            seq: row.try_get("seq")?,
-            at_ms: row.try_get("at_ms")?,
+            seq: row.get("seq")?,
+            at_ms: row.get("at_ms")?,
             tenant: rows::text(row, "tenant")?,
-            kind: row.try_get("kind")?,
+            kind: row.get("kind")?,
             upload: rows::optional_text(row, "upload")?,
             asset: rows::optional_text(row, "asset")?,
             task: rows::optional_text(row, "task")?,
@@ -99,39 +165,43 @@ impl EventRow {
     }
 }
 
+pub(crate) async fn after(pool: &Pool, seq: i64, limit: u32) -> Result<Vec<EventRow>, CatalogError> {
+    let found = sql("SELECT * FROM event WHERE seq > ? ORDER BY seq LIMIT ?")
+        .bind(seq)
+        .bind(limit.min(MAX_PAGE_ROWS))
+        .fetch_all(pool)
+        .await?;
+    found.iter().map(EventRow::read).collect()
+}
+
 impl Catalog {
     /// Stored events after `seq`, oldest first.
     pub async fn events_after(&self, seq: i64, limit: u32) -> Result<Vec<EventRow>, CatalogError> {
-        let found = sqlx::query("SELECT * FROM event WHERE seq > ? ORDER BY seq LIMIT ?")
-            .bind(seq)
-            .bind(limit.min(MAX_PAGE_ROWS))
-            .fetch_all(&self.reader)
-            .await?;
-        found.iter().map(EventRow::read).collect()
+        after(&self.reader, seq, limit).await
     }
 
     /// The number of the oldest event that is still there; 0 when there never was one.
     pub async fn oldest_event(&self) -> Result<i64, CatalogError> {
-        let oldest =
-            sqlx::query_scalar("SELECT COALESCE(MIN(seq), 0) FROM event").fetch_one(&self.reader).await?;
-        Ok(oldest)
+        sql("SELECT COALESCE(MIN(seq), 0) FROM event").scalar(&self.reader).await
     }
 
     /// Removes the oldest events, those from before this time, some of them at once. Never the newest: readers and the
     /// next start go by its number. Returns how many; 0 when all are gone.
     pub async fn prune_events(&self, before_ms: i64) -> Result<u64, CatalogError> {
         // Looking costs no write lock.
-        let oldest: Option<i64> = sqlx::query_scalar(
-            "SELECT at_ms FROM event WHERE seq < (SELECT MAX(seq) FROM event) ORDER BY seq LIMIT 1",
-        )
-        .fetch_optional(&self.reader)
-        .await?;
+        let oldest: Option<i64> =
+            sql("SELECT at_ms FROM event WHERE seq < (SELECT MAX(seq) FROM event) ORDER BY seq LIMIT 1")
+                .scalar_optional(&self.reader)
+                .await?;
         if oldest.is_none_or(|at_ms| at_ms >= before_ms) {
             return Ok(0);
         }
         let mut write = self.write().await?;
-        let done = sqlx::query(
+        // Where another node is at it, it goes on with those that come after.
+        let done = either(
             "DELETE FROM event WHERE seq IN (SELECT seq FROM event ORDER BY seq LIMIT ?)
+             AND at_ms < ? AND seq < (SELECT MAX(seq) FROM event)",
+            "DELETE FROM event WHERE seq IN (SELECT seq FROM event ORDER BY seq LIMIT ? FOR UPDATE SKIP LOCKED)
              AND at_ms < ? AND seq < (SELECT MAX(seq) FROM event)",
         )
         .bind(PRUNED_AT_ONCE)
@@ -139,12 +209,12 @@ impl Catalog {
         .execute(write.connection())
         .await?;
         self.commit(write).await?;
-        Ok(done.rows_affected())
+        Ok(done)
     }
 
     /// The story of one asset, oldest first, as far as it was not removed.
     pub async fn events_of_asset(&self, asset: AssetId, limit: u32) -> Result<Vec<EventRow>, CatalogError> {
-        let found = sqlx::query("SELECT * FROM event WHERE asset = ? ORDER BY seq LIMIT ?")
+        let found = sql("SELECT * FROM event WHERE asset = ? ORDER BY seq LIMIT ?")
             .bind(asset.to_string())
             .bind(limit.min(MAX_PAGE_ROWS))
             .fetch_all(&self.reader)

@@ -4,9 +4,9 @@
 //! Called by the tus shell and by `concatenate`. Only reads. Rows of uploads are kept for good, so each question goes
 //! through an index of its own; a test looks at the plans.
 
+use crate::sql::either;
 use crate::{Catalog, CatalogError, UploadRow, rows::UPLOAD_SELECT};
 use reelyard_model::{TenantId, UploadId};
-use sqlx::AssertSqlSafe;
 
 // `+` keeps SQLite from walking along the ids or states instead of using the index of the lists.
 const LIKE: &str = "WHERE +upload.id > ? AND upload.kind = 'final' AND upload.tenant = ?
@@ -16,6 +16,11 @@ const LIKE: &str = "WHERE +upload.id > ? AND upload.kind = 'final' AND upload.te
 const JOINED: &str =
     "SELECT 1 FROM upload WHERE kind = 'final' AND tenant = ?1 AND id > ?2 AND +state = 'finished'
      AND EXISTS (SELECT 1 FROM json_each(upload.partials) WHERE json_each.value = ?2) LIMIT 1";
+/// PostgreSQL needs no such hints, and has its own words for what is in a list.
+const JOINED_ON_POSTGRES: &str =
+    "SELECT 1 FROM upload WHERE kind = 'final' AND tenant = ?1 AND id > ?2 AND state = 'finished'
+     AND EXISTS (SELECT 1 FROM JSON_ARRAY_ELEMENTS_TEXT(CAST(upload.partials AS JSON)) AS piece (id)
+                 WHERE piece.id = ?2) LIMIT 1";
 // Left alone, SQLite takes the index of all states.
 const OPEN: &str = "SELECT upload.*, asset.id AS asset
      FROM upload INDEXED BY upload_final_open LEFT JOIN asset ON asset.upload = upload.id
@@ -23,6 +28,10 @@ const OPEN: &str = "SELECT upload.*, asset.id AS asset
 /// A final upload and its pieces are of one tenant.
 const WITH: &str = "AND upload.tenant = (SELECT piece.tenant FROM upload AS piece WHERE piece.id = ?1)
      AND EXISTS (SELECT 1 FROM json_each(upload.partials) WHERE json_each.value = ?1)";
+const WITH_ON_POSTGRES: &str =
+    "AND upload.tenant = (SELECT piece.tenant FROM upload AS piece WHERE piece.id = ?1)
+     AND EXISTS (SELECT 1 FROM JSON_ARRAY_ELEMENTS_TEXT(CAST(upload.partials AS JSON)) AS piece (id)
+                 WHERE piece.id = ?1)";
 const IN_ORDER: &str = "ORDER BY upload.tenant, upload.id";
 
 impl Catalog {
@@ -35,19 +44,20 @@ impl Catalog {
         metadata: &str,
         partial: UploadId,
     ) -> Result<Option<UploadRow>, CatalogError> {
-        let found = sqlx::query(AssertSqlSafe(format!("{UPLOAD_SELECT} {LIKE}")))
-            .bind(partial.to_string())
-            .bind(tenant.to_string())
-            .bind(concat_header)
-            .bind(metadata)
-            .fetch_optional(&self.reader)
-            .await?;
+        let found =
+            either(format!("{UPLOAD_SELECT} {LIKE}"), format!("{UPLOAD_SELECT} {}", without_hints(LIKE)))
+                .bind(partial.to_string())
+                .bind(tenant.to_string())
+                .bind(concat_header)
+                .bind(metadata)
+                .fetch_optional(&self.reader)
+                .await?;
         found.as_ref().map(UploadRow::read).transpose()
     }
 
     /// Whether a final upload of this tenant with this partial is finished.
     pub async fn is_joined(&self, tenant: TenantId, partial: UploadId) -> Result<bool, CatalogError> {
-        let found = sqlx::query(JOINED)
+        let found = either(JOINED, JOINED_ON_POSTGRES)
             .bind(tenant.to_string())
             .bind(partial.to_string())
             .fetch_optional(&self.reader)
@@ -58,29 +68,32 @@ impl Catalog {
     /// Final uploads in the making, each tenant's oldest first; of this partial only, where one is given.
     pub async fn unfinished_finals(&self, with: Option<UploadId>) -> Result<Vec<UploadRow>, CatalogError> {
         let found = match with {
-            None => sqlx::query(AssertSqlSafe(format!("{OPEN} {IN_ORDER}"))),
-            Some(partial) => {
-                sqlx::query(AssertSqlSafe(format!("{OPEN} {WITH} {IN_ORDER}"))).bind(partial.to_string())
-            }
+            None => either(format!("{OPEN} {IN_ORDER}"), format!("{} {IN_ORDER}", without_hints(OPEN))),
+            Some(partial) => either(
+                format!("{OPEN} {WITH} {IN_ORDER}"),
+                format!("{} {WITH_ON_POSTGRES} {IN_ORDER}", without_hints(OPEN)),
+            )
+            .bind(partial),
         };
         let found = found.fetch_all(&self.reader).await?;
         found.iter().map(UploadRow::read).collect()
     }
 }
 
+/// What is there for SQLite's planner only: PostgreSQL does not know it.
+fn without_hints(sqlite: &str) -> String {
+    sqlite.replace("+upload.", "upload.").replace("INDEXED BY upload_final_open ", "")
+}
+
 #[cfg(test)]
 mod tests {
     use super::{IN_ORDER, JOINED, LIKE, OPEN, WITH};
-    use crate::{Catalog, rows::UPLOAD_SELECT};
-    use sqlx::{AssertSqlSafe, Row};
+    use crate::{Catalog, rows::UPLOAD_SELECT, sql::sql};
 
     /// How SQLite goes through the uploads: the lines of its plan that name them.
     async fn plan(catalog: &Catalog, sql: &str) -> String {
-        let rows = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")))
-            .fetch_all(&catalog.reader)
-            .await
-            .unwrap();
-        let lines = rows.iter().map(|row| row.get::<String, _>("detail"));
+        let rows = sql(format!("EXPLAIN QUERY PLAN {sql}")).fetch_all(&catalog.reader).await.unwrap();
+        let lines = rows.iter().map(|row| row.get::<String>("detail").unwrap());
         lines.filter(|line| line.contains(" upload")).collect::<Vec<_>>().join("; ")
     }
 

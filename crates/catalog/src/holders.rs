@@ -5,9 +5,9 @@
 //! Each change of hands raises the upload's fencing token, so that a holder that slept through its time can commit
 //! nothing any more (see `ledger`).
 
+use crate::sql::{either, sql};
 use crate::{Catalog, CatalogError, rows::signed};
 use reelyard_model::UploadId;
-use sqlx::Row;
 
 /// What came of wanting an upload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,26 +29,25 @@ impl Catalog {
         until_ms: i64,
     ) -> Result<Taken, CatalogError> {
         let mut write = self.write().await?;
-        let taken = sqlx::query(
-            "UPDATE upload SET holder = ?2, held_until_ms = ?4, fence = fence + 1, wanted_by = NULL
+        let taken =
+            sql("UPDATE upload SET holder = ?2, held_until_ms = ?4, fence = fence + 1, wanted_by = NULL
              WHERE id = ?1 AND (holder IS NULL OR holder = ?2 OR held_until_ms <= ?3)
-             RETURNING fence",
-        )
-        .bind(id.to_string())
-        .bind(node)
-        .bind(now_ms)
-        .bind(until_ms)
-        .fetch_optional(write.connection())
-        .await?;
+             RETURNING fence")
+            .bind(id.to_string())
+            .bind(node)
+            .bind(now_ms)
+            .bind(until_ms)
+            .fetch_optional(write.connection())
+            .await?;
         let answer = match taken {
-            Some(row) => Taken::Held { fence: row.try_get::<i64, _>("fence")?.cast_unsigned() },
+            Some(row) => Taken::Held { fence: row.get::<i64>("fence")?.cast_unsigned() },
             None => {
-                let wished = sqlx::query("UPDATE upload SET wanted_by = ? WHERE id = ?")
+                let wished = sql("UPDATE upload SET wanted_by = ? WHERE id = ?")
                     .bind(node)
                     .bind(id.to_string())
                     .execute(write.connection())
                     .await?;
-                if wished.rows_affected() == 0 {
+                if wished == 0 {
                     return Err(CatalogError::not_found("upload", id));
                 }
                 Taken::Busy
@@ -61,44 +60,50 @@ impl Catalog {
     /// Lets go, if it is still held under this token.
     pub async fn release_upload(&self, id: UploadId, node: &str, fence: u64) -> Result<(), CatalogError> {
         let mut write = self.write().await?;
-        sqlx::query(
-            "UPDATE upload SET holder = NULL, wanted_by = NULL WHERE id = ? AND holder = ? AND fence = ?",
-        )
-        .bind(id.to_string())
-        .bind(node)
-        .bind(signed(fence))
-        .execute(write.connection())
-        .await?;
+        sql("UPDATE upload SET holder = NULL, wanted_by = NULL WHERE id = ? AND holder = ? AND fence = ?")
+            .bind(id.to_string())
+            .bind(node)
+            .bind(signed(fence))
+            .execute(write.connection())
+            .await?;
         self.commit(write).await
     }
 
     /// This node lives: what it holds stays its own until then.
     pub async fn extend_holds(&self, node: &str, until_ms: i64) -> Result<(), CatalogError> {
         let mut write = self.write().await?;
-        sqlx::query("UPDATE upload SET held_until_ms = ? WHERE holder = ?")
-            .bind(until_ms)
-            .bind(node)
-            .execute(write.connection())
-            .await?;
+        // On PostgreSQL several rows are locked in one order only.
+        either(
+            "UPDATE upload SET held_until_ms = ? WHERE holder = ?",
+            "UPDATE upload SET held_until_ms = ? WHERE id IN
+             (SELECT id FROM upload WHERE holder = ? ORDER BY id FOR NO KEY UPDATE)",
+        )
+        .bind(until_ms)
+        .bind(node)
+        .execute(write.connection())
+        .await?;
         self.commit(write).await
     }
 
     /// The process that is starting is the only one on this catalogue: whatever an earlier one held is free.
     pub async fn forget_holders(&self) -> Result<(), CatalogError> {
         let mut write = self.write().await?;
-        sqlx::query("UPDATE upload SET holder = NULL, wanted_by = NULL WHERE holder IS NOT NULL")
-            .execute(write.connection())
-            .await?;
+        either(
+            "UPDATE upload SET holder = NULL, wanted_by = NULL WHERE holder IS NOT NULL",
+            "UPDATE upload SET holder = NULL, wanted_by = NULL WHERE id IN
+             (SELECT id FROM upload WHERE holder IS NOT NULL ORDER BY id FOR NO KEY UPDATE)",
+        )
+        .execute(write.connection())
+        .await?;
         self.commit(write).await
     }
 
     /// Uploads of this node that another one wants.
     pub async fn wanted_uploads(&self, node: &str) -> Result<Vec<UploadId>, CatalogError> {
-        let found: Vec<String> =
-            sqlx::query_scalar("SELECT id FROM upload WHERE holder = ? AND wanted_by IS NOT NULL")
-                .bind(node)
-                .fetch_all(&self.reader)
-                .await?;
+        let found: Vec<String> = sql("SELECT id FROM upload WHERE holder = ? AND wanted_by IS NOT NULL")
+            .bind(node)
+            .scalars(&self.reader)
+            .await?;
         found
             .iter()
             .map(|id| {

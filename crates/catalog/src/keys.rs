@@ -3,9 +3,9 @@
 //! Called by `src/http/auth.rs` on every request, by `serve` at start, and by the commands `keys` and `tenants`. A key
 //! itself is never stored, only its SHA-256.
 
+use crate::sql::sql;
 use crate::{ApiKeyRow, Catalog, CatalogError, TenantLimits, quota};
 use reelyard_model::{TenantId, WorkerId};
-use sqlx::Row;
 use std::{fmt, str::FromStr};
 use uuid::Uuid;
 
@@ -26,7 +26,7 @@ macro_rules! scopes {
 }
 
 scopes! {
-    /// Everything.
+    /// Everything but what a worker does.
     Admin = "admin";
     /// Begin, continue and give up uploads.
     UploadsWrite = "uploads:write";
@@ -40,6 +40,8 @@ scopes! {
     PlaybackSign = "playback:sign";
     /// Read the metrics, which are of the whole server.
     MetricsRead = "metrics:read";
+    /// Take work, and bring its results: for `reelyard worker`. Nothing else goes with it, and no other scope holds it.
+    Worker = "worker";
 }
 
 /// A set of scopes.
@@ -57,9 +59,13 @@ impl Scopes {
         Self(scopes.iter().fold(0, |bits, &scope| bits | 1 << scope as u32))
     }
 
-    /// `admin` holds all the others.
+    /// `admin` holds all the others, save `worker`: people are no workers, and a worker works for all tenants.
     pub const fn contain(self, scope: Scope) -> bool {
-        self.0 & (1 << scope as u32 | 1 << Scope::Admin as u32) != 0
+        let by_admin = match scope {
+            Scope::Worker => 0,
+            _ => 1 << Scope::Admin as u32,
+        };
+        self.0 & (1 << scope as u32 | by_admin) != 0
     }
 
     pub const fn is_empty(self) -> bool {
@@ -119,7 +125,7 @@ impl Catalog {
     /// Safe to repeat.
     pub async fn add_tenant(&self, id: TenantId, name: &str, now_ms: i64) -> Result<(), CatalogError> {
         let mut write = self.write().await?;
-        sqlx::query("INSERT OR IGNORE INTO tenant (id, name, created_ms) VALUES (?, ?, ?)")
+        sql("INSERT INTO tenant (id, name, created_ms) VALUES (?, ?, ?) ON CONFLICT (id) DO NOTHING")
             .bind(id.to_string())
             .bind(name)
             .bind(now_ms)
@@ -130,7 +136,7 @@ impl Catalog {
 
     /// Oldest first.
     pub async fn tenants(&self) -> Result<Vec<TenantRow>, CatalogError> {
-        let found = sqlx::query(
+        let found = sql(
             "SELECT tenant.*, tenant_limit.* FROM tenant LEFT JOIN tenant_limit ON tenant_limit.tenant = tenant.id
              ORDER BY tenant.created_ms, tenant.id",
         )
@@ -141,8 +147,8 @@ impl Catalog {
             .map(|row| {
                 Ok(TenantRow {
                     id: crate::rows::text(row, "id")?,
-                    name: row.try_get("name")?,
-                    created_ms: row.try_get("created_ms")?,
+                    name: row.get("name")?,
+                    created_ms: row.get("created_ms")?,
                     limits: quota::read_limits(row)?,
                 })
             })
@@ -152,7 +158,7 @@ impl Catalog {
     /// Stores the hash of a key, never the key. Safe to repeat with the same hash; a revoked key stays revoked.
     pub async fn add_api_key(&self, new: NewApiKey<'_>) -> Result<(), CatalogError> {
         let mut write = self.write().await?;
-        sqlx::query(
+        sql(
             "INSERT INTO api_key (id, tenant, label, key_sha256, scopes, created_ms) VALUES (?, ?, ?, ?, ?, ?)
              ON CONFLICT (key_sha256) DO NOTHING",
         )
@@ -176,14 +182,15 @@ impl Catalog {
         now_ms: i64,
     ) -> Result<(), CatalogError> {
         let mut write = self.write().await?;
-        sqlx::query(
+        write.lock_tenant(tenant).await?;
+        sql(
             "UPDATE api_key SET revoked_ms = ? WHERE label = 'admin' AND key_sha256 <> ? AND revoked_ms IS NULL",
         )
         .bind(now_ms)
         .bind(key_sha256)
         .execute(write.connection())
         .await?;
-        sqlx::query(
+        sql(
             "INSERT INTO api_key (id, tenant, label, key_sha256, scopes, created_ms) VALUES (?, ?, 'admin', ?, 'admin', ?)
              ON CONFLICT (key_sha256) DO UPDATE SET revoked_ms = NULL, scopes = 'admin', label = 'admin'",
         )
@@ -198,7 +205,7 @@ impl Catalog {
 
     /// The key with this hash (lower-case hexadecimal SHA-256), unless it was revoked.
     pub async fn live_api_key(&self, key_sha256: &str) -> Result<Option<LiveApiKey>, CatalogError> {
-        let found = sqlx::query(
+        let found = sql(
             "SELECT api_key.*, tenant_limit.storage_bytes, tenant_limit.max_upload_bytes, tenant_limit.open_uploads,
                     tenant_limit.concurrent_transfers, tenant_limit.requests_per_second
              FROM api_key LEFT JOIN tenant_limit ON tenant_limit.tenant = api_key.tenant
@@ -215,17 +222,16 @@ impl Catalog {
 
     /// Is this key still good? For requests that take long.
     pub async fn api_key_lives(&self, id: &str) -> Result<bool, CatalogError> {
-        let found: Option<i64> =
-            sqlx::query_scalar("SELECT 1 FROM api_key WHERE id = ? AND revoked_ms IS NULL")
-                .bind(id)
-                .fetch_optional(&self.reader)
-                .await?;
+        let found: Option<i64> = sql("SELECT 1 FROM api_key WHERE id = ? AND revoked_ms IS NULL")
+            .bind(id)
+            .scalar_optional(&self.reader)
+            .await?;
         Ok(found.is_some())
     }
 
     /// Of one tenant or of all, revoked ones too, oldest first.
     pub async fn api_keys(&self, tenant: Option<TenantId>) -> Result<Vec<ApiKeyRow>, CatalogError> {
-        let found = sqlx::query("SELECT * FROM api_key WHERE ?1 IS NULL OR tenant = ?1 ORDER BY id")
+        let found = sql("SELECT * FROM api_key WHERE ?1 IS NULL OR tenant = ?1 ORDER BY id")
             .bind(tenant.map(|tenant| tenant.to_string()))
             .fetch_all(&self.reader)
             .await?;
@@ -235,13 +241,13 @@ impl Catalog {
     /// False: there is no such live key.
     pub async fn revoke_api_key(&self, id: Uuid, now_ms: i64) -> Result<bool, CatalogError> {
         let mut write = self.write().await?;
-        let done = sqlx::query("UPDATE api_key SET revoked_ms = ? WHERE id = ? AND revoked_ms IS NULL")
+        let done = sql("UPDATE api_key SET revoked_ms = ? WHERE id = ? AND revoked_ms IS NULL")
             .bind(now_ms)
             .bind(id.to_string())
             .execute(write.connection())
             .await?;
         self.commit(write).await?;
-        Ok(done.rows_affected() > 0)
+        Ok(done > 0)
     }
 
     pub async fn add_worker(
@@ -252,7 +258,9 @@ impl Catalog {
         now_ms: i64,
     ) -> Result<(), CatalogError> {
         let mut write = self.write().await?;
-        sqlx::query("INSERT OR IGNORE INTO worker (id, name, in_process, started_ms) VALUES (?, ?, ?, ?)")
+        sql(
+            "INSERT INTO worker (id, name, in_process, started_ms) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+        )
             .bind(id.to_string())
             .bind(name)
             .bind(in_process)
@@ -279,9 +287,10 @@ mod tests {
     }
 
     #[test]
-    fn an_admin_may_everything_and_nobody_nothing() {
+    fn an_admin_may_everything_but_work_and_nobody_nothing() {
         for &scope in Scope::ALL {
-            assert!(Scopes::of(&[Scope::Admin]).contain(scope));
+            assert_eq!(Scopes::of(&[Scope::Admin]).contain(scope), scope != Scope::Worker);
+            assert_eq!(Scopes::of(&[Scope::Worker]).contain(scope), scope == Scope::Worker);
             assert!(!Scopes::default().contain(scope));
         }
     }

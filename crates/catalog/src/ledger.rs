@@ -3,6 +3,7 @@
 //! `src/app/ledger.rs` hands it to the store. One commit is one transaction, refused as a whole under an old fencing
 //! token, when the upload takes no more bytes, or when its part is there already.
 
+use crate::sql::{Connection, Row, sql};
 use crate::{
     Catalog, CatalogError,
     rows::{number, signed},
@@ -10,7 +11,6 @@ use crate::{
 };
 use reelyard_model::UploadId;
 use reelyard_upload::ledger::{Extent, LedgerChange, LedgerPart, LedgerState};
-use sqlx::{AssertSqlSafe, Row, SqliteConnection, sqlite::SqliteRow};
 
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
@@ -24,41 +24,33 @@ pub enum LedgerError {
     Catalog(#[from] CatalogError),
 }
 
-impl From<sqlx::Error> for LedgerError {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Catalog(error.into())
-    }
-}
-
 impl Catalog {
     /// Not found: nobody knows the upload, or it was given up and there is no asset of it, so that nobody needs its
     /// bytes any more.
     pub async fn load_ledger(&self, upload: UploadId) -> Result<LedgerState, CatalogError> {
         // One transaction: a commit between two of these questions would show half of it.
-        let mut read = self.reader.begin().await?;
+        let mut read = self.reader.snapshot().await?;
         let id = upload.to_string();
-        let known = sqlx::query(
-            "SELECT COALESCE(byte_offset_, 0) AS byte_offset, hash_state FROM
+        let known = sql("SELECT COALESCE(byte_offset_, 0) AS byte_offset, hash_state FROM
                (SELECT upload_ledger.byte_offset AS byte_offset_, hash_state
                 FROM upload LEFT JOIN upload_ledger ON upload_ledger.upload = upload.id WHERE upload.id = ?
                 AND (state NOT IN ('terminated', 'expired', 'rejected')
-                     OR EXISTS (SELECT 1 FROM asset WHERE asset.upload = upload.id)))",
-        )
+                     OR EXISTS (SELECT 1 FROM asset WHERE asset.upload = upload.id)))")
         .bind(&id)
-        .fetch_optional(&mut *read)
+        .fetch_optional(read.connection())
         .await?;
         let known = known.ok_or_else(|| CatalogError::not_found("upload", upload))?;
-        let extents = sqlx::query("SELECT * FROM upload_extent WHERE upload = ? ORDER BY start_byte")
+        let extents = sql("SELECT * FROM upload_extent WHERE upload = ? ORDER BY start_byte")
             .bind(&id)
-            .fetch_all(&mut *read)
+            .fetch_all(read.connection())
             .await?;
-        let parts = sqlx::query("SELECT * FROM upload_part WHERE upload = ? ORDER BY number")
+        let parts = sql("SELECT * FROM upload_part WHERE upload = ? ORDER BY number")
             .bind(&id)
-            .fetch_all(&mut *read)
+            .fetch_all(read.connection())
             .await?;
         Ok(LedgerState {
             offset: number(&known, "byte_offset")?,
-            hash: known.try_get("hash_state")?,
+            hash: known.get("hash_state")?,
             extents: extents.iter().map(read_extent).collect::<Result<_, _>>()?,
             parts: parts.iter().map(read_part).collect::<Result<_, _>>()?,
         })
@@ -78,29 +70,27 @@ impl Catalog {
             insert_part(connection, &id, part).await?;
         }
         for start in &change.remove {
-            let removed = sqlx::query("DELETE FROM upload_extent WHERE upload = ? AND start_byte = ?")
+            let removed = sql("DELETE FROM upload_extent WHERE upload = ? AND start_byte = ?")
                 .bind(&id)
                 .bind(signed(*start))
                 .execute(&mut *connection)
                 .await?;
             // Who replaces what is not there any more has read an older state: its other changes may be wrong, too.
-            if removed.rows_affected() == 0 {
+            if removed == 0 {
                 return Err(LedgerError::Replaced { start: *start });
             }
         }
         for extent in &change.insert {
-            sqlx::query(
-                "INSERT INTO upload_extent (upload, start_byte, end_byte, object_key) VALUES (?, ?, ?, ?)",
-            )
-            .bind(&id)
-            .bind(signed(extent.start))
-            .bind(signed(extent.end))
-            .bind(&extent.key)
-            .execute(&mut *connection)
-            .await?;
+            sql("INSERT INTO upload_extent (upload, start_byte, end_byte, object_key) VALUES (?, ?, ?, ?)")
+                .bind(&id)
+                .bind(signed(extent.start))
+                .bind(signed(extent.end))
+                .bind(&extent.key)
+                .execute(&mut *connection)
+                .await?;
         }
         if let Some((offset, hash)) = &change.checkpoint {
-            sqlx::query(
+            sql(
                 "INSERT INTO upload_ledger (upload, byte_offset, hash_state) VALUES (?1, ?2, ?3)
                  ON CONFLICT (upload) DO UPDATE SET byte_offset = ?2, hash_state = ?3 WHERE byte_offset <= ?2",
             )
@@ -118,11 +108,12 @@ impl Catalog {
     /// they name its source.
     pub async fn forget_ledger(&self, upload: UploadId) -> Result<(), CatalogError> {
         let mut write = self.write().await?;
+        write.lock_upload(upload).await?;
         for table in ["upload_extent", "upload_part", "upload_ledger"] {
-            sqlx::query(AssertSqlSafe(format!(
+            sql(format!(
                 "DELETE FROM {table} WHERE upload = ?1 AND NOT EXISTS (SELECT 1 FROM asset WHERE upload = ?1)
                  AND EXISTS (SELECT 1 FROM upload WHERE id = ?1 AND state IN ('terminated', 'expired', 'rejected'))"
-            )))
+            ))
             .bind(upload.to_string())
             .execute(write.connection())
             .await?;
@@ -138,12 +129,13 @@ async fn check_fence(
     fence: Option<u64>,
     change: &LedgerChange,
 ) -> Result<(), LedgerError> {
-    let row = sqlx::query("SELECT fence, state FROM upload WHERE id = ?")
-        .bind(upload.to_string())
+    let row = sql("SELECT fence, state FROM upload WHERE id = ?")
+        .bind(upload)
+        .for_update()
         .fetch_optional(write.connection())
         .await?
         .ok_or_else(|| CatalogError::not_found("upload", upload))?;
-    let (newest, state): (i64, String) = (row.try_get("fence")?, row.try_get("state")?);
+    let (newest, state): (i64, String) = (row.get("fence")?, row.get("state")?);
     let takes_bytes = matches!(state.as_str(), "created" | "receiving");
     let is_newest = fence.is_none_or(|fence| signed(fence) == newest);
     let brings_bytes = fence.is_some() || change.part.is_some();
@@ -151,11 +143,11 @@ async fn check_fence(
 }
 
 async fn insert_part(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     upload: &str,
     part: &LedgerPart,
 ) -> Result<(), LedgerError> {
-    let there = sqlx::query(
+    let there = sql(
         "SELECT 1 FROM upload_part WHERE upload = ? AND (number = ? OR (start_byte < ? AND end_byte > ?))",
     )
     .bind(upload)
@@ -167,29 +159,27 @@ async fn insert_part(
     if there.is_some() {
         return Err(LedgerError::Conflict { number: part.number });
     }
-    sqlx::query(
-        "INSERT INTO upload_part (upload, number, start_byte, end_byte, sha256) VALUES (?, ?, ?, ?, ?)",
-    )
-    .bind(upload)
-    .bind(part.number)
-    .bind(signed(part.start))
-    .bind(signed(part.end))
-    .bind(part.sha256.as_slice())
-    .execute(connection)
-    .await?;
+    sql("INSERT INTO upload_part (upload, number, start_byte, end_byte, sha256) VALUES (?, ?, ?, ?, ?)")
+        .bind(upload)
+        .bind(part.number)
+        .bind(signed(part.start))
+        .bind(signed(part.end))
+        .bind(part.sha256.as_slice())
+        .execute(connection)
+        .await?;
     Ok(())
 }
 
-fn read_extent(row: &SqliteRow) -> Result<Extent, CatalogError> {
+fn read_extent(row: &Row) -> Result<Extent, CatalogError> {
     Ok(Extent {
         start: number(row, "start_byte")?,
         end: number(row, "end_byte")?,
-        key: row.try_get("object_key")?,
+        key: row.get("object_key")?,
     })
 }
 
-fn read_part(row: &SqliteRow) -> Result<LedgerPart, CatalogError> {
-    let sha256: Vec<u8> = row.try_get("sha256")?;
+fn read_part(row: &Row) -> Result<LedgerPart, CatalogError> {
+    let sha256: Vec<u8> = row.get("sha256")?;
     let sha256 = sha256.try_into().map_err(|_| CatalogError::Unreadable {
         what: "sha256",
         reason: "it does not have 32 bytes".to_owned(),

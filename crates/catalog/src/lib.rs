@@ -1,4 +1,4 @@
-//! The catalogue: rows on SQLite. The database is the truth about uploads, assets, tasks and publications.
+//! The catalogue: rows on SQLite or PostgreSQL. The database is the truth about uploads, assets, tasks and publications.
 //!
 //! Called by `src/flow` (which decides) and `src/http` (which shows). One method is one transaction: the change of
 //! state, the task rows and the event row commit together or not at all. State moves only through the machines in
@@ -16,9 +16,11 @@ mod content;
 mod error;
 mod events;
 mod finals;
+mod follow;
 mod holders;
 mod keys;
 mod ledger;
+mod locks;
 mod migrations;
 mod outcome;
 mod overview;
@@ -27,6 +29,7 @@ mod possession;
 mod publications;
 mod quota;
 mod rows;
+mod sql;
 mod store;
 mod tasks;
 mod uploads;
@@ -48,6 +51,7 @@ pub use page::{Cursor, Page};
 pub use possession::{PossessionRow, Proven, VainTries};
 pub use quota::{DEFERRED_STEP_BYTES, OverQuota, TenantLimits, UploadGrant, Usage};
 pub use rows::{ApiKeyRow, AssetRow, PublicationRow, RenditionRow, TaskRow, UploadRow};
+pub use sql::postgres::PostgresSettings;
 pub use store::Catalog;
 pub use tasks::TaskFilter;
 pub use uploads::{FinishUpload, FinishedUpload, NewUpload};

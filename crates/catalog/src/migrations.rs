@@ -1,28 +1,38 @@
-//! The migrations, in order, compiled in. A file that was ever committed is never edited: the next change is the next
-//! file (sqlx keeps a checksum of each and refuses to start on a difference; a test here keeps them too).
+//! The migrations, in order, compiled in: a list for each database. A file that was ever committed is never edited: the
+//! next change is the next file (sqlx keeps a checksum of each and refuses to start on a difference; a test here keeps
+//! them too). On PostgreSQL they run under a lock, so that several nodes may start at once.
 
 use sqlx::{
     SqlStr,
     migrate::{Migration, MigrationType, Migrator},
 };
 
-const ALL: &[(i64, &str, &str)] = &[
-    (1, "catalogue", include_str!("../migrations/0001_catalogue.sql")),
-    (2, "indexes", include_str!("../migrations/0002_indexes.sql")),
-    (3, "restarts", include_str!("../migrations/0003_restarts.sql")),
-    (4, "uploads", include_str!("../migrations/0004_uploads.sql")),
-    (5, "access", include_str!("../migrations/0005_access.sql")),
-    (6, "same content", include_str!("../migrations/0006_same_content.sql")),
-    (7, "upload indexes", include_str!("../migrations/0007_upload_indexes.sql")),
+type Listed = (i64, &'static str, &'static str);
+
+const SQLITE: &[Listed] = &[
+    (1, "catalogue", include_str!("../migrations/sqlite/0001_catalogue.sql")),
+    (2, "indexes", include_str!("../migrations/sqlite/0002_indexes.sql")),
+    (3, "restarts", include_str!("../migrations/sqlite/0003_restarts.sql")),
+    (4, "uploads", include_str!("../migrations/sqlite/0004_uploads.sql")),
+    (5, "access", include_str!("../migrations/sqlite/0005_access.sql")),
+    (6, "same content", include_str!("../migrations/sqlite/0006_same_content.sql")),
+    (7, "upload indexes", include_str!("../migrations/sqlite/0007_upload_indexes.sql")),
 ];
 
-pub(crate) fn migrator() -> Migrator {
-    up_to(i64::MAX)
+/// The first one is SQLite's first seven.
+const POSTGRES: &[Listed] = &[(1, "catalogue", include_str!("../migrations/postgres/0001_catalogue.sql"))];
+
+pub(crate) fn sqlite() -> Migrator {
+    up_to(SQLITE, i64::MAX)
 }
 
-fn up_to(last: i64) -> Migrator {
+pub(crate) fn postgres() -> Migrator {
+    up_to(POSTGRES, i64::MAX)
+}
+
+fn up_to(listed: &[Listed], last: i64) -> Migrator {
     let migrations =
-        ALL.iter().filter(|(version, ..)| *version <= last).map(|&(version, description, sql)| {
+        listed.iter().filter(|(version, ..)| *version <= last).map(|&(version, description, sql)| {
             Migration::new(
                 version,
                 description.into(),
@@ -36,7 +46,7 @@ fn up_to(last: i64) -> Migrator {
 
 #[cfg(test)]
 mod tests {
-    use super::{ALL, up_to};
+    use super::{Listed, POSTGRES, SQLITE, up_to};
     use crate::{Catalog, CatalogError};
     use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 
@@ -48,16 +58,18 @@ mod tests {
 
     #[test]
     fn numbers_rise_by_one_and_every_file_is_listed() {
-        let listed: Vec<i64> = ALL.iter().map(|(version, ..)| *version).collect();
-        assert_eq!(listed, (1..=ALL.len() as i64).collect::<Vec<_>>());
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
-        assert_eq!(std::fs::read_dir(folder).unwrap().count(), ALL.len());
+        for (folder, list) in [("sqlite", SQLITE), ("postgres", POSTGRES)] {
+            let listed: Vec<i64> = list.iter().map(|(version, ..)| *version).collect();
+            assert_eq!(listed, (1..=list.len() as i64).collect::<Vec<_>>());
+            let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(folder);
+            assert_eq!(std::fs::read_dir(folder).unwrap().count(), list.len());
+        }
     }
 
     /// The beginnings of their SHA-384. A test that fails here means: leave that file as it was, and make the next one.
     #[test]
     fn files_that_data_directories_have_seen_do_not_change() {
-        const FROZEN: [(i64, &str); 7] = [
+        const FROZEN: &[(i64, &str)] = &[
             (1, "6d13dc21ce13399d"),
             (2, "1a118cd670dd9ec1"),
             (3, "6e4ffff680be57e8"),
@@ -66,20 +78,31 @@ mod tests {
             (6, "97fc34a515ca484f"),
             (7, "70fbbfe62a6e7e29"),
         ];
+        assert_frozen(SQLITE, FROZEN);
+    }
+
+    #[test]
+    fn files_that_databases_have_seen_do_not_change() {
+        assert_frozen(POSTGRES, &[(1, "")]);
+    }
+
+    fn assert_frozen(list: &[Listed], frozen: &[(i64, &str)]) {
         let beginning =
             |checksum: &[u8]| checksum[..8].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let present: Vec<(i64, String)> =
-            up_to(i64::MAX).iter().map(|one| (one.version, beginning(&one.checksum))).collect();
-        assert_eq!(present, FROZEN.map(|(version, beginning)| (version, beginning.to_owned())));
+            up_to(list, i64::MAX).iter().map(|one| (one.version, beginning(&one.checksum))).collect();
+        let frozen: Vec<(i64, String)> =
+            frozen.iter().map(|&(version, it)| (version, it.to_owned())).collect();
+        assert_eq!(present, frozen);
     }
 
     #[tokio::test]
     async fn every_earlier_form_is_brought_up_to_date() {
-        for version in 1..=ALL.len() as i64 {
+        for version in 1..=SQLITE.len() as i64 {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("catalog.sqlite");
             let old = database(&path).await;
-            up_to(version).run(&old).await.unwrap();
+            up_to(SQLITE, version).run(&old).await.unwrap();
             old.close().await;
             let catalog = Catalog::open(&path).await.unwrap();
             catalog.check_integrity().await.unwrap();
@@ -92,7 +115,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("catalog.sqlite");
         let old = database(&path).await;
-        up_to(4).run(&old).await.unwrap();
+        up_to(SQLITE, 4).run(&old).await.unwrap();
         for statement in [
             "INSERT INTO tenant VALUES ('00000000-0000-0000-0000-000000000001', 'default', 0)",
             "INSERT INTO api_key VALUES ('1', '00000000-0000-0000-0000-000000000001', 'admin', 'ab', 0, NULL)",

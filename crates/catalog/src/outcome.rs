@@ -1,6 +1,7 @@
 //! How an attempt ended, and what follows from it in the same transaction. Every method is conditional on the attempt
 //! and safe to repeat.
 
+use crate::sql::sql;
 use crate::{
     Catalog, CatalogError, EventKind, TaskRow, assets,
     claim::settle_failure,
@@ -112,6 +113,10 @@ pub struct FailedTask {
 
 impl Catalog {
     pub async fn complete_probe(&self, done: CompletedProbe) -> Result<Settled, CatalogError> {
+        self.until_not_taken_back(|| self.complete_probe_once(&done)).await
+    }
+
+    async fn complete_probe_once(&self, done: &CompletedProbe) -> Result<Settled, CatalogError> {
         let mut write = self.write().await?;
         let mut task = match leased_as(&mut write, done.task, done.attempt, TaskEvent::Complete).await? {
             Ok(task) => task,
@@ -119,10 +124,8 @@ impl Catalog {
         };
         store_done(&mut write, &mut task, None, done.now_ms).await?;
         store_media_info(&mut write, &task, &done.info, done.now_ms).await?;
-        sqlx::query(
-            "INSERT INTO plan (asset, plan, created_ms) VALUES (?, ?, ?)
-             ON CONFLICT (asset) DO UPDATE SET plan = excluded.plan, created_ms = excluded.created_ms",
-        )
+        sql("INSERT INTO plan (asset, plan, created_ms) VALUES (?, ?, ?)
+             ON CONFLICT (asset) DO UPDATE SET plan = excluded.plan, created_ms = excluded.created_ms")
         .bind(task.asset.to_string())
         .bind(to_json("plan", &done.plan)?)
         .bind(done.now_ms)
@@ -142,7 +145,7 @@ impl Catalog {
             let state = if new.needs.is_empty() { TaskState::Ready } else { TaskState::Blocked };
             tasks::insert_task(&mut write, &owner, new, state).await?;
         }
-        sqlx::query("UPDATE asset SET recipe = ?1 WHERE id = ?2 OR content_of = ?2")
+        sql("UPDATE asset SET recipe = ?1 WHERE id = ?2 OR content_of = ?2")
             .bind(&done.recipe)
             .bind(task.asset.to_string())
             .execute(write.connection())
@@ -158,6 +161,10 @@ impl Catalog {
     }
 
     pub async fn complete_task(&self, done: CompletedTask) -> Result<Settled, CatalogError> {
+        self.until_not_taken_back(|| self.complete_task_once(&done)).await
+    }
+
+    async fn complete_task_once(&self, done: &CompletedTask) -> Result<Settled, CatalogError> {
         let mut write = self.write().await?;
         let mut task = match leased_as(&mut write, done.task, done.attempt, TaskEvent::Complete).await? {
             Ok(task) => task,
@@ -179,6 +186,10 @@ impl Catalog {
 
     /// The one conditional update that publishes: for every asset that waited for it.
     pub async fn complete_publish(&self, done: CompletedPublish) -> Result<Settled, CatalogError> {
+        self.until_not_taken_back(|| self.complete_publish_once(&done)).await
+    }
+
+    async fn complete_publish_once(&self, done: &CompletedPublish) -> Result<Settled, CatalogError> {
         let mut write = self.write().await?;
         let mut task = match leased_as(&mut write, done.task, done.attempt, TaskEvent::Complete).await? {
             Ok(task) => task,
@@ -186,7 +197,7 @@ impl Catalog {
         };
         store_done(&mut write, &mut task, None, done.now_ms).await?;
         for rendition in &done.renditions {
-            sqlx::query("UPDATE rendition SET codecs = ?, byte_len = ? WHERE asset = ? AND name = ?")
+            sql("UPDATE rendition SET codecs = ?, byte_len = ? WHERE asset = ? AND name = ?")
                 .bind(&rendition.codecs)
                 .bind(signed(rendition.byte_len))
                 .bind(task.asset.to_string())
@@ -194,7 +205,11 @@ impl Catalog {
                 .execute(write.connection())
                 .await?;
         }
-        let published = Published { attempt: done.attempt, prefix: done.prefix, summary: Some(done.summary) };
+        let published = Published {
+            attempt: done.attempt,
+            prefix: done.prefix.clone(),
+            summary: Some(done.summary.clone()),
+        };
         for mut asset in content::open_members(write.connection(), task.asset).await? {
             content::make_ready(&mut write, &mut asset, &published, done.now_ms).await?;
         }
@@ -205,6 +220,10 @@ impl Catalog {
 
     /// Tried again after a while, or given up, as the retry policy says.
     pub async fn fail_task(&self, failed: FailedTask) -> Result<Settled, CatalogError> {
+        self.until_not_taken_back(|| self.fail_task_once(&failed)).await
+    }
+
+    async fn fail_task_once(&self, failed: &FailedTask) -> Result<Settled, CatalogError> {
         let mut write = self.write().await?;
         let mut task = match leased_as(&mut write, failed.task, failed.attempt, TaskEvent::FailForNow).await?
         {
@@ -212,7 +231,7 @@ impl Catalog {
             Err(settled) => return Ok(settled),
         };
         task.failed_count += 1;
-        sqlx::query("UPDATE task SET failed_count = ? WHERE id = ?")
+        sql("UPDATE task SET failed_count = ? WHERE id = ?")
             .bind(task.failed_count)
             .bind(task.id.to_string())
             .execute(write.connection())
@@ -222,7 +241,8 @@ impl Catalog {
             WhatNext::RetryAfter { .. } => TaskEvent::FailForNow,
             WhatNext::GiveUp => TaskEvent::FailForGood,
         };
-        settle_failure(&mut write, &mut task, failed.failure, event, what_next, failed.now_ms).await?;
+        settle_failure(&mut write, &mut task, failed.failure.clone(), event, what_next, failed.now_ms)
+            .await?;
         self.commit(write).await?;
         Ok(Settled::Now)
     }
@@ -235,6 +255,7 @@ async fn leased_as(
     attempt: u32,
     event: TaskEvent,
 ) -> Result<Result<TaskRow, Settled>, CatalogError> {
+    write.lock_content_of_task(id).await?;
     let task = tasks::require(write.connection(), id).await?;
     if task.attempt != attempt {
         return Ok(Err(Settled::Lost));
@@ -259,8 +280,8 @@ async fn store_done(
 ) -> Result<(), CatalogError> {
     task.failure = None;
     task.done_attempt = Some(task.attempt);
-    sqlx::query(
-        "UPDATE task SET result = ?, done_attempt = ?, failure = NULL, done_us = MAX(done_us, total_us) WHERE id = ?",
+    sql(
+        "UPDATE task SET result = ?, done_attempt = ?, failure = NULL, done_us = GREATEST(done_us, total_us) WHERE id = ?",
     )
     .bind(result.map(|result| to_json("result", result)).transpose()?)
     .bind(task.attempt)
@@ -276,10 +297,8 @@ async fn store_media_info(
     info: &MediaInfo,
     now_ms: i64,
 ) -> Result<(), CatalogError> {
-    sqlx::query(
-        "INSERT INTO media_info (asset, info, created_ms) VALUES (?, ?, ?)
-         ON CONFLICT (asset) DO UPDATE SET info = excluded.info, created_ms = excluded.created_ms",
-    )
+    sql("INSERT INTO media_info (asset, info, created_ms) VALUES (?, ?, ?)
+         ON CONFLICT (asset) DO UPDATE SET info = excluded.info, created_ms = excluded.created_ms")
     .bind(task.asset.to_string())
     .bind(to_json("media_info", info)?)
     .bind(now_ms)
@@ -289,7 +308,7 @@ async fn store_media_info(
     for track in &mut facts.video {
         track.keyframes.clear();
     }
-    sqlx::query("UPDATE asset SET media_facts = ?1 WHERE id = ?2 OR content_of = ?2")
+    sql("UPDATE asset SET media_facts = ?1 WHERE id = ?2 OR content_of = ?2")
         .bind(to_json("media_facts", &facts)?)
         .bind(task.asset.to_string())
         .execute(write.connection())
@@ -302,10 +321,8 @@ async fn insert_rendition(
     task: &TaskRow,
     rendition: &NewRendition,
 ) -> Result<(), CatalogError> {
-    sqlx::query(
-        "INSERT INTO rendition (asset, name, kind, width, height, max_bit_rate) VALUES (?, ?, ?, ?, ?, ?)
-         ON CONFLICT (asset, name) DO NOTHING",
-    )
+    sql("INSERT INTO rendition (asset, name, kind, width, height, max_bit_rate) VALUES (?, ?, ?, ?, ?, ?)
+         ON CONFLICT (asset, name) DO NOTHING")
     .bind(task.asset.to_string())
     .bind(&rendition.name)
     .bind(rendition.kind)

@@ -1,8 +1,8 @@
 //! Counts for metrics, and the answer to "why is this waiting?".
 
+use crate::sql::sql;
 use crate::{Catalog, CatalogError, TaskRow, rows};
 use reelyard_model::{AssetState, TaskId, TaskState, UploadState, work::TaskKind};
-use sqlx::Row;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateCount<S> {
@@ -43,24 +43,22 @@ pub enum Waiting {
 impl Catalog {
     pub async fn counts(&self) -> Result<Counts, CatalogError> {
         let mut counts = Counts::default();
-        for row in sqlx::query("SELECT state, COUNT(*) AS count FROM upload GROUP BY state")
-            .fetch_all(&self.reader)
-            .await?
+        for row in
+            sql("SELECT state, COUNT(*) AS count FROM upload GROUP BY state").fetch_all(&self.reader).await?
         {
             counts
                 .uploads
                 .push(StateCount { state: rows::text(&row, "state")?, count: rows::number(&row, "count")? });
         }
-        for row in sqlx::query("SELECT state, COUNT(*) AS count FROM asset GROUP BY state")
-            .fetch_all(&self.reader)
-            .await?
+        for row in
+            sql("SELECT state, COUNT(*) AS count FROM asset GROUP BY state").fetch_all(&self.reader).await?
         {
             counts
                 .assets
                 .push(StateCount { state: rows::text(&row, "state")?, count: rows::number(&row, "count")? });
         }
         // A dead letter of a deleted asset is nothing that anybody has to look at.
-        let found = sqlx::query(
+        let found = sql(
             "SELECT kind, state, COUNT(*) AS count FROM task
              WHERE state <> 'dead' OR asset NOT IN (SELECT id FROM asset AS owner WHERE state = 'deleted' AND NOT EXISTS
                    (SELECT 1 FROM asset WHERE content_of = owner.id AND state <> 'deleted'))
@@ -75,14 +73,12 @@ impl Catalog {
                 count: rows::number(&row, "count")?,
             });
         }
-        let row = sqlx::query(
-            "SELECT (SELECT MIN(updated_ms) FROM task WHERE state = 'ready') AS oldest,
-                    (SELECT COALESCE(MAX(seq), 0) FROM event) AS last",
-        )
+        let row = sql("SELECT (SELECT MIN(updated_ms) FROM task WHERE state = 'ready') AS oldest,
+                    (SELECT COALESCE(MAX(seq), 0) FROM event) AS last")
         .fetch_one(&self.reader)
         .await?;
-        counts.oldest_ready_ms = row.try_get("oldest")?;
-        counts.last_event = row.try_get("last")?;
+        counts.oldest_ready_ms = row.get("oldest")?;
+        counts.last_event = row.get("last")?;
         Ok(counts)
     }
 
@@ -93,7 +89,7 @@ impl Catalog {
             }
             TaskState::RetryWait => Ok(Waiting::ForBackOff { until_ms: task.not_before_ms }),
             TaskState::Blocked => {
-                let found = sqlx::query(
+                let found = sql(
                     "SELECT task.id, task.kind, task.state FROM task_need JOIN task ON task.id = task_need.needs
                      WHERE task_need.task = ?
                        AND NOT (task.state = 'done' OR (task.required = 0 AND task.state IN ('dead', 'cancelled')))
@@ -111,14 +107,12 @@ impl Catalog {
                 Ok(Waiting::ForTasks(needed))
             }
             TaskState::Ready => {
-                let ahead: i64 = sqlx::query_scalar(
-                    "SELECT COUNT(*) FROM task WHERE state = 'ready'
-                     AND (-priority, created_ms, id) < (?, ?, ?)",
-                )
+                let ahead: i64 = sql("SELECT COUNT(*) FROM task WHERE state = 'ready'
+                     AND (-priority, created_ms, id) < (?, ?, ?)")
                 .bind(-task.priority)
                 .bind(task.created_ms)
                 .bind(task.id.to_string())
-                .fetch_one(&self.reader)
+                .scalar(&self.reader)
                 .await?;
                 Ok(Waiting::ForWorker { ahead: ahead.unsigned_abs() })
             }

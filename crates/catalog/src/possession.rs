@@ -4,6 +4,7 @@
 //! takes it twice. A question counts against its asker until it is answered rightly: who sees the places asked for and
 //! keeps silent has had his try as well. Rows go when they are too old to count.
 
+use crate::sql::{Row, either, sql};
 use crate::{
     Catalog, CatalogError, FinishUpload, FinishedUpload, NewUpload, UploadGrant,
     rows::{number, optional_text, signed, text},
@@ -13,7 +14,6 @@ use reelyard_model::{
     TenantId, UploadId,
     upload_state::{self, UploadEvent},
 };
-use sqlx::{Row, sqlite::SqliteRow};
 use uuid::Uuid;
 
 #[derive(Clone, Debug)]
@@ -59,21 +59,27 @@ impl Catalog {
     pub async fn ask_possession(&self, new: &PossessionRow, limit: VainTries) -> Result<bool, CatalogError> {
         let mut write = self.write().await?;
         let since_ms = new.created_ms.saturating_sub(limit.within_ms);
-        sqlx::query("DELETE FROM possession WHERE created_ms < ?")
-            .bind(since_ms)
-            .execute(write.connection())
-            .await?;
-        let vain: i64 = sqlx::query_scalar(
+        write.lock_tenant(new.tenant).await?;
+        // Those of all tenants; where somebody else is at it, they go without us.
+        either(
+            "DELETE FROM possession WHERE created_ms < ?",
+            "DELETE FROM possession WHERE id IN
+             (SELECT id FROM possession WHERE created_ms < ? FOR UPDATE SKIP LOCKED)",
+        )
+        .bind(since_ms)
+        .execute(write.connection())
+        .await?;
+        let vain: i64 = sql(
             "SELECT COUNT(*) FROM possession WHERE tenant = ? AND sha256 = ? AND created_ms >= ? AND proof IS NULL",
         )
         .bind(new.tenant.to_string())
         .bind(&new.sha256)
         .bind(since_ms)
-        .fetch_one(write.connection())
+        .scalar(write.connection())
         .await?;
         let may = vain < i64::from(limit.most);
         if may {
-            sqlx::query(
+            sql(
                 "INSERT INTO possession (id, tenant, byte_len, sha256, file_name, metadata, preset, nonce, created_ms,
                                          expires_ms, asked_by)
                  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -103,19 +109,20 @@ impl Catalog {
         tenant: TenantId,
         asked_by: Option<Uuid>,
     ) -> Result<Option<PossessionRow>, CatalogError> {
-        let found = sqlx::query("SELECT * FROM possession WHERE id = ? AND tenant = ? AND asked_by IS ?")
-            .bind(id.to_string())
-            .bind(tenant.to_string())
-            .bind(asked_by.map(|key| key.to_string()))
-            .fetch_optional(&self.reader)
-            .await?;
+        let found =
+            sql("SELECT * FROM possession WHERE id = ? AND tenant = ? AND asked_by IS NOT DISTINCT FROM ?")
+                .bind(id.to_string())
+                .bind(tenant.to_string())
+                .bind(asked_by.map(|key| key.to_string()))
+                .fetch_optional(&self.reader)
+                .await?;
         found.as_ref().map(PossessionRow::read).transpose()
     }
 
     /// From here on no other answer is taken. False: there was one, or the time is over.
     pub async fn take_possession_answer(&self, id: UploadId, now_ms: i64) -> Result<bool, CatalogError> {
         let mut write = self.write().await?;
-        let done = sqlx::query(
+        let done = sql(
             "UPDATE possession SET answered_ms = ? WHERE id = ? AND answered_ms IS NULL AND expires_ms >= ?",
         )
         .bind(now_ms)
@@ -124,20 +131,21 @@ impl Catalog {
         .execute(write.connection())
         .await?;
         self.commit(write).await?;
-        Ok(done.rows_affected() > 0)
+        Ok(done > 0)
     }
 
     /// An upload that is finished without a byte, and its asset, in one transaction. `None`: the tenant has the content
     /// no more.
     pub async fn finish_proven(&self, proven: Proven) -> Result<Option<FinishedUpload>, CatalogError> {
         let mut write = self.write().await?;
-        let mut upload = uploads::insert_upload(&mut write, &proven.upload, proven.grant).await?;
+        write.lock_tenant(proven.upload.tenant).await?;
+        let mut upload = uploads::insert_upload(&mut write, &proven.upload, &proven.grant).await?;
         let Some(content) = uploads::find_content(&mut write, &upload, &proven.finish).await? else {
             return Ok(None);
         };
         upload.state = upload_state::next(upload.state, UploadEvent::AllBytesDurable)?;
         let finished = uploads::finish_with(&mut write, &upload, &proven.finish, Some(&content)).await?;
-        sqlx::query("UPDATE possession SET proof = ? WHERE id = ?")
+        sql("UPDATE possession SET proof = ? WHERE id = ?")
             .bind(&proven.proof)
             .bind(upload.id.to_string())
             .execute(write.connection())
@@ -148,19 +156,19 @@ impl Catalog {
 }
 
 impl PossessionRow {
-    fn read(row: &SqliteRow) -> Result<Self, CatalogError> {
+    fn read(row: &Row) -> Result<Self, CatalogError> {
         Ok(Self {
             id: text(row, "id")?,
             tenant: text(row, "tenant")?,
             byte_len: number(row, "byte_len")?,
-            sha256: row.try_get("sha256")?,
-            file_name: row.try_get("file_name")?,
-            metadata: row.try_get("metadata")?,
-            preset: row.try_get("preset")?,
-            nonce: row.try_get("nonce")?,
-            created_ms: row.try_get("created_ms")?,
-            expires_ms: row.try_get("expires_ms")?,
-            proof: row.try_get("proof")?,
+            sha256: row.get("sha256")?,
+            file_name: row.get("file_name")?,
+            metadata: row.get("metadata")?,
+            preset: row.get("preset")?,
+            nonce: row.get("nonce")?,
+            created_ms: row.get("created_ms")?,
+            expires_ms: row.get("expires_ms")?,
+            proof: row.get("proof")?,
             asked_by: optional_text(row, "asked_by")?,
         })
     }

@@ -1,11 +1,11 @@
 //! Publication rows: one for each asset, named by its playback id.
 
+use crate::sql::{Connection, sql};
 use crate::{Catalog, CatalogError, PublicationRow, content::Published, store::Write};
 use reelyard_model::{
     AssetId, PlaybackId, PublicationState,
     publication_state::{self, PublicationEvent},
 };
-use sqlx::SqliteConnection;
 
 impl Catalog {
     pub async fn publication(&self, asset: AssetId) -> Result<Option<PublicationRow>, CatalogError> {
@@ -18,7 +18,7 @@ impl Catalog {
         &self,
         playback_id: PlaybackId,
     ) -> Result<Option<PublicationRow>, CatalogError> {
-        let found = sqlx::query("SELECT * FROM publication WHERE playback_id = ?")
+        let found = sql("SELECT * FROM publication WHERE playback_id = ?")
             .bind(playback_id.to_string())
             .fetch_optional(&self.reader)
             .await?;
@@ -32,10 +32,8 @@ pub(crate) async fn prepare(
     playback_id: PlaybackId,
     now_ms: i64,
 ) -> Result<(), CatalogError> {
-    sqlx::query(
-        "INSERT INTO publication (asset, playback_id, state, created_ms) VALUES (?, ?, ?, ?)
-         ON CONFLICT (asset) DO NOTHING",
-    )
+    sql("INSERT INTO publication (asset, playback_id, state, created_ms) VALUES (?, ?, ?, ?)
+         ON CONFLICT (asset) DO NOTHING")
     .bind(asset.to_string())
     .bind(playback_id.to_string())
     .bind(PublicationState::Preparing.as_str())
@@ -55,7 +53,7 @@ pub(crate) async fn go_live(
         .await?
         .ok_or_else(|| CatalogError::not_found("publication of asset", asset))?;
     let state = publication_state::next(publication.state, PublicationEvent::GoLive)?;
-    sqlx::query(
+    sql(
         "UPDATE publication SET state = ?, attempt = ?, prefix = ?, summary = ?, live_ms = ? WHERE asset = ?",
     )
     .bind(state.as_str())
@@ -74,7 +72,7 @@ pub(crate) async fn withdraw(write: &mut Write, asset: AssetId, now_ms: i64) -> 
         return Ok(());
     };
     let state = publication_state::next(publication.state, PublicationEvent::Withdraw)?;
-    sqlx::query("UPDATE publication SET state = ?, withdrawn_ms = COALESCE(withdrawn_ms, ?) WHERE asset = ?")
+    sql("UPDATE publication SET state = ?, withdrawn_ms = COALESCE(withdrawn_ms, ?) WHERE asset = ?")
         .bind(state.as_str())
         .bind(now_ms)
         .bind(asset.to_string())
@@ -83,11 +81,8 @@ pub(crate) async fn withdraw(write: &mut Write, asset: AssetId, now_ms: i64) -> 
     Ok(())
 }
 
-async fn find(
-    connection: &mut SqliteConnection,
-    asset: AssetId,
-) -> Result<Option<PublicationRow>, CatalogError> {
-    let found = sqlx::query("SELECT * FROM publication WHERE asset = ?")
+async fn find(connection: &mut Connection, asset: AssetId) -> Result<Option<PublicationRow>, CatalogError> {
+    let found = sql("SELECT * FROM publication WHERE asset = ?")
         .bind(asset.to_string())
         .fetch_optional(connection)
         .await?;

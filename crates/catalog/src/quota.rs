@@ -9,10 +9,10 @@
 //! upload (concatenation) counts with its pieces until it is an asset; of a piece that it names more than once, the
 //! repeats count with it from the beginning (its `reserved_bytes`).
 
+use crate::sql::{Connection, Row, either, sql};
 use crate::{Catalog, CatalogError, NewUpload, UploadRow, rows, rows::signed, store::Write};
 use reelyard_model::{TenantId, UploadId, UploadKind};
 use serde_json::json;
-use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
 /// How far ahead an upload of unknown length is let in: one commit for so many bytes, and no more than this is held
 /// back from others for bytes that may never come.
@@ -80,14 +80,15 @@ impl Catalog {
         now_ms: i64,
     ) -> Result<(), CatalogError> {
         let mut write = self.write().await?;
-        let known: Option<i64> = sqlx::query_scalar("SELECT 1 FROM tenant WHERE id = ?")
+        write.lock_tenant(tenant).await?;
+        let known: Option<i64> = sql("SELECT 1 FROM tenant WHERE id = ?")
             .bind(tenant.to_string())
-            .fetch_optional(write.connection())
+            .scalar_optional(write.connection())
             .await?;
         if known.is_none() {
             return Err(CatalogError::not_found("tenant", tenant));
         }
-        sqlx::query(
+        sql(
             "INSERT INTO tenant_limit (tenant, storage_bytes, max_upload_bytes, open_uploads, concurrent_transfers,
                                        requests_per_second, updated_ms)
              VALUES (?, ?, ?, ?, ?, ?, ?)
@@ -110,13 +111,12 @@ impl Catalog {
 
     /// `None`: there is no such tenant.
     pub async fn tenant_limits(&self, tenant: TenantId) -> Result<Option<TenantLimits>, CatalogError> {
-        let found = sqlx::query(
-            "SELECT tenant_limit.* FROM tenant LEFT JOIN tenant_limit ON tenant_limit.tenant = tenant.id
-             WHERE tenant.id = ?",
-        )
-        .bind(tenant.to_string())
-        .fetch_optional(&self.reader)
-        .await?;
+        let found =
+            sql("SELECT tenant_limit.* FROM tenant LEFT JOIN tenant_limit ON tenant_limit.tenant = tenant.id
+             WHERE tenant.id = ?")
+            .bind(tenant.to_string())
+            .fetch_optional(&self.reader)
+            .await?;
         found.as_ref().map(read_limits).transpose()
     }
 
@@ -129,7 +129,7 @@ impl Catalog {
     /// was reserved whole.
     pub async fn reserve_up_to(&self, id: UploadId, up_to: u64) -> Result<(), CatalogError> {
         // Most calls end here, without the write lock: the step is there already, or nobody counts.
-        let found = sqlx::query(
+        let found = sql(
             "SELECT upload.byte_len, upload.reserved_bytes, upload.max_byte_len, tenant_limit.storage_bytes
              FROM upload LEFT JOIN tenant_limit ON tenant_limit.tenant = upload.tenant WHERE upload.id = ?",
         )
@@ -145,9 +145,11 @@ impl Catalog {
             return Ok(());
         }
         let mut write = self.write().await?;
+        write.lock_tenant_of_upload(id).await?;
+        write.lock_upload(id).await?;
         let upload = crate::uploads::require_upload(write.connection(), id).await?;
         check_storage(&mut write, upload.tenant, Some(id), up_to).await?;
-        sqlx::query("UPDATE upload SET reserved_bytes = MAX(reserved_bytes, ?) WHERE id = ?")
+        sql("UPDATE upload SET reserved_bytes = GREATEST(reserved_bytes, ?) WHERE id = ?")
             .bind(signed(up_to))
             .bind(id.to_string())
             .execute(write.connection())
@@ -176,21 +178,21 @@ pub(crate) async fn reserve(
     let max_byte_len = [grant.max_byte_len, limits.max_upload_bytes].into_iter().flatten().min();
     check_length(max_byte_len, byte_len.unwrap_or_default())?;
     if let Some((token, most)) = &grant.token {
-        let begun: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM upload WHERE tenant = ? AND token = ?")
+        let begun: i64 = sql("SELECT COUNT(*) FROM upload WHERE tenant = ? AND token = ?")
             .bind(tenant.to_string())
             .bind(token)
-            .fetch_one(write.connection())
+            .scalar(write.connection())
             .await?;
         if begun >= i64::from(*most) {
             return Err(OverQuota::TokenUploads { allowed: u64::from(*most) }.into());
         }
     }
     if let Some(allowed) = limits.open_uploads.or(grant.open_uploads) {
-        let open: i64 = sqlx::query_scalar(
+        let open: i64 = sql(
             "SELECT COUNT(*) FROM upload WHERE tenant = ? AND state IN ('created', 'receiving', 'finishing')",
         )
         .bind(tenant.to_string())
-        .fetch_one(write.connection())
+        .scalar(write.connection())
         .await?;
         if open >= i64::from(allowed) {
             let (allowed, open) = (u64::from(allowed), open.unsigned_abs());
@@ -212,12 +214,15 @@ async fn repeated_bytes(
     partials: &[UploadId],
     byte_len: u64,
 ) -> Result<u64, CatalogError> {
-    let pieces: i64 = sqlx::query_scalar(
+    let pieces: i64 = either(
         "SELECT COALESCE(SUM(byte_len), 0) FROM upload
          WHERE id IN (SELECT value FROM json_each(?)) AND state IN ('created', 'receiving', 'finishing')",
+        "SELECT CAST(COALESCE(SUM(byte_len), 0) AS BIGINT) FROM upload
+         WHERE id IN (SELECT JSON_ARRAY_ELEMENTS_TEXT(CAST(? AS JSON)) COLLATE \"C\")
+           AND state IN ('created', 'receiving', 'finishing')",
     )
     .bind(json!(partials).to_string())
-    .fetch_one(write.connection())
+    .scalar(write.connection())
     .await?;
     Ok(byte_len.saturating_sub(pieces.max(0).unsigned_abs()))
 }
@@ -237,7 +242,7 @@ pub(crate) async fn check_declared(
     }
     let repeated = repeated_bytes(write, &upload.partials, byte_len).await?;
     check_storage(write, upload.tenant, Some(upload.id), repeated).await?;
-    sqlx::query("UPDATE upload SET reserved_bytes = ? WHERE id = ?")
+    sql("UPDATE upload SET reserved_bytes = ? WHERE id = ?")
         .bind(signed(repeated))
         .bind(upload.id.to_string())
         .execute(write.connection())
@@ -269,11 +274,8 @@ async fn check_storage(
     Ok(())
 }
 
-async fn limits_of(
-    connection: &mut SqliteConnection,
-    tenant: TenantId,
-) -> Result<TenantLimits, CatalogError> {
-    let found = sqlx::query("SELECT * FROM tenant_limit WHERE tenant = ?")
+async fn limits_of(connection: &mut Connection, tenant: TenantId) -> Result<TenantLimits, CatalogError> {
+    let found = sql("SELECT * FROM tenant_limit WHERE tenant = ?")
         .bind(tenant.to_string())
         .fetch_optional(connection)
         .await?;
@@ -281,14 +283,14 @@ async fn limits_of(
 }
 
 async fn usage_of(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     tenant: TenantId,
     but: Option<UploadId>,
 ) -> Result<Usage, CatalogError> {
-    let open = sqlx::query(
+    let open = sql(
         "SELECT COUNT(*) AS uploads,
-                COALESCE(SUM(CASE WHEN kind = 'final' THEN reserved_bytes
-                                  ELSE COALESCE(byte_len, MAX(reserved_bytes, byte_offset)) END), 0) AS bytes
+                CAST(COALESCE(SUM(CASE WHEN kind = 'final' THEN reserved_bytes
+                                  ELSE COALESCE(byte_len, GREATEST(reserved_bytes, byte_offset)) END), 0) AS BIGINT) AS bytes
          FROM upload
          WHERE tenant = ?1 AND state IN ('created', 'receiving', 'finishing') AND (?2 IS NULL OR id <> ?2)",
     )
@@ -296,11 +298,11 @@ async fn usage_of(
     .bind(but.map(|but| but.to_string()))
     .fetch_one(&mut *connection)
     .await?;
-    let kept: i64 = sqlx::query_scalar(
-        "SELECT COALESCE(SUM(byte_len), 0) FROM asset WHERE tenant = ? AND state <> 'deleted'",
+    let kept: i64 = sql(
+        "SELECT CAST(COALESCE(SUM(byte_len), 0) AS BIGINT) FROM asset WHERE tenant = ? AND state <> 'deleted'",
     )
     .bind(tenant.to_string())
-    .fetch_one(connection)
+    .scalar(connection)
     .await?;
     Ok(Usage {
         kept_bytes: kept.max(0).unsigned_abs(),
@@ -310,7 +312,7 @@ async fn usage_of(
 }
 
 /// Of a row that `tenant_limit` was joined to.
-pub(crate) fn read_limits(row: &SqliteRow) -> Result<TenantLimits, CatalogError> {
+pub(crate) fn read_limits(row: &Row) -> Result<TenantLimits, CatalogError> {
     Ok(TenantLimits {
         storage_bytes: rows::optional_number(row, "storage_bytes")?,
         max_upload_bytes: rows::optional_number(row, "max_upload_bytes")?,

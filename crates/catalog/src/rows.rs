@@ -1,6 +1,7 @@
 //! The rows as callers see them, and how they are read. Reading is the one place where stored text becomes types;
 //! what cannot be read is an error that names the column, never a default.
 
+use crate::sql::Row;
 use crate::{CatalogError, Scopes};
 use reelyard_model::{
     AssetId, AssetState, Completion, Failure, MediaInfo, PlaybackId, PublicationState, TaskId, TaskState,
@@ -8,7 +9,6 @@ use reelyard_model::{
     work::{TaskKind, TaskResult},
 };
 use serde::de::DeserializeOwned;
-use sqlx::{Row, sqlite::SqliteRow};
 use std::{fmt::Display, str::FromStr};
 
 #[derive(Clone, Debug)]
@@ -156,34 +156,34 @@ pub(crate) const TASK_LIST_COLUMNS: &str = "id, asset, tenant, kind, ordinal, re
 pub(crate) const UPLOAD_SELECT: &str =
     "SELECT upload.*, asset.id AS asset FROM upload LEFT JOIN asset ON asset.upload = upload.id";
 
-pub(crate) fn text<T>(row: &SqliteRow, column: &'static str) -> Result<T, CatalogError>
+pub(crate) fn text<T>(row: &Row, column: &'static str) -> Result<T, CatalogError>
 where
     T: FromStr,
     T::Err: Display,
 {
-    let stored: &str = row.try_get(column)?;
+    let stored: String = row.get(column)?;
     stored.parse().map_err(|error: T::Err| unreadable(column, error))
 }
 
-pub(crate) fn optional_text<T>(row: &SqliteRow, column: &'static str) -> Result<Option<T>, CatalogError>
+pub(crate) fn optional_text<T>(row: &Row, column: &'static str) -> Result<Option<T>, CatalogError>
 where
     T: FromStr,
     T::Err: Display,
 {
-    let stored: Option<&str> = row.try_get(column)?;
+    let stored: Option<String> = row.get(column)?;
     stored.map(|stored| stored.parse().map_err(|error: T::Err| unreadable(column, error))).transpose()
 }
 
-pub(crate) fn number<T: TryFrom<i64>>(row: &SqliteRow, column: &'static str) -> Result<T, CatalogError> {
-    let stored: i64 = row.try_get(column)?;
+pub(crate) fn number<T: TryFrom<i64>>(row: &Row, column: &'static str) -> Result<T, CatalogError> {
+    let stored: i64 = row.get(column)?;
     T::try_from(stored).map_err(|_| unreadable(column, format_args!("{stored} is out of range")))
 }
 
 pub(crate) fn optional_number<T: TryFrom<i64>>(
-    row: &SqliteRow,
+    row: &Row,
     column: &'static str,
 ) -> Result<Option<T>, CatalogError> {
-    let stored: Option<i64> = row.try_get(column)?;
+    let stored: Option<i64> = row.get(column)?;
     stored
         .map(|stored| {
             T::try_from(stored).map_err(|_| unreadable(column, format_args!("{stored} is out of range")))
@@ -191,17 +191,17 @@ pub(crate) fn optional_number<T: TryFrom<i64>>(
         .transpose()
 }
 
-pub(crate) fn json<T: DeserializeOwned>(row: &SqliteRow, column: &'static str) -> Result<T, CatalogError> {
-    let stored: &str = row.try_get(column)?;
-    serde_json::from_str(stored).map_err(|error| unreadable(column, error))
+pub(crate) fn json<T: DeserializeOwned>(row: &Row, column: &'static str) -> Result<T, CatalogError> {
+    let stored: String = row.get(column)?;
+    serde_json::from_str(&stored).map_err(|error| unreadable(column, error))
 }
 
 pub(crate) fn optional_json<T: DeserializeOwned>(
-    row: &SqliteRow,
+    row: &Row,
     column: &'static str,
 ) -> Result<Option<T>, CatalogError> {
-    let stored: Option<&str> = row.try_get(column)?;
-    stored.map(|stored| serde_json::from_str(stored).map_err(|error| unreadable(column, error))).transpose()
+    let stored: Option<String> = row.get(column)?;
+    stored.map(|stored| serde_json::from_str(&stored).map_err(|error| unreadable(column, error))).transpose()
 }
 
 pub(crate) fn to_json<T: serde::Serialize>(what: &'static str, value: &T) -> Result<String, CatalogError> {
@@ -218,7 +218,7 @@ fn unreadable(what: &'static str, reason: impl Display) -> CatalogError {
 }
 
 impl UploadRow {
-    pub(crate) fn read(row: &SqliteRow) -> Result<Self, CatalogError> {
+    pub(crate) fn read(row: &Row) -> Result<Self, CatalogError> {
         Ok(Self {
             id: text(row, "id")?,
             tenant: text(row, "tenant")?,
@@ -226,45 +226,45 @@ impl UploadRow {
             kind: text(row, "kind")?,
             completion: text(row, "completion")?,
             partials: json(row, "partials")?,
-            concat_header: row.try_get("concat_header")?,
-            expected_sha256: row.try_get("expected_sha256")?,
+            concat_header: row.get("concat_header")?,
+            expected_sha256: row.get("expected_sha256")?,
             byte_len: optional_number(row, "byte_len")?,
             byte_offset: number(row, "byte_offset")?,
-            file_name: row.try_get("file_name")?,
-            metadata: row.try_get("metadata")?,
-            preset: row.try_get("preset")?,
-            sha256: row.try_get("sha256")?,
+            file_name: row.get("file_name")?,
+            metadata: row.get("metadata")?,
+            preset: row.get("preset")?,
+            sha256: row.get("sha256")?,
             asset: optional_text(row, "asset")?,
-            token: row.try_get("token")?,
+            token: row.get("token")?,
             max_byte_len: optional_number(row, "max_byte_len")?,
-            traceparent: row.try_get("traceparent")?,
-            created_ms: row.try_get("created_ms")?,
-            updated_ms: row.try_get("updated_ms")?,
-            expires_ms: row.try_get("expires_ms")?,
+            traceparent: row.get("traceparent")?,
+            created_ms: row.get("created_ms")?,
+            updated_ms: row.get("updated_ms")?,
+            expires_ms: row.get("expires_ms")?,
         })
     }
 }
 
 impl AssetRow {
-    pub(crate) fn read(row: &SqliteRow) -> Result<Self, CatalogError> {
+    pub(crate) fn read(row: &Row) -> Result<Self, CatalogError> {
         Ok(Self {
             id: text(row, "id")?,
             tenant: text(row, "tenant")?,
             upload: optional_text(row, "upload")?,
             state: text(row, "state")?,
-            title: row.try_get("title")?,
-            preset: row.try_get("preset")?,
-            source_key: row.try_get("source_key")?,
+            title: row.get("title")?,
+            preset: row.get("preset")?,
+            source_key: row.get("source_key")?,
             byte_len: number(row, "byte_len")?,
-            sha256: row.try_get("sha256")?,
+            sha256: row.get("sha256")?,
             media_info: optional_json(row, "media_facts")?,
             warnings: json(row, "warnings")?,
             failure: optional_json(row, "failure")?,
             priority: number(row, "priority")?,
-            traceparent: row.try_get("traceparent")?,
-            created_ms: row.try_get("created_ms")?,
-            updated_ms: row.try_get("updated_ms")?,
-            ready_ms: row.try_get("ready_ms")?,
+            traceparent: row.get("traceparent")?,
+            created_ms: row.get("created_ms")?,
+            updated_ms: row.get("updated_ms")?,
+            ready_ms: row.get("ready_ms")?,
             playback_id: optional_text(row, "playback_id")?,
             content_of: optional_text(row, "content_of")?,
         })
@@ -272,77 +272,77 @@ impl AssetRow {
 }
 
 impl TaskRow {
-    pub(crate) fn read(row: &SqliteRow) -> Result<Self, CatalogError> {
+    pub(crate) fn read(row: &Row) -> Result<Self, CatalogError> {
         Ok(Self {
             id: text(row, "id")?,
             asset: text(row, "asset")?,
             tenant: text(row, "tenant")?,
             kind: text(row, "kind")?,
             ordinal: number(row, "ordinal")?,
-            required: row.try_get::<i64, _>("required")? != 0,
+            required: row.get::<i64>("required")? != 0,
             state: text(row, "state")?,
             priority: number(row, "priority")?,
             attempt: number(row, "attempt")?,
             worker: optional_text(row, "worker")?,
-            lease_until_ms: row.try_get("lease_until_ms")?,
-            not_before_ms: row.try_get("not_before_ms")?,
+            lease_until_ms: row.get("lease_until_ms")?,
+            not_before_ms: row.get("not_before_ms")?,
             failed_count: number(row, "failed_count")?,
             lost_count: number(row, "lost_count")?,
             restart_count: number(row, "restart_count")?,
             failure: optional_json(row, "failure")?,
-            done_us: row.try_get("done_us")?,
-            total_us: row.try_get("total_us")?,
+            done_us: row.get("done_us")?,
+            total_us: row.get("total_us")?,
             result: optional_json(row, "result")?,
             done_attempt: optional_number(row, "done_attempt")?,
-            traceparent: row.try_get("traceparent")?,
-            created_ms: row.try_get("created_ms")?,
-            updated_ms: row.try_get("updated_ms")?,
-            started_ms: row.try_get("started_ms")?,
-            finished_ms: row.try_get("finished_ms")?,
+            traceparent: row.get("traceparent")?,
+            created_ms: row.get("created_ms")?,
+            updated_ms: row.get("updated_ms")?,
+            started_ms: row.get("started_ms")?,
+            finished_ms: row.get("finished_ms")?,
         })
     }
 }
 
 impl RenditionRow {
-    pub(crate) fn read(row: &SqliteRow) -> Result<Self, CatalogError> {
+    pub(crate) fn read(row: &Row) -> Result<Self, CatalogError> {
         Ok(Self {
             asset: text(row, "asset")?,
-            name: row.try_get("name")?,
-            kind: row.try_get("kind")?,
+            name: row.get("name")?,
+            kind: row.get("kind")?,
             width: optional_number(row, "width")?,
             height: optional_number(row, "height")?,
             max_bit_rate: number(row, "max_bit_rate")?,
-            codecs: row.try_get("codecs")?,
+            codecs: row.get("codecs")?,
             byte_len: optional_number(row, "byte_len")?,
         })
     }
 }
 
 impl PublicationRow {
-    pub(crate) fn read(row: &SqliteRow) -> Result<Self, CatalogError> {
+    pub(crate) fn read(row: &Row) -> Result<Self, CatalogError> {
         Ok(Self {
             asset: text(row, "asset")?,
             playback_id: text(row, "playback_id")?,
             state: text(row, "state")?,
             attempt: optional_number(row, "attempt")?,
-            prefix: row.try_get("prefix")?,
+            prefix: row.get("prefix")?,
             summary: optional_json(row, "summary")?,
-            created_ms: row.try_get("created_ms")?,
-            live_ms: row.try_get("live_ms")?,
-            withdrawn_ms: row.try_get("withdrawn_ms")?,
+            created_ms: row.get("created_ms")?,
+            live_ms: row.get("live_ms")?,
+            withdrawn_ms: row.get("withdrawn_ms")?,
         })
     }
 }
 
 impl ApiKeyRow {
-    pub(crate) fn read(row: &SqliteRow) -> Result<Self, CatalogError> {
+    pub(crate) fn read(row: &Row) -> Result<Self, CatalogError> {
         Ok(Self {
-            id: row.try_get("id")?,
+            id: row.get("id")?,
             tenant: text(row, "tenant")?,
-            label: row.try_get("label")?,
+            label: row.get("label")?,
             scopes: text(row, "scopes")?,
-            created_ms: row.try_get("created_ms")?,
-            revoked_ms: row.try_get("revoked_ms")?,
+            created_ms: row.get("created_ms")?,
+            revoked_ms: row.get("revoked_ms")?,
         })
     }
 }

@@ -1,145 +1,179 @@
-//! Opening the database, and the two ways into it: reading and one write transaction at a time.
+//! Opening the database, and the two ways into it: reading, and write transactions.
+//!
+//! SQLite has one write transaction at a time. PostgreSQL has many, of many nodes, and what one of them reads it must
+//! lock before it may conclude anything from it. The order, so that nobody waits in a circle: the tenant, the upload,
+//! the asset that owns the content, its tasks. Heartbeats, claims and back-offs lock tasks only, and wait for no asset.
+//! Events come last ([`crate::events::store`]).
 
-use crate::{CatalogError, EventRow, events::NewEvent};
-use reelyard_model::TenantId;
-use sqlx::{
-    Row, Sqlite, SqliteConnection, SqlitePool, Transaction,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+use crate::{
+    CatalogError, EventRow, PostgresSettings,
+    events::{self, NewEvent},
+    follow::{Follower, Hearers},
+    sql::{self, Connection, Engine, Pool, Transaction},
 };
-use std::{path::Path, sync::Arc, time::Duration};
+use reelyard_model::TenantId;
+use std::{path::Path, sync::Arc};
 use tokio::sync::{broadcast, watch};
 
-/// Readers beside the one writer: handlers wait for each other only beyond so many reads at a time.
-const READERS: u32 = 6;
-/// How long a statement waits for a lock held by another process (a backup, somebody's sqlite3 shell).
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Events kept for subscribers that read slowly; one that falls further behind reads the table instead.
 const EVENTS_IN_FLIGHT: usize = 1024;
+/// How often a transaction is begun that the database took back in favour of another one. The order of locks makes that
+/// rare, so the second try meets it hardly ever again.
+const TRIES: u32 = 4;
 
 /// A handle; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Catalog {
-    writer: SqlitePool,
-    pub(crate) reader: SqlitePool,
-    events: broadcast::Sender<Arc<EventRow>>,
-    last_event: watch::Sender<i64>,
+    writer: Pool,
+    pub(crate) reader: Pool,
+    hearers: Hearers,
+    /// Of a database that other nodes write too.
+    follower: Option<Arc<Follower>>,
 }
 
-/// A write transaction and the events that it will publish once it has committed.
+/// A write transaction and the events that it will store and publish with its commit.
 pub(crate) struct Write {
-    transaction: Transaction<'static, Sqlite>,
-    events: Vec<EventRow>,
+    transaction: Transaction,
+    events: Vec<NewEvent>,
 }
 
 impl Catalog {
     /// Opens the file (made when missing) and brings its tables up to date.
     pub async fn open(path: &Path) -> Result<Self, CatalogError> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(BUSY_TIMEOUT);
-        let writer = SqlitePoolOptions::new()
-            .max_connections(1)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .connect_with(options.clone())
-            .await?;
-        crate::migrations::migrator().run(&writer).await?;
-        let reader = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .max_lifetime(None)
-            .connect_with(options.pragma("query_only", "1"))
-            .await?;
-        let last: i64 =
-            sqlx::query("SELECT COALESCE(MAX(seq), 0) FROM event").fetch_one(&reader).await?.get(0);
-        let catalog = Self {
-            writer,
-            reader,
-            events: broadcast::Sender::new(EVENTS_IN_FLIGHT),
-            last_event: watch::Sender::new(last),
-        };
+        let (writer, reader) = sql::sqlite::open(path).await?;
+        let hearers = hearers(&reader).await?;
+        let catalog = Self { writer, reader, hearers, follower: None };
         catalog.add_tenant(TenantId::DEFAULT, "default", 0).await?;
         Ok(catalog)
     }
 
-    /// Waits for the write in hand, folds the log into the file and closes it.
+    /// Connects to PostgreSQL and brings its tables up to date. Several nodes may do so at once.
+    pub async fn connect(url: &str, settings: &PostgresSettings) -> Result<Self, CatalogError> {
+        let options = sql::postgres::options(url, settings)?;
+        let pool = sql::postgres::connect(options.clone(), settings).await?;
+        let hearers = hearers(&pool).await?;
+        let last = *hearers.last_event.borrow();
+        let follower = Follower::start(&pool, options, last, &hearers);
+        let catalog =
+            Self { writer: pool.clone(), reader: pool, hearers, follower: Some(Arc::new(follower)) };
+        catalog.add_tenant(TenantId::DEFAULT, "default", 0).await?;
+        Ok(catalog)
+    }
+
+    /// Waits for the write in hand and lets the database go; SQLite folds the log into the file.
     pub async fn close(&self) {
+        if let Some(follower) = &self.follower {
+            follower.stop();
+        }
         self.reader.close().await;
         self.writer.close().await;
     }
 
     /// Is the database there and answering? For `/readyz`.
     pub async fn ping(&self) -> Result<(), CatalogError> {
-        sqlx::query("SELECT 1").execute(&self.reader).await?;
+        sql::sql("SELECT 1").fetch_one(&self.reader).await?;
         Ok(())
     }
 
-    /// SQLite's own check of the whole file; for tests and for operators in doubt. Reads everything.
+    /// SQLite's own check of the whole file; for tests and for operators in doubt. Reads everything. PostgreSQL checks
+    /// its pages by itself, and has tools of its own.
     pub async fn check_integrity(&self) -> Result<(), CatalogError> {
-        let found: Vec<String> = sqlx::query_scalar("PRAGMA integrity_check").fetch_all(&self.reader).await?;
+        if self.reader.engine() == Engine::Postgres {
+            return self.ping().await;
+        }
+        let found: Vec<String> = sql::sql("PRAGMA integrity_check").scalars(&self.reader).await?;
         match found.as_slice() {
             [fine] if fine == "ok" => Ok(()),
             problems => Err(CatalogError::Unreadable { what: "file", reason: problems.join("; ") }),
         }
     }
 
-    /// Every event after its transaction has committed, and passing ones (`seq` 0) from [`Catalog::announce`].
+    /// Every event after its transaction has committed, and passing ones (`seq` 0) from [`Catalog::announce`]. On
+    /// PostgreSQL those of all nodes, in the order of their numbers.
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<EventRow>> {
-        self.events.subscribe()
+        self.hearers.events.subscribe()
     }
 
-    /// The number of the newest stored event.
+    /// The number of the newest stored event, as far as this node knows: it knows its own at once, others' when it hears
+    /// of them.
     pub fn last_event(&self) -> watch::Receiver<i64> {
-        self.last_event.subscribe()
+        self.hearers.last_event.subscribe()
     }
 
     /// Tells subscribers something that is not worth storing, such as progress.
     pub fn announce(&self, event: EventRow) {
-        // No subscriber is no error.
-        let _ = self.events.send(Arc::new(event));
+        match &self.follower {
+            Some(follower) => follower.announce(event),
+            // No subscriber is no error.
+            None => drop(self.hearers.events.send(Arc::new(event))),
+        }
     }
 
     pub(crate) async fn write(&self) -> Result<Write, CatalogError> {
-        // IMMEDIATE: take the write lock now, so that what is read in here is what is changed in here.
-        let transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        Ok(Write { transaction, events: Vec::new() })
+        Ok(Write { transaction: self.writer.begin().await?, events: Vec::new() })
     }
 
     /// In a task of its own: a caller that goes away in the middle (a client hung up) must not leave a change that is
     /// stored and that nobody in this process hears of.
     ///
-    /// Two commits may be announced in the other order than they were stored in; their numbers tell.
+    /// On SQLite two commits may be announced in the other order than they were stored in; their numbers tell.
     pub(crate) async fn commit(&self, write: Write) -> Result<(), CatalogError> {
         let catalog = self.clone();
         let committing = tokio::spawn(async move {
-            write.transaction.commit().await?;
-            for event in write.events {
-                catalog.last_event.send_if_modified(|last| {
-                    let newer = event.seq > *last;
-                    *last = event.seq.max(*last);
-                    newer
-                });
-                let _ = catalog.events.send(Arc::new(event));
+            let Write { mut transaction, events } = write;
+            let stored = events::store(transaction.connection(), events).await?;
+            transaction.commit().await?;
+            if let Some(newest) = stored.last() {
+                catalog.hearers.newest_is(newest.seq);
+            }
+            if catalog.follower.is_none() {
+                for event in stored {
+                    let _ = catalog.hearers.events.send(Arc::new(event));
+                }
             }
             Ok::<(), CatalogError>(())
         });
         // The task does not panic; without it the runtime is going down.
-        committing.await.unwrap_or(Err(CatalogError::Database(sqlx::Error::WorkerCrashed)))
+        committing.await.unwrap_or_else(|_| Err(sqlx::Error::WorkerCrashed.into()))
+    }
+
+    /// Runs a whole transaction again when PostgreSQL took it back in favour of another one (a deadlock): nothing of it
+    /// was stored, for certain. Nothing else is tried again, above all no commit whose answer was lost: it may have
+    /// happened. The caller is told `Unavailable` then and may repeat the call, because methods name what they expect
+    /// (a state, an attempt) or come to the same the second time.
+    pub(crate) async fn until_not_taken_back<T, F>(&self, attempt: impl Fn() -> F) -> Result<T, CatalogError>
+    where
+        F: Future<Output = Result<T, CatalogError>>,
+    {
+        let mut tries = 1;
+        loop {
+            match attempt().await {
+                Err(error) if error.was_taken_back() => {
+                    tracing::debug!(%error, tries, "catalogue: a transaction was taken back");
+                    if tries == TRIES {
+                        return Err(CatalogError::Unavailable { reason: error.to_string() });
+                    }
+                    tries += 1;
+                }
+                other => return other,
+            }
+        }
     }
 }
 
+async fn hearers(reader: &Pool) -> Result<Hearers, CatalogError> {
+    let last: i64 = sql::sql("SELECT COALESCE(MAX(seq), 0) FROM event").scalar(reader).await?;
+    Ok(Hearers { events: broadcast::Sender::new(EVENTS_IN_FLIGHT), last_event: watch::Sender::new(last) })
+}
+
 impl Write {
-    pub(crate) fn connection(&mut self) -> &mut SqliteConnection {
-        &mut self.transaction
+    pub(crate) const fn connection(&mut self) -> &mut Connection {
+        self.transaction.connection()
     }
 
-    pub(crate) async fn emit(&mut self, event: NewEvent) -> Result<(), CatalogError> {
-        let row = crate::events::insert(&mut self.transaction, event).await?;
-        self.events.push(row);
-        Ok(())
+    /// Stored with the commit, after all else.
+    pub(crate) fn emit(&mut self, event: NewEvent) {
+        self.events.push(event);
     }
 }
 
@@ -168,7 +202,7 @@ mod tests {
             task: None,
             data: serde_json::json!({}),
         };
-        write.emit(event).await.unwrap();
+        write.emit(event);
         {
             let mut commit = std::pin::pin!(catalog.commit(write));
             // Once: the commit is under way, and nobody waits for it any more.

@@ -1,6 +1,7 @@
 //! Task rows: made with their needs, moved by events, listed, cancelled and tried again.
 
 use crate::rows::TASK_LIST_COLUMNS;
+use crate::sql::{Connection, Sql, either, sql};
 use crate::{
     Catalog, CatalogError, Condition, Cursor, EventKind, NewTask, Page, TaskRow, assets, content,
     events::NewEvent, page::MAX_PAGE_ROWS, store::Write,
@@ -12,7 +13,6 @@ use reelyard_model::{
     work::TaskKind,
 };
 use serde_json::json;
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
 #[derive(Clone, Debug)]
 pub struct TaskFilter {
@@ -37,17 +37,15 @@ pub(crate) struct TaskOwner<'a> {
 
 impl Catalog {
     pub async fn task(&self, id: TaskId) -> Result<Option<TaskRow>, CatalogError> {
-        let found = sqlx::query("SELECT * FROM task WHERE id = ?")
-            .bind(id.to_string())
-            .fetch_optional(&self.reader)
-            .await?;
+        let found =
+            sql("SELECT * FROM task WHERE id = ?").bind(id.to_string()).fetch_optional(&self.reader).await?;
         found.as_ref().map(TaskRow::read).transpose()
     }
 
     /// Newest first. Those of deleted assets only where that asset is asked for: nobody can do anything about them.
     pub async fn list_tasks(&self, filter: &TaskFilter) -> Result<Page<TaskRow>, CatalogError> {
         let limit = filter.limit.clamp(1, MAX_PAGE_ROWS);
-        let mut query = QueryBuilder::<Sqlite>::new("SELECT ");
+        let mut query = sql("SELECT ");
         query.push(TASK_LIST_COLUMNS).push(" FROM task WHERE tenant = ");
         query.push_bind(filter.tenant.to_string());
         if let Some(asset) = filter.asset {
@@ -65,7 +63,7 @@ impl Catalog {
             query.push(" AND id < ").push_bind(after.to_string());
         }
         query.push(" ORDER BY id DESC LIMIT ").push_bind(i64::from(limit) + 1);
-        let found = query.build().fetch_all(&self.reader).await?;
+        let found = query.fetch_all(&self.reader).await?;
         let rows = found.iter().map(TaskRow::read).collect::<Result<Vec<_>, _>>()?;
         Ok(Page::cut(rows, limit, |row| *row.id.as_uuid()))
     }
@@ -85,7 +83,12 @@ impl Catalog {
     /// Stops one task. When its assets cannot do without it, all that wait for it are cancelled; else they go on.
     /// Safe to repeat.
     pub async fn cancel_task(&self, id: TaskId, now_ms: i64) -> Result<TaskRow, CatalogError> {
+        self.until_not_taken_back(|| self.cancel_task_once(id, now_ms)).await
+    }
+
+    async fn cancel_task_once(&self, id: TaskId, now_ms: i64) -> Result<TaskRow, CatalogError> {
         let mut write = self.write().await?;
+        write.lock_content_of_task(id).await?;
         let mut task = require(write.connection(), id).await?;
         if task.state == TaskState::Cancelled {
             return Ok(task);
@@ -107,7 +110,12 @@ impl Catalog {
     /// asset is tried again: what is done stays done. Refused for a part that publishing has gone on without: by then
     /// the outputs of the others may be gone.
     pub async fn retry_task(&self, id: TaskId, now_ms: i64) -> Result<TaskRow, CatalogError> {
+        self.until_not_taken_back(|| self.retry_task_once(id, now_ms)).await
+    }
+
+    async fn retry_task_once(&self, id: TaskId, now_ms: i64) -> Result<TaskRow, CatalogError> {
         let mut write = self.write().await?;
+        write.lock_content_of_task(id).await?;
         let mut task = require(write.connection(), id).await?;
         let assets = content::members(write.connection(), task.asset).await?;
         match Condition::of(assets.iter().map(|asset| asset.state)) {
@@ -140,51 +148,57 @@ impl Catalog {
 }
 
 pub(crate) async fn encoder_in_use(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     asset: AssetId,
 ) -> Result<Option<String>, CatalogError> {
-    let found: Option<Option<String>> = sqlx::query_scalar(
+    let found: Option<Option<String>> = either(
         "SELECT result ->> '$.encoder' FROM task WHERE asset = ? AND kind = 'encode' AND state = 'done' LIMIT 1",
+        "SELECT CAST(result AS JSON) ->> 'encoder' FROM task
+         WHERE asset = ? AND kind = 'encode' AND state = 'done' LIMIT 1",
     )
     .bind(asset.to_string())
-    .fetch_optional(connection)
+    .scalar_optional(connection)
     .await?;
     Ok(found.flatten())
 }
 
-pub(crate) fn push_any_of<'a>(
-    query: &mut QueryBuilder<Sqlite>,
-    column: &'static str,
-    names: impl Iterator<Item = &'a str>,
-) {
-    let names: Vec<&str> = names.collect();
-    if names.is_empty() {
-        return;
-    }
-    query.push(" AND ").push(column).push(" IN (");
-    let mut list = query.separated(", ");
+pub(crate) fn push_any_of<'a>(query: &mut Sql, column: &'static str, names: impl Iterator<Item = &'a str>) {
+    let mut before = " IN (";
     for name in names {
-        list.push_bind(name.to_owned());
+        if before == " IN (" {
+            query.push(" AND ").push(column);
+        }
+        query.push(before).push_bind(name);
+        before = ", ";
     }
-    query.push(")");
+    if before == ", " {
+        query.push(")");
+    }
 }
 
-pub(crate) async fn require(connection: &mut SqliteConnection, id: TaskId) -> Result<TaskRow, CatalogError> {
-    let found = sqlx::query("SELECT * FROM task WHERE id = ?")
-        .bind(id.to_string())
-        .fetch_optional(connection)
-        .await?;
+/// To be changed: nobody else changes it until the transaction ends.
+pub(crate) async fn require(connection: &mut Connection, id: TaskId) -> Result<TaskRow, CatalogError> {
+    let found =
+        sql("SELECT * FROM task WHERE id = ?").bind(id).for_update().fetch_optional(connection).await?;
     TaskRow::read(found.as_ref().ok_or_else(|| CatalogError::not_found("task", id))?)
 }
 
+const OF_ASSET: &str = "SELECT * FROM task WHERE asset = ? ORDER BY created_ms, kind, ordinal, id";
+
 pub(crate) async fn of_asset(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     asset: AssetId,
 ) -> Result<Vec<TaskRow>, CatalogError> {
-    let found = sqlx::query("SELECT * FROM task WHERE asset = ? ORDER BY created_ms, kind, ordinal, id")
-        .bind(asset.to_string())
-        .fetch_all(connection)
-        .await?;
+    let found = sql(OF_ASSET).bind(asset).fetch_all(connection).await?;
+    found.iter().map(TaskRow::read).collect()
+}
+
+/// To be changed: no worker gets one, and none is given back, until the transaction ends.
+pub(crate) async fn of_asset_locked(
+    connection: &mut Connection,
+    asset: AssetId,
+) -> Result<Vec<TaskRow>, CatalogError> {
+    let found = sql(OF_ASSET).bind(asset).for_update().fetch_all(connection).await?;
     found.iter().map(TaskRow::read).collect()
 }
 
@@ -194,7 +208,7 @@ pub(crate) async fn insert_task(
     new: &NewTask,
     state: TaskState,
 ) -> Result<(), CatalogError> {
-    sqlx::query(
+    sql(
         "INSERT INTO task (id, asset, tenant, kind, ordinal, required, state, priority, attempt, not_before_ms,
                            failed_count, lost_count, done_us, total_us, traceparent, created_ms, updated_ms)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 0, 0, 0, ?, ?, ?)",
@@ -213,23 +227,22 @@ pub(crate) async fn insert_task(
     .execute(write.connection())
     .await?;
     for needed in &new.needs {
-        sqlx::query("INSERT INTO task_need (task, needs) VALUES (?, ?)")
+        sql("INSERT INTO task_need (task, needs) VALUES (?, ?)")
             .bind(new.id.to_string())
             .bind(needed.to_string())
             .execute(write.connection())
             .await?;
     }
-    write
-        .emit(NewEvent {
-            at_ms: owner.now_ms,
-            tenant: owner.tenant,
-            kind: EventKind::TASK_CHANGED,
-            upload: None,
-            asset: Some(owner.asset),
-            task: Some(new.id),
-            data: json!({ "kind": new.kind, "ordinal": new.ordinal, "state": state, "from": null }),
-        })
-        .await
+    write.emit(NewEvent {
+        at_ms: owner.now_ms,
+        tenant: owner.tenant,
+        kind: EventKind::TASK_CHANGED,
+        upload: None,
+        asset: Some(owner.asset),
+        task: Some(new.id),
+        data: json!({ "kind": new.kind, "ordinal": new.ordinal, "state": state, "from": null }),
+    });
+    Ok(())
 }
 
 /// The one way in which a stored task changes state. Leaving the lease clears it; an end is stamped.
@@ -247,7 +260,7 @@ pub(crate) async fn move_task(
         task.worker = None;
         task.lease_until_ms = None;
     }
-    sqlx::query(
+    sql(
         "UPDATE task SET state = ?, worker = ?, lease_until_ms = ?, updated_ms = ?, finished_ms = ? WHERE id = ?",
     )
     .bind(task.state.as_str())
@@ -262,20 +275,19 @@ pub(crate) async fn move_task(
         return Ok(());
     }
     let failure = task.failure.as_ref().map(|failure| failure.code);
-    write
-        .emit(NewEvent {
-            at_ms: now_ms,
-            tenant: task.tenant,
-            kind: EventKind::TASK_CHANGED,
-            upload: None,
-            asset: Some(task.asset),
-            task: Some(task.id),
-            data: json!({
-                "kind": task.kind, "ordinal": task.ordinal, "state": task.state, "from": from,
-                "attempt": task.attempt, "failure": failure,
-            }),
-        })
-        .await
+    write.emit(NewEvent {
+        at_ms: now_ms,
+        tenant: task.tenant,
+        kind: EventKind::TASK_CHANGED,
+        upload: None,
+        asset: Some(task.asset),
+        task: Some(task.id),
+        data: json!({
+            "kind": task.kind, "ordinal": task.ordinal, "state": task.state, "from": from,
+            "attempt": task.attempt, "failure": failure,
+        }),
+    });
+    Ok(())
 }
 
 /// `Retry` where all needs are met, else `RetryBlocked`; the counters start again, the attempt never does.
@@ -295,7 +307,7 @@ pub(crate) async fn retry_with_counters_reset(
     task.restart_count = 0;
     task.not_before_ms = 0;
     move_task(write, task, event, now_ms).await?;
-    sqlx::query(
+    sql(
         "UPDATE task SET failure = NULL, failed_count = 0, lost_count = 0, restart_count = 0, not_before_ms = 0,
                          done_us = 0 WHERE id = ?",
     )
@@ -311,10 +323,8 @@ pub(crate) async fn unblock_dependents(
     task: &TaskRow,
     now_ms: i64,
 ) -> Result<(), CatalogError> {
-    let found = sqlx::query(
-        "SELECT task.* FROM task JOIN task_need ON task_need.task = task.id
-         WHERE task_need.needs = ? AND task.state = 'blocked'",
-    )
+    let found = sql("SELECT task.* FROM task JOIN task_need ON task_need.task = task.id
+         WHERE task_need.needs = ? AND task.state = 'blocked'")
     .bind(task.id.to_string())
     .fetch_all(write.connection())
     .await?;
@@ -330,28 +340,23 @@ pub(crate) async fn unblock_dependents(
 /// The state in a refusal: all that publishing waits for has ended, one way or the other.
 const PUBLISHING: &str = "being_published";
 
-async fn publishing_has_begun(
-    connection: &mut SqliteConnection,
-    asset: AssetId,
-) -> Result<bool, CatalogError> {
-    let begun: i64 = sqlx::query_scalar(
+async fn publishing_has_begun(connection: &mut Connection, asset: AssetId) -> Result<bool, CatalogError> {
+    let begun: i64 = sql(
         "SELECT COUNT(*) FROM task WHERE asset = ? AND kind = 'publish' AND state IN ('ready', 'leased', 'retry_wait')",
     )
     .bind(asset.to_string())
-    .fetch_one(connection)
+    .scalar(connection)
     .await?;
     Ok(begun > 0)
 }
 
 /// A need is met when it is done, or when it ended otherwise and the asset can do without it.
-async fn needs_met(connection: &mut SqliteConnection, task: TaskId) -> Result<bool, CatalogError> {
-    let open: i64 = sqlx::query_scalar(
-        "SELECT COUNT(*) FROM task_need JOIN task ON task.id = task_need.needs
+async fn needs_met(connection: &mut Connection, task: TaskId) -> Result<bool, CatalogError> {
+    let open: i64 = sql("SELECT COUNT(*) FROM task_need JOIN task ON task.id = task_need.needs
          WHERE task_need.task = ?
-           AND NOT (task.state = 'done' OR (task.required = 0 AND task.state IN ('dead', 'cancelled')))",
-    )
+           AND NOT (task.state = 'done' OR (task.required = 0 AND task.state IN ('dead', 'cancelled')))")
     .bind(task.to_string())
-    .fetch_one(connection)
+    .scalar(connection)
     .await?;
     Ok(open == 0)
 }

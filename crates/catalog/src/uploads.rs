@@ -1,5 +1,6 @@
 //! Upload rows: from the announcement to the asset that a finished upload becomes.
 
+use crate::sql::{Connection, sql};
 use crate::{
     AssetRow, Catalog, CatalogError, ContentQuery, EventKind, UploadGrant, UploadRow, assets, content,
     events::NewEvent,
@@ -14,7 +15,6 @@ use reelyard_model::{
     work::TaskKind,
 };
 use serde_json::json;
-use sqlx::{AssertSqlSafe, SqliteConnection};
 
 /// Sources named in one answer; the next look finds the others.
 const ASSEMBLED_AT_ONCE: u32 = 100;
@@ -82,14 +82,23 @@ impl Catalog {
         new: NewUpload,
         grant: UploadGrant,
     ) -> Result<UploadRow, CatalogError> {
+        self.until_not_taken_back(|| self.create_upload_once(&new, &grant)).await
+    }
+
+    async fn create_upload_once(
+        &self,
+        new: &NewUpload,
+        grant: &UploadGrant,
+    ) -> Result<UploadRow, CatalogError> {
         let mut write = self.write().await?;
-        let upload = insert_upload(&mut write, &new, grant).await?;
+        write.lock_tenant(new.tenant).await?;
+        let upload = insert_upload(&mut write, new, grant).await?;
         self.commit(write).await?;
         Ok(upload)
     }
 
     pub async fn upload(&self, id: UploadId) -> Result<Option<UploadRow>, CatalogError> {
-        let found = sqlx::query(AssertSqlSafe(format!("{UPLOAD_SELECT} WHERE upload.id = ?")))
+        let found = sql(format!("{UPLOAD_SELECT} WHERE upload.id = ?"))
             .bind(id.to_string())
             .fetch_optional(&self.reader)
             .await?;
@@ -105,9 +114,11 @@ impl Catalog {
         now_ms: i64,
     ) -> Result<bool, CatalogError> {
         let mut write = self.write().await?;
+        write.lock_tenant_of_upload(id).await?;
+        write.lock_upload(id).await?;
         let upload = require_upload(write.connection(), id).await?;
         quota::check_declared(&mut write, &upload, byte_len).await?;
-        let done = sqlx::query(
+        let done = sql(
             "UPDATE upload SET byte_len = ?, updated_ms = ? WHERE id = ? AND (byte_len IS NULL OR byte_len = ?)",
         )
         .bind(signed(byte_len))
@@ -117,7 +128,7 @@ impl Catalog {
         .execute(write.connection())
         .await?;
         self.commit(write).await?;
-        Ok(done.rows_affected() > 0)
+        Ok(done > 0)
     }
 
     /// Bytes up to `byte_offset` are durable. For display and expiry, so callers may be sparing with it; the journal
@@ -130,10 +141,11 @@ impl Catalog {
         expires_ms: i64,
     ) -> Result<(), CatalogError> {
         let mut write = self.write().await?;
+        write.lock_upload(id).await?;
         let upload = require_upload(write.connection(), id).await?;
         let state = upload_state::next(upload.state, UploadEvent::BytesAcknowledged)?;
-        sqlx::query(
-            "UPDATE upload SET state = ?, byte_offset = MAX(byte_offset, ?), updated_ms = ?, expires_ms = ? WHERE id = ?",
+        sql(
+            "UPDATE upload SET state = ?, byte_offset = GREATEST(byte_offset, ?), updated_ms = ?, expires_ms = ? WHERE id = ?",
         )
         .bind(state.as_str())
         .bind(signed(byte_offset))
@@ -155,6 +167,7 @@ impl Catalog {
         now_ms: i64,
     ) -> Result<UploadRow, CatalogError> {
         let mut write = self.write().await?;
+        write.lock_upload(id).await?;
         let mut upload = require_upload(write.connection(), id).await?;
         if upload.asset.is_some() {
             return Ok(upload);
@@ -162,16 +175,14 @@ impl Catalog {
         // Again: what was promised at the beginning is what may become an asset.
         quota::check_length(upload.max_byte_len, byte_len)?;
         upload.state = upload_state::next(upload.state, UploadEvent::AllBytesDurable)?;
-        sqlx::query(
-            "UPDATE upload SET state = ?, byte_len = ?, byte_offset = ?, updated_ms = ? WHERE id = ?",
-        )
-        .bind(upload.state.as_str())
-        .bind(signed(byte_len))
-        .bind(signed(byte_len))
-        .bind(now_ms)
-        .bind(id.to_string())
-        .execute(write.connection())
-        .await?;
+        sql("UPDATE upload SET state = ?, byte_len = ?, byte_offset = ?, updated_ms = ? WHERE id = ?")
+            .bind(upload.state.as_str())
+            .bind(signed(byte_len))
+            .bind(signed(byte_len))
+            .bind(now_ms)
+            .bind(id.to_string())
+            .execute(write.connection())
+            .await?;
         self.commit(write).await?;
         Ok(upload)
     }
@@ -179,15 +190,22 @@ impl Catalog {
     /// The upload becomes an asset, in one transaction: with a probe task, or, where the tenant has these bytes already,
     /// with what was made of those. Safe to repeat: the second call answers with the first one's asset.
     pub async fn finish_upload(&self, finish: FinishUpload) -> Result<FinishedUpload, CatalogError> {
+        self.until_not_taken_back(|| self.finish_upload_once(&finish)).await
+    }
+
+    async fn finish_upload_once(&self, finish: &FinishUpload) -> Result<FinishedUpload, CatalogError> {
         let mut write = self.write().await?;
+        // The tenant too: of two uploads with the same bytes that end at once, the second has to find the first.
+        write.lock_tenant_of_upload(finish.id).await?;
+        write.lock_upload(finish.id).await?;
         let upload = require_upload(write.connection(), finish.id).await?;
         if let Some(asset) = upload.asset {
             return Ok(FinishedUpload { asset, first_time: false, content_of: None });
         }
-        let content = find_content(&mut write, &upload, &finish).await?;
-        let finished = finish_with(&mut write, &upload, &finish, content.as_ref()).await?;
+        let content = find_content(&mut write, &upload, finish).await?;
+        let finished = finish_with(&mut write, &upload, finish, content.as_ref()).await?;
         if content.is_some() {
-            sqlx::query("UPDATE asset SET spare_source_key = ? WHERE id = ?")
+            sql("UPDATE asset SET spare_source_key = ? WHERE id = ?")
                 .bind(&finish.source_key)
                 .bind(finish.asset.to_string())
                 .execute(write.connection())
@@ -217,7 +235,7 @@ impl Catalog {
     /// upload is past the comparison.
     pub async fn expect_digest(&self, id: UploadId, sha256: &str, now_ms: i64) -> Result<bool, CatalogError> {
         let mut write = self.write().await?;
-        let done = sqlx::query(
+        let done = sql(
             "UPDATE upload SET expected_sha256 = ?, updated_ms = ?
              WHERE id = ? AND (expected_sha256 IS NULL OR expected_sha256 = ?) AND state IN ('created', 'receiving')",
         )
@@ -228,7 +246,7 @@ impl Catalog {
         .execute(write.connection())
         .await?;
         self.commit(write).await?;
-        Ok(done.rows_affected() > 0)
+        Ok(done > 0)
     }
 
     /// Whether an upload that is complete by its length waits for somebody who may finish it, or is finished as soon as
@@ -239,7 +257,7 @@ impl Catalog {
             false => (Completion::Withheld, Completion::Length),
         };
         let mut write = self.write().await?;
-        sqlx::query("UPDATE upload SET completion = ? WHERE id = ? AND completion = ?")
+        sql("UPDATE upload SET completion = ? WHERE id = ? AND completion = ?")
             .bind(to.as_str())
             .bind(id.to_string())
             .bind(from.as_str())
@@ -250,7 +268,7 @@ impl Catalog {
 
     /// Finished uploads whose sources lie in pieces, oldest first, some at a time.
     pub async fn uploads_to_assemble(&self) -> Result<Vec<UploadId>, CatalogError> {
-        let found = sqlx::query("SELECT id FROM upload WHERE to_assemble = 1 ORDER BY id LIMIT ?")
+        let found = sql("SELECT id FROM upload WHERE to_assemble = 1 ORDER BY id LIMIT ?")
             .bind(ASSEMBLED_AT_ONCE)
             .fetch_all(&self.reader)
             .await?;
@@ -259,7 +277,7 @@ impl Catalog {
 
     pub async fn upload_assembled(&self, id: UploadId) -> Result<(), CatalogError> {
         let mut write = self.write().await?;
-        sqlx::query("UPDATE upload SET to_assemble = 0 WHERE id = ?")
+        sql("UPDATE upload SET to_assemble = 0 WHERE id = ?")
             .bind(id.to_string())
             .execute(write.connection())
             .await?;
@@ -274,6 +292,7 @@ impl Catalog {
         now_ms: i64,
     ) -> Result<UploadRow, CatalogError> {
         let mut write = self.write().await?;
+        write.lock_upload(id).await?;
         let mut upload = require_upload(write.connection(), id).await?;
         let before = upload.state;
         let after = upload_state::next(before, event)?;
@@ -282,13 +301,13 @@ impl Catalog {
         }
         upload.state = after;
         if upload.state != before {
-            sqlx::query("UPDATE upload SET state = ?, updated_ms = ? WHERE id = ?")
+            sql("UPDATE upload SET state = ?, updated_ms = ? WHERE id = ?")
                 .bind(upload.state.as_str())
                 .bind(now_ms)
                 .bind(id.to_string())
                 .execute(write.connection())
                 .await?;
-            write.emit(upload_event(&upload, kind, now_ms, json!({ "from": before }))).await?;
+            write.emit(upload_event(&upload, kind, now_ms, json!({ "from": before })));
             self.commit(write).await?;
         }
         Ok(upload)
@@ -300,9 +319,9 @@ impl Catalog {
         state: UploadState,
         expired_by_ms: Option<i64>,
     ) -> Result<Vec<UploadRow>, CatalogError> {
-        let found = sqlx::query(AssertSqlSafe(format!(
+        let found = sql(format!(
             "{UPLOAD_SELECT} WHERE upload.state = ? AND upload.expires_ms <= ? ORDER BY upload.id"
-        )))
+        ))
         .bind(state.as_str())
         .bind(expired_by_ms.unwrap_or(i64::MAX))
         .fetch_all(&self.reader)
@@ -314,10 +333,10 @@ impl Catalog {
 pub(crate) async fn insert_upload(
     write: &mut Write,
     new: &NewUpload,
-    grant: UploadGrant,
+    grant: &UploadGrant,
 ) -> Result<UploadRow, CatalogError> {
-    let reserved = quota::reserve(write, new, &grant).await?;
-    sqlx::query(
+    let reserved = quota::reserve(write, new, grant).await?;
+    sql(
         "INSERT INTO upload (id, tenant, state, kind, completion, partials, concat_header, expected_sha256, byte_len,
                              byte_offset, file_name, metadata, preset, traceparent, created_ms, updated_ms,
                              expires_ms, token, max_byte_len, reserved_bytes)
@@ -339,29 +358,29 @@ pub(crate) async fn insert_upload(
     .bind(new.now_ms)
     .bind(new.now_ms)
     .bind(new.expires_ms)
-    .bind(grant.token.map(|(token, _)| token))
+    .bind(grant.token.as_ref().map(|(token, _)| token))
     .bind(reserved.max_byte_len.map(signed))
     .bind(signed(reserved.repeated_bytes))
     .execute(write.connection())
     .await?;
     let upload = require_upload(write.connection(), new.id).await?;
     let data = json!({ "byte_len": new.byte_len, "file_name": new.file_name });
-    write.emit(upload_event(&upload, EventKind::UPLOAD_CREATED, new.now_ms, data)).await?;
+    write.emit(upload_event(&upload, EventKind::UPLOAD_CREATED, new.now_ms, data));
     Ok(upload)
 }
 
 pub(crate) async fn require_upload(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     id: UploadId,
 ) -> Result<UploadRow, CatalogError> {
-    let found = sqlx::query(AssertSqlSafe(format!("{UPLOAD_SELECT} WHERE upload.id = ?")))
+    let found = sql(format!("{UPLOAD_SELECT} WHERE upload.id = ?"))
         .bind(id.to_string())
         .fetch_optional(connection)
         .await?;
     UploadRow::read(found.as_ref().ok_or_else(|| CatalogError::not_found("upload", id))?)
 }
 
-/// The content of this upload's bytes, if its tenant has it already.
+/// The content of this upload's bytes, if its tenant has it already, locked.
 pub(crate) async fn find_content(
     write: &mut Write,
     upload: &UploadRow,
@@ -374,7 +393,18 @@ pub(crate) async fn find_content(
         preset: &upload.preset,
         recipe: &finish.recipe,
     };
-    content::find(write.connection(), &query).await
+    let mut locked = None;
+    loop {
+        let found = content::find(write.connection(), &query).await?;
+        match found {
+            // It may have come to an end, or been deleted, before the lock was ours: so it is looked for again.
+            Some(owner) if locked != Some(owner.id) => {
+                write.lock_content_of(owner.id).await?;
+                locked = Some(owner.id);
+            }
+            settled => return Ok(settled),
+        }
+    }
 }
 
 /// The upload becomes an asset: one of this content, or the first of its own, with a probe task.
@@ -385,7 +415,7 @@ pub(crate) async fn finish_with(
     content: Option<&AssetRow>,
 ) -> Result<FinishedUpload, CatalogError> {
     let state = upload_state::next(upload.state, UploadEvent::SourceStored)?;
-    sqlx::query(
+    sql(
         "UPDATE upload SET state = ?, byte_len = ?, byte_offset = ?, sha256 = ?, to_assemble = ?, updated_ms = ?
          WHERE id = ?",
     )
@@ -406,11 +436,11 @@ pub(crate) async fn finish_with(
     if content.is_none() {
         insert_probe(write, upload, finish).await?;
     }
-    write.emit(finished).await?;
+    write.emit(finished);
     let data = json!({ "title": finish.title, "state": AssetState::Waiting });
     let mut created = upload_event(upload, EventKind::ASSET_CREATED, finish.now_ms, data);
     created.asset = Some(finish.asset);
-    write.emit(created).await?;
+    write.emit(created);
     if content.is_some() {
         publications::prepare(write, finish.asset, finish.playback_id, finish.now_ms).await?;
         let mut asset = assets::require(write.connection(), finish.asset).await?;
@@ -430,7 +460,7 @@ async fn insert_asset(
     content: Option<&AssetRow>,
 ) -> Result<(), CatalogError> {
     // What was found in the bytes so far holds for the new asset too.
-    sqlx::query(
+    sql(
         "INSERT INTO asset (id, tenant, upload, state, title, preset, source_key, byte_len, sha256, priority,
                             traceparent, created_ms, updated_ms, content_of, recipe, warnings, media_facts)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0, ?10, ?11, ?12, ?13, ?14,

@@ -1,0 +1,198 @@
+//! The one way to the database: one text of SQL and one set of values for SQLite and PostgreSQL.
+//!
+//! Used by every other file of this crate, and by nothing outside of it. The two drivers are called natively; what
+//! differs between the databases is decided in here and nowhere else:
+//!
+//! - Parameters are written `?`, or `?1`, `?2` where one is used twice. PostgreSQL gets `$1`, `$2`.
+//! - Values are integers (64 bits, signed), text, bytes, or NULL of one of the three. There is no boolean: 0 and 1.
+//! - The larger of two numbers is written `GREATEST(a, b)`. SQLite gets `MAX(a, b)`.
+//! - Sums are written `CAST(SUM(x) AS BIGINT)`: PostgreSQL's sums of integers are NUMERIC.
+//! - [`Sql::for_update`] locks the rows that are read. SQLite has one writer at a time, so there it is nothing.
+//! - Where the two need different texts, [`either`] takes both.
+//!
+//! PostgreSQL's text cannot hold the character U+0000. It is stored as U+FFFD there.
+//!
+//! It does not retry, except where nothing can have happened yet (see `connection`), and it knows no table.
+
+mod connection;
+pub(crate) mod placeholders;
+pub(crate) mod postgres;
+pub(crate) mod row;
+pub(crate) mod sqlite;
+mod value;
+
+pub(crate) use connection::{Connection, Pool, Target, Transaction};
+pub(crate) use row::{FromColumn, Row};
+pub(crate) use value::Value;
+
+use crate::CatalogError;
+use std::borrow::Cow;
+
+/// Which database it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Engine {
+    Sqlite,
+    Postgres,
+}
+
+/// A statement with its values.
+#[derive(Clone, Debug)]
+#[must_use = "a statement does nothing until it is executed"]
+pub(crate) struct Sql {
+    sqlite: Cow<'static, str>,
+    /// Where it is not the same.
+    postgres: Option<Cow<'static, str>>,
+    values: Vec<Value>,
+    /// Appended on PostgreSQL only.
+    lock: Option<&'static str>,
+}
+
+/// A statement in portable SQL.
+pub(crate) fn sql(text: impl Into<Cow<'static, str>>) -> Sql {
+    Sql { sqlite: text.into(), postgres: None, values: Vec::new(), lock: None }
+}
+
+/// A statement that the two databases need in different words, with the same parameters.
+pub(crate) fn either(sqlite: impl Into<Cow<'static, str>>, postgres: impl Into<Cow<'static, str>>) -> Sql {
+    Sql { sqlite: sqlite.into(), postgres: Some(postgres.into()), values: Vec::new(), lock: None }
+}
+
+impl Sql {
+    pub(crate) fn bind(mut self, value: impl Into<Value>) -> Self {
+        self.values.push(value.into());
+        self
+    }
+
+    /// For statements that are put together: more text.
+    pub(crate) fn push(&mut self, text: &str) -> &mut Self {
+        self.push_either(text, text)
+    }
+
+    /// More text, in the words of each database.
+    pub(crate) fn push_either(&mut self, sqlite: &str, postgres: &str) -> &mut Self {
+        if self.postgres.is_none() && sqlite != postgres {
+            self.postgres = Some(self.sqlite.clone());
+        }
+        self.sqlite.to_mut().push_str(sqlite);
+        if let Some(text) = &mut self.postgres {
+            text.to_mut().push_str(postgres);
+        }
+        self
+    }
+
+    /// A value where the text has got to. Not together with numbered parameters.
+    pub(crate) fn push_bind(&mut self, value: impl Into<Value>) -> &mut Self {
+        self.push("?");
+        self.values.push(value.into());
+        self
+    }
+
+    /// The rows that are read stay as they are until the transaction ends; waits for whoever holds them. Not in
+    /// statements with an outer join, which PostgreSQL refuses: lock first, then read.
+    ///
+    /// "NO KEY": the checks of foreign keys, which only ask whether a row is there, need not wait for us.
+    pub(crate) const fn for_update(mut self) -> Self {
+        self.lock = Some(" FOR NO KEY UPDATE");
+        self
+    }
+
+    /// The same, but rows that somebody else holds are passed over, as if they were not there.
+    pub(crate) const fn for_update_skip_locked(mut self) -> Self {
+        self.lock = Some(" FOR NO KEY UPDATE SKIP LOCKED");
+        self
+    }
+
+    /// The text as this database wants it.
+    fn text_for(&self, engine: Engine) -> Cow<'static, str> {
+        match engine {
+            Engine::Sqlite => placeholders::for_sqlite(&self.sqlite),
+            Engine::Postgres => {
+                let portable = self.postgres.as_ref().unwrap_or(&self.sqlite);
+                let mut text = placeholders::for_postgres(portable);
+                if let Some(lock) = self.lock {
+                    text.to_mut().push_str(lock);
+                }
+                text
+            }
+        }
+    }
+
+    /// How many rows were changed.
+    pub(crate) async fn execute<'a>(self, target: impl Into<Target<'a>>) -> Result<u64, CatalogError> {
+        target.into().execute(self).await
+    }
+
+    pub(crate) async fn fetch_all<'a>(self, target: impl Into<Target<'a>>) -> Result<Vec<Row>, CatalogError> {
+        target.into().fetch_all(self).await
+    }
+
+    /// The first row, if there is any.
+    pub(crate) async fn fetch_optional<'a>(
+        self,
+        target: impl Into<Target<'a>>,
+    ) -> Result<Option<Row>, CatalogError> {
+        target.into().fetch_optional(self).await
+    }
+
+    /// Of statements that always have a row.
+    pub(crate) async fn fetch_one<'a>(self, target: impl Into<Target<'a>>) -> Result<Row, CatalogError> {
+        let found = self.fetch_optional(target).await?;
+        found.ok_or_else(|| CatalogError::Database(sqlx::Error::RowNotFound))
+    }
+
+    /// The first column of the one row.
+    pub(crate) async fn scalar<'a, T: FromColumn>(
+        self,
+        target: impl Into<Target<'a>>,
+    ) -> Result<T, CatalogError> {
+        self.fetch_one(target).await?.first()
+    }
+
+    /// The first column of the first row, if there is any.
+    pub(crate) async fn scalar_optional<'a, T: FromColumn>(
+        self,
+        target: impl Into<Target<'a>>,
+    ) -> Result<Option<T>, CatalogError> {
+        self.fetch_optional(target).await?.map(|row| row.first()).transpose()
+    }
+
+    /// The first column of every row.
+    pub(crate) async fn scalars<'a, T: FromColumn>(
+        self,
+        target: impl Into<Target<'a>>,
+    ) -> Result<Vec<T>, CatalogError> {
+        self.fetch_all(target).await?.iter().map(Row::first).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Engine, either, sql};
+
+    #[test]
+    fn a_statement_grows_in_the_words_of_each_database() {
+        let mut query = sql("SELECT * FROM asset WHERE tenant = ");
+        query.push_bind("t").push(" AND ").push_either("INSTR(a, ", "STRPOS(a, ");
+        query.push_bind(7).push(") > 0");
+        assert_eq!(
+            query.text_for(Engine::Sqlite),
+            "SELECT * FROM asset WHERE tenant = ? AND INSTR(a, ?) > 0"
+        );
+        assert_eq!(
+            query.text_for(Engine::Postgres),
+            "SELECT * FROM asset WHERE tenant = $1 AND STRPOS(a, $2) > 0"
+        );
+    }
+
+    #[test]
+    fn rows_are_locked_where_several_write_at_once() {
+        let query = sql("SELECT * FROM task WHERE id = ?").for_update_skip_locked();
+        assert_eq!(query.text_for(Engine::Sqlite), "SELECT * FROM task WHERE id = ?");
+        assert_eq!(
+            query.text_for(Engine::Postgres),
+            "SELECT * FROM task WHERE id = $1 FOR NO KEY UPDATE SKIP LOCKED"
+        );
+        let query = either("a ?", "b ?").for_update();
+        assert_eq!(query.text_for(Engine::Postgres), "b $1 FOR NO KEY UPDATE");
+    }
+}

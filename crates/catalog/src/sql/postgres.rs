@@ -1,0 +1,85 @@
+//! PostgreSQL: a pool of bounded size, and sessions that cannot hold the fleet up.
+//!
+//! Every wait has an end that the server keeps, because a node may stand still in the middle of anything: a statement
+//! for a lock, a statement for its result, and a transaction for its next statement.
+
+use super::Pool;
+use crate::CatalogError;
+use sqlx::{
+    ConnectOptions, Connection,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use std::{str::FromStr, time::Duration};
+
+/// How a node uses its database.
+#[derive(Clone, Debug)]
+pub struct PostgresSettings {
+    /// Connections of this node at most. All nodes together have to stay below the server's `max_connections`.
+    pub max_connections: u32,
+    /// How long a call waits for a connection, a restart of the database among the reasons.
+    pub acquire_timeout: Duration,
+    /// Shown by the server beside each session.
+    pub application_name: String,
+}
+
+impl Default for PostgresSettings {
+    fn default() -> Self {
+        Self {
+            // Statements take about a millisecond each. PostgreSQL allows 100 by itself, so six nodes fit.
+            max_connections: 16,
+            // Longer than a quick restart, shorter than the patience of a client.
+            acquire_timeout: Duration::from_secs(5),
+            application_name: "reelyard".to_owned(),
+        }
+    }
+}
+
+/// A row is held for one short transaction, so who waits this long waits for one that stands still.
+const LOCK_TIMEOUT: &str = "8s";
+/// No statement reads more than a few thousand rows.
+const STATEMENT_TIMEOUT: &str = "15s";
+/// A node that was stopped inside a transaction loses it after this time, and the rows that it held are free. Below
+/// [`LOCK_TIMEOUT`], so that who waits for them gets them.
+const IDLE_IN_TRANSACTION_TIMEOUT: &str = "5s";
+/// A connection that lay idle for longer is tried before it is used; one that was used just now is not.
+const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+/// Beyond the steady load connections are given back.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+
+pub(crate) fn options(url: &str, settings: &PostgresSettings) -> Result<PgConnectOptions, CatalogError> {
+    Ok(PgConnectOptions::from_str(url)?.application_name(&settings.application_name))
+}
+
+/// A pool on tables that are up to date.
+pub(crate) async fn connect(
+    options: PgConnectOptions,
+    settings: &PostgresSettings,
+) -> Result<Pool, CatalogError> {
+    let sessions = options.clone().options([
+        ("lock_timeout", LOCK_TIMEOUT),
+        ("statement_timeout", STATEMENT_TIMEOUT),
+        ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_TIMEOUT),
+        ("default_transaction_isolation", "read committed"),
+    ]);
+    // With a session of its own: who waits for another node's migration waits as long as that takes.
+    let mut migrating = options.connect().await?;
+    crate::migrations::postgres().run(&mut migrating).await?;
+    // Told to go; when it does not hear it, it is gone anyway.
+    let _ = migrating.close().await;
+    let pool = PgPoolOptions::new()
+        .max_connections(settings.max_connections)
+        .acquire_timeout(settings.acquire_timeout)
+        .idle_timeout(IDLE_TIMEOUT)
+        .test_before_acquire(false)
+        .before_acquire(|connection, metadata| {
+            Box::pin(async move {
+                if metadata.idle_for > TRUSTED_IDLE {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
+        .connect_with(sessions)
+        .await?;
+    Ok(Pool::Postgres(pool))
+}

@@ -1,0 +1,54 @@
+//! What can be bound to a parameter.
+
+use reelyard_model::{AssetId, PlaybackId, TaskId, TenantId, UploadId, WorkerId};
+
+/// An integer, text or bytes; `None` is NULL. A NULL has a type too: PostgreSQL prepares a statement for types.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Value {
+    Integer(Option<i64>),
+    Text(Option<String>),
+    Bytes(Option<Vec<u8>>),
+}
+
+macro_rules! value_from {
+    ($($variant:ident: $type:ty => |$value:ident| $convert:expr;)*) => {$(
+        impl From<$type> for Value {
+            fn from($value: $type) -> Self {
+                Self::$variant(Some($convert))
+            }
+        }
+        impl From<Option<$type>> for Value {
+            fn from(value: Option<$type>) -> Self {
+                Self::$variant(value.map(|$value: $type| $convert))
+            }
+        }
+    )*};
+}
+
+value_from! {
+    Integer: i64 => |value| value;
+    Integer: i32 => |value| i64::from(value);
+    Integer: u32 => |value| i64::from(value);
+    // Lengths beyond 8 EiB saturate.
+    Integer: u64 => |value| i64::try_from(value).unwrap_or(i64::MAX);
+    Integer: bool => |value| i64::from(value);
+    Text: String => |value| value;
+    Text: &str => |value| value.to_owned();
+    Text: &String => |value| value.clone();
+    Text: TenantId => |value| value.to_string();
+    Text: UploadId => |value| value.to_string();
+    Text: AssetId => |value| value.to_string();
+    Text: TaskId => |value| value.to_string();
+    Text: WorkerId => |value| value.to_string();
+    Text: PlaybackId => |value| value.to_string();
+    Text: uuid::Uuid => |value| value.to_string();
+    Bytes: Vec<u8> => |value| value;
+    Bytes: &[u8] => |value| value.to_vec();
+    Bytes: &Vec<u8> => |value| value.clone();
+}
+
+impl From<&Option<String>> for Value {
+    fn from(value: &Option<String>) -> Self {
+        Self::Text(value.clone())
+    }
+}
