@@ -12,12 +12,14 @@ mod proxy;
 mod rabbit;
 mod s3_server;
 mod server_process;
+mod tcp_proxy;
 
 pub use faults::{Fault, Plan};
 pub use postgres::PostgresServer;
 pub use proxy::FaultProxy;
 pub use rabbit::RabbitServer;
 pub use s3_server::{ACCESS_KEY_ID, BUCKET, Kind, S3Server, SECRET_ACCESS_KEY};
+pub use tcp_proxy::{Line, Passed, TcpProxy};
 
 /// Free until a server takes it, or somebody else does in that moment.
 fn free_port() -> u16 {
