@@ -162,9 +162,11 @@ async fn pass(shared: &Shared, mut client: TcpStream, mut line: watch::Receiver<
         let (mut up, mut down) = (Way::default(), Way::default());
         // To look at while the other one waits for a change.
         let seen = line.clone();
-        let now = line.clone();
         loop {
-            if *line.borrow_and_update() == Line::Reset || budget.is_used_up() {
+            if line.has_changed().unwrap_or(false) {
+                budget = Budget::of(*line.borrow_and_update());
+            }
+            if *line.borrow() == Line::Reset || budget.is_used_up() {
                 break Err(io::ErrorKind::ConnectionReset.into());
             }
             if up.is_over && down.is_over {
@@ -172,7 +174,10 @@ async fn pass(shared: &Shared, mut client: TcpStream, mut line: watch::Receiver<
             }
             let is_open = *line.borrow() != Line::BlackHole;
             tokio::select! {
-                _ = line.changed() => budget = Budget::of(*line.borrow()),
+                changed = line.changed() => match changed {
+                    Ok(()) => budget = Budget::of(*line.borrow()),
+                    Err(_) => break Ok(()),
+                },
                 step = up.step(&mut from_client, &mut to_server, &seen), if is_open && !up.is_over => {
                     budget.take(&shared.to_server, step?);
                 }
