@@ -5,10 +5,16 @@
 
 mod support;
 
+use reelyard_storage::{
+    Objects as _,
+    s3::{Patience, S3Config, S3Credentials, S3Objects},
+};
 use reelyard_testkit::{ACCESS_KEY_ID, Kind, S3Server, SECRET_ACCESS_KEY};
 use serde_json::Value;
 use std::{path::Path, process::Command};
-use support::{Server, decoded_pictures, fixture, playlist_uris, request, root, run};
+use support::{
+    PATIENCE, Server, decoded_pictures, exchange, fixture, header, playlist_uris, request, root, run, wait_for,
+};
 
 /// Uploads the sample through the command line, waits for it, and gives what the API says of the asset.
 fn publish_sample(server: &Server, file: &Path) -> Value {
@@ -62,9 +68,63 @@ fn a_video_whose_bytes_lie_in_s3_becomes_the_same_stream() {
     let data = folder.path().join("data");
     let server = Server::start_in(&data, &["--storage-url", &url], &credentials);
     let asset = publish_sample(&server, &fixture("bbb-720p-20s.mp4"));
-    native_tools_read_every_rendition(asset["playback"]["hls"].as_str().expect("a signed HLS address"));
-    assert_eq!(std::fs::read_dir(data.join("sources")).unwrap().count(), 0, "no source on this disk");
+    let hls = asset["playback"]["hls"].as_str().expect("a signed HLS address");
+    native_tools_read_every_rendition(hls);
+    parts_and_conditions_are_answered_as_from_a_disk(hls);
+    let report = play("hls", hls);
+    assert_eq!(report["errors"].as_array().map(Vec::len), Some(0), "{report:#}");
+    for folder in ["sources", "renditions", "publications"] {
+        assert_eq!(std::fs::read_dir(data.join(folder)).unwrap().count(), 0, "no {folder} on this disk");
+    }
+    let id = asset["id"].as_str().expect("the asset's id");
+    let kept = objects_of(&url, id);
+    assert!(kept.iter().any(|key| key.ends_with("/720p/00005.m4s")), "the segments lie in S3: {kept:?}");
+    let (code, _) = request("DELETE", &format!("{}/v1/assets/{id}", server.url), &[], &[]);
+    assert!((200..300).contains(&code), "deleting it is answered with {code}");
+    wait_for("everything of it to go", PATIENCE, || objects_of(&url, id).is_empty().then_some(()));
     assert!(server.stop().success(), "the server stops cleanly");
+}
+
+/// Keys of what is kept of an asset beside its source.
+fn objects_of(url: &str, asset: &str) -> Vec<String> {
+    let credentials = S3Credentials {
+        access_key_id: ACCESS_KEY_ID.to_owned(),
+        secret_access_key: SECRET_ACCESS_KEY.to_owned(),
+        session_token: None,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let config = S3Config::parse(url).unwrap();
+        let objects = S3Objects::open(&config, credentials, Patience::default()).await.unwrap();
+        let mut found = Vec::new();
+        for folder in ["renditions", "publications"] {
+            let below = objects.list_prefix(&format!("{folder}/{asset}")).await.unwrap();
+            found.extend(below.into_iter().map(|entry| entry.key));
+        }
+        found
+    })
+}
+
+fn parts_and_conditions_are_answered_as_from_a_disk(hls: &str) {
+    let (code, headers, whole) = exchange("GET", hls, &[], &[]);
+    assert_eq!((code, header(&headers, "content-length")), (200, Some(whole.len().to_string())));
+    assert_eq!(header(&headers, "content-type").as_deref(), Some("application/vnd.apple.mpegurl"));
+    let etag = header(&headers, "etag").expect("a strong tag");
+    let modified = header(&headers, "last-modified").expect("a time");
+    let part = |more: &[(&str, String)]| {
+        let headers: Vec<_> = [&[("range", "bytes=3-9".to_owned())], more].concat();
+        exchange("GET", hls, &headers, &[])
+    };
+    let (code, headers, bytes) = part(&[("if-range", etag.clone())]);
+    assert_eq!((code, bytes.as_slice()), (206, &whole[3..10]));
+    assert_eq!(header(&headers, "content-range"), Some(format!("bytes 3-9/{}", whole.len())));
+    assert_eq!(part(&[("if-range", "\"another\"".to_owned())]).0, 200);
+    assert_eq!(exchange("GET", hls, &[("if-none-match", etag.clone())], &[]).0, 304);
+    assert_eq!(exchange("GET", hls, &[("if-modified-since", modified)], &[]).0, 304);
+    assert_eq!(exchange("GET", hls, &[("range", "bytes=99999999-".to_owned())], &[]).0, 416);
+    let (code, headers, bytes) = exchange("HEAD", hls, &[], &[]);
+    assert_eq!((code, bytes.len(), header(&headers, "etag")), (200, 0, Some(etag)));
+    assert_eq!(header(&headers, "content-length"), Some(whole.len().to_string()));
 }
 
 /// Every rung: 480 pictures, no warning from a whole decode, and sound that starts within 10 ms of the pictures.
