@@ -75,6 +75,11 @@ impl App {
         }
     }
 
+    /// A name for a file in the making, in the folder that each start empties.
+    pub(crate) fn scratch_file(&self, name: uuid::Uuid) -> PathBuf {
+        self.data_dir.join("scratch").join(format!("file-{name}"))
+    }
+
     /// Something may be ready for a worker: everybody who waits looks again.
     pub(crate) fn ring(&self) {
         self.ticket.notify_waiters();

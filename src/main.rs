@@ -14,6 +14,7 @@ mod holders;
 mod http;
 mod ledger;
 mod presets;
+mod worker;
 
 use clap::Parser;
 use std::process::ExitCode;

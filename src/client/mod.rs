@@ -104,7 +104,7 @@ impl ServerArgs {
     }
 }
 
-fn parse_base(told: &str) -> anyhow::Result<Url> {
+pub(crate) fn parse_base(told: &str) -> anyhow::Result<Url> {
     let mut base = Url::parse(told)
         .with_context(|| format!("--server {told} is not a URL; write it like http://127.0.0.1:8080"))?;
     anyhow::ensure!(

@@ -39,7 +39,7 @@ enum Action {
         #[arg(long, value_name = "TEXT")]
         label: String,
         /// What it may do, separated by commas: admin (everything), uploads:write, uploads:sign, assets:read,
-        /// assets:write, playback:sign, metrics:read
+        /// assets:write, playback:sign, metrics:read; and `worker` for `reelyard worker`, which admin does not hold
         #[arg(long, value_name = "SCOPES")]
         scopes: Scopes,
         /// Whose key it is: a tenant's id or name

@@ -12,6 +12,7 @@ mod probe;
 mod serve;
 mod tenants;
 mod upload;
+mod worker;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -28,6 +29,8 @@ pub(crate) struct Cli {
 enum Command {
     /// Run the server: API, playback origin and a worker on this machine.
     Serve(serve::Args),
+    /// Take work from a server over HTTP, on a machine of its own.
+    Worker(worker::Args),
     /// Upload a video, resuming where an earlier try stopped.
     Upload(upload::Args),
     /// List, watch, cancel and retry jobs.
@@ -52,6 +55,7 @@ impl Cli {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Serve(args) => serve::run(args),
+            Command::Worker(args) => worker::run(args),
             Command::Upload(args) => upload::run(args),
             Command::Jobs(args) => jobs::run(args),
             Command::Keys(args) => keys::run(args),

@@ -8,7 +8,7 @@ mod background;
 mod data_dir;
 mod limits;
 mod listen;
-mod logging;
+pub(super) mod logging;
 mod storage;
 
 use crate::{

@@ -8,7 +8,7 @@ pub(crate) mod fleet;
 mod grants;
 pub(crate) mod orders;
 
-pub(crate) use grants::{attempt_is_at_work, output_prefix};
+pub(crate) use grants::{attempt_is_at_work, is_output_name, output_prefix};
 
 use super::{FlowError, collect};
 use crate::app::App;

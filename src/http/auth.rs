@@ -94,6 +94,28 @@ impl FromRequestParts<Arc<App>> for Caller {
     }
 }
 
+/// A worker of the fleet: a key with the scope `worker`, which works for all tenants. Its calls follow from the work
+/// that there is, so they do not count against the rate of its key's tenant.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WorkerCaller;
+
+impl FromRequestParts<Arc<App>> for WorkerCaller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
+        let caller = Uploader::authenticated_from(app, &parts.headers, &parts.extensions).await?;
+        match caller.by {
+            By::Everybody => Ok(Self),
+            By::Key { scopes, .. } if scopes.contain(Scope::Worker) => Ok(Self),
+            By::Key { .. } => Err(missing_scope(Scope::Worker)),
+            By::Token(_) => Err(Problem::new(
+                Kind::OutsideUploadToken,
+                "An upload token opens the upload routes (`/uploads`) alone; a worker needs an API key with the scope `worker`.",
+            )),
+        }
+    }
+}
+
 impl Caller {
     pub(crate) fn require(self, scope: Scope) -> Result<(), Problem> {
         if self.scopes.contain(scope) { Ok(()) } else { Err(missing_scope(scope)) }
@@ -117,17 +139,7 @@ impl Uploader {
         headers: &HeaderMap,
         extensions: &Extensions,
     ) -> Result<Self, Problem> {
-        let uploader = match Self::authenticated(app, headers).await {
-            Ok(uploader) => uploader,
-            Err(problem) => {
-                if problem.kind().status_code() == 401 {
-                    let Peer(address) =
-                        extensions.get().copied().unwrap_or(Peer(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
-                    app.limits.rates.failure(address, app.limits.now_ms())?;
-                }
-                return Err(problem);
-            }
-        };
+        let uploader = Self::authenticated_from(app, headers, extensions).await?;
         let one = match &uploader.by {
             By::Everybody => OneOf::Everybody,
             By::Key { id, .. } => OneOf::Key(*id),
@@ -137,6 +149,23 @@ impl Uploader {
             Allowed { tenant: uploader.tenant, requests_per_second: uploader.limits.requests_per_second };
         app.limits.rates.request(allowed, one, app.limits.now_ms())?;
         Ok(uploader)
+    }
+
+    /// Who it is; an address that cannot show it is held up when it tries too often.
+    async fn authenticated_from(
+        app: &App,
+        headers: &HeaderMap,
+        extensions: &Extensions,
+    ) -> Result<Self, Problem> {
+        let found = Self::authenticated(app, headers).await;
+        if let Err(problem) = &found
+            && problem.kind().status_code() == 401
+        {
+            let Peer(address) =
+                extensions.get().copied().unwrap_or(Peer(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
+            app.limits.rates.failure(address, app.limits.now_ms())?;
+        }
+        found
     }
 
     async fn authenticated(app: &App, headers: &HeaderMap) -> Result<Self, Problem> {

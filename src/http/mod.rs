@@ -28,6 +28,7 @@ pub(crate) mod trace;
 mod upload_tokens;
 mod uploads;
 mod watch;
+mod worker;
 
 use crate::app::App;
 use axum::{
@@ -97,6 +98,7 @@ fn described_routes() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
         .routes(routes!(health::livez))
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics_text))
+        .merge(worker::routes())
         .split_for_parts()
 }
 

@@ -88,6 +88,10 @@ kinds! {
         "The sender was silent for too long, slower than the least speed, or longer at it than one request may be. What arrived is kept: ask for the offset and go on in a new request.";
     StateConflict, 409, "state-conflict", "The state does not allow this",
         "What was asked cannot be done in the present state, for example cancelling a job that has ended. The detail says which state it is. Look at it again before you decide.";
+    WorkerUnknown, 409, "worker-unknown", "The server does not know this worker",
+        "A server that started anew, or another one behind the same address, has not met the worker yet. Send `POST /v1/worker/hello`, then the call again.";
+    AttemptOver, 409, "attempt-over", "This attempt is over",
+        "The lease ran out, the task was cancelled or given back, or another attempt has begun. Stop the work; what it made counts for nothing and is removed.";
     PartConflict, 409, "part-conflict", "The part or the list contradicts what is stored",
         "A part that is stored keeps its number, its range and its bytes, and no two parts share a byte. The detail names what is there; `GET /uploads/parts` lists all of it. Nothing of this request was stored.";
     PartsMissing, 409, "parts-missing", "Parts of the upload are missing",

@@ -78,11 +78,17 @@ pub struct ClaimCall {
     /// Hold the answer for so long while there is nothing.
     #[serde(default)]
     pub wait_ms: u64,
+    /// `seen` of the last answer: what became ready since then is told at once. Without it the wait begins now.
+    #[serde(default)]
+    pub after: Option<i64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClaimAnswer {
     pub grants: Vec<Grant>,
+    /// How far the server had looked. All nodes of a fleet count alike.
+    #[serde(default)]
+    pub seen: i64,
     /// An operator wants this worker to take nothing new; it is asked again later.
     #[serde(default)]
     pub drain: bool,

@@ -8,12 +8,12 @@ use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberI
 const DEFAULT_FILTER: &str = "info,sqlx=warn,hyper=warn";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Format {
+pub(crate) enum Format {
     Pretty,
     Json,
 }
 
-pub(super) fn start(format: Format) -> anyhow::Result<()> {
+pub(crate) fn start(format: Format) -> anyhow::Result<()> {
     let filter = match std::env::var("RUST_LOG") {
         Ok(text) => EnvFilter::try_new(&text).with_context(|| format!("RUST_LOG={text}"))?,
         Err(_) => EnvFilter::new(DEFAULT_FILTER),

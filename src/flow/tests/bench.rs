@@ -72,6 +72,7 @@ impl Bench {
             public_url: None,
             max_upload_bytes: 1 << 20,
             media_program: PathBuf::from("no such program"),
+            fleet: crate::flow::dispatch::fleet::Fleet::default(),
             control_worker,
             ticket: Notify::new(),
             publish_ticket: Notify::new(),

@@ -96,6 +96,7 @@ pub(crate) async fn work<C: ControlPlane, D: Depot>(
             tracing::warn!(code = ?failure.code, detail = failure.detail, "task failed");
         }
     }
+    lease.reporting();
     tokio::select! {
         verdict = lease.over() => tracing::warn!(?verdict, "the lease was over before the report was taken"),
         () = deliver(&*shop.control, task, attempt, report) => {}

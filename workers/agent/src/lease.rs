@@ -43,6 +43,8 @@ fn next_stroke(first: Instant, now: Instant, beat: Duration) -> Instant {
 pub(crate) struct Lease {
     progress: watch::Sender<Progress>,
     over: watch::Receiver<Option<Verdict>>,
+    /// True: the report is on its way.
+    reporting: watch::Sender<bool>,
     beating: JoinHandle<()>,
 }
 
@@ -51,6 +53,7 @@ impl Lease {
     pub(crate) fn hold<C: ControlPlane>(control: Arc<C>, grant: &Grant, granted_at: Instant) -> Self {
         let (progress, news) = watch::channel(Progress::default());
         let (over_sender, over) = watch::channel(None);
+        let (reporting, is_reporting) = watch::channel(false);
         let (task, attempt) = (grant.task, grant.attempt);
         let length = Duration::from_millis(grant.lease_ms);
         let beating = tokio::spawn(async move {
@@ -59,7 +62,11 @@ impl Lease {
             let mut ticks = interval_at(next_stroke(first, granted_at, beat), beat);
             // A beat that was late or was tried again leaves the next ones where they were.
             ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-            let called_off = control.called_off(task, attempt);
+            let called_off = async {
+                let verdict = control.called_off(task, attempt).await;
+                // Our own report ends the attempt, and that news may be here before its answer.
+                if *is_reporting.borrow() { std::future::pending().await } else { verdict }
+            };
             tokio::pin!(called_off);
             let mut ends_at = granted_at + length;
             loop {
@@ -99,7 +106,12 @@ impl Lease {
                 }
             }
         });
-        Self { progress, over, beating }
+        Self { progress, over, reporting, beating }
+    }
+
+    /// From here on only time, or a heartbeat, ends the lease: the answer to the report says how the attempt ended.
+    pub(crate) fn reporting(&self) {
+        self.reporting.send_replace(true);
     }
 
     pub(crate) fn progress(&self, progress: Progress) {

@@ -1,0 +1,292 @@
+//! `/v1/worker/`: what `reelyard worker` calls: hello, claim, heartbeat, report, release, orders; and in `bytes` the
+//! bytes for workers that reach no store; and in `operators` what people see of them.
+//!
+//! The words are those of `reelyard_model::worker_protocol`, version 1. Every call needs an API key with the scope
+//! `worker` and decides nothing here: it becomes a call of `flow::dispatch`. A worker is believed about its own task
+//! and nothing else; the names of files that it tells are checked there. Calls that wait end with the server.
+
+mod bytes;
+mod operators;
+
+use super::{
+    auth::WorkerCaller,
+    extract::Json,
+    openapi::ProblemBody,
+    problem::{Kind, Problem},
+};
+use crate::{
+    app::App,
+    flow::{
+        FlowError,
+        dispatch::{self, orders},
+    },
+};
+use axum::extract::{DefaultBodyLimit, State};
+use reelyard_model::{
+    WorkerId,
+    work::{Grant, Offer, TaskKind},
+    worker_protocol::{
+        ClaimAnswer, ClaimCall, HeartbeatAnswer, HeartbeatCall, HelloAnswer, HelloCall, MAX_ATTEMPTS,
+        MAX_CALL_BYTES, MAX_GRANTS, MAX_REPORT_BYTES, MAX_WAIT_MS, OrdersAnswer, OrdersCall, ReleaseAnswer,
+        ReleaseCall, ReportAnswer, ReportCall, WORKER_PROTOCOL,
+    },
+};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep_until, timeout_at},
+};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+/// Longest name of a worker, in letters.
+const MAX_NAME_LETTERS: usize = 100;
+/// Most offers in one call: one for each shape of slot that a machine has.
+const MAX_OFFERS: usize = 64;
+/// What a worker is told to wait before it asks a server that ends.
+const ENDING_RETRY_SECONDS: u64 = 1;
+
+pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
+    let calls = OpenApiRouter::new()
+        .routes(routes!(hello))
+        .routes(routes!(claim))
+        .routes(routes!(heartbeat))
+        .routes(routes!(release))
+        .routes(routes!(orders_for))
+        .layer(DefaultBodyLimit::max(MAX_CALL_BYTES));
+    let reports = OpenApiRouter::new().routes(routes!(report)).layer(DefaultBodyLimit::max(MAX_REPORT_BYTES));
+    calls.merge(reports).merge(bytes::routes()).merge(operators::routes())
+}
+
+/// A worker says who it is. Safe to repeat; to be repeated when an answer is `worker-unknown`.
+#[utoipa::path(post, path = "/v1/worker/hello", tag = "worker",
+    request_body(content = Value, description = "`protocol` (1), `worker` (a UUID, new at each start), `name`, `version`, `machine`."),
+    responses((status = 200, description = "`version` of the server, `lease_ms`.", body = Value),
+              (status = 400, description = "Another version of the protocol.", body = ProblemBody, content_type = "application/problem+json")))]
+async fn hello(
+    State(app): State<Arc<App>>,
+    _: WorkerCaller,
+    Json(call): Json<HelloCall>,
+) -> Result<axum::Json<HelloAnswer>, Problem> {
+    check_version(call.protocol)?;
+    let is_name = |name: &str| {
+        !name.trim().is_empty()
+            && name.chars().count() <= MAX_NAME_LETTERS
+            && !name.chars().any(char::is_control)
+    };
+    if !is_name(&call.name) || call.version.len() > MAX_NAME_LETTERS {
+        return Err(Problem::new(
+            Kind::BadRequest,
+            format!("`name` is a line of 1 to {MAX_NAME_LETTERS} letters, and `version` is no longer."),
+        ));
+    }
+    let now_ms = app.now_ms();
+    app.catalog.add_worker(call.worker, &call.name, false, now_ms).await?;
+    tracing::info!(worker = %call.worker, name = call.name, version = call.version, "dispatch: a worker says hello");
+    app.fleet.hello(call, now_ms);
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    Ok(axum::Json(HelloAnswer { version, lease_ms: app.fleet.lease_ms }))
+}
+
+/// Get work. Each grant is a lease: keep it by heartbeats, end it by a report. With `max` 0 nothing is granted, and the
+/// answer comes when there may be something.
+#[utoipa::path(post, path = "/v1/worker/claim", tag = "worker",
+    request_body(content = Value, description = "`protocol`, `worker`, `offers` (each with `kinds`, `prefers`, `slots`, `cpu_millicores`, `memory_bytes`), `max` (64 at most), `wait_ms` (25000 at most), `after`."),
+    responses((status = 200, description = "`grants`, `seen` (give it back as `after`), `drain`.", body = Value),
+              (status = 409, description = "`worker-unknown`: say hello first.", body = ProblemBody, content_type = "application/problem+json")))]
+async fn claim(
+    State(app): State<Arc<App>>,
+    _: WorkerCaller,
+    Json(call): Json<ClaimCall>,
+) -> Result<axum::Json<ClaimAnswer>, Problem> {
+    check_version(call.protocol)?;
+    check_count("offers", call.offers.len(), MAX_OFFERS)?;
+    let until = wait_until(call.wait_ms);
+    let kinds: Vec<TaskKind> = call.offers.iter().flat_map(|offer| offer.kinds.iter().copied()).collect();
+    // Whoever asks speaks for itself.
+    let offers: Vec<Offer> =
+        call.offers.into_iter().map(|offer| Offer { worker: call.worker, ..offer }).collect();
+    let mut after = call.after;
+    loop {
+        let drain = known(&app, call.worker)?;
+        let seen = *app.catalog.last_event().borrow();
+        let mut grants = Vec::new();
+        if call.max > 0 && !drain {
+            grants = claim_for_whoever_listens(&app, &offers, call.max.min(MAX_GRANTS)).await?;
+        }
+        let answer = axum::Json(ClaimAnswer { grants, seen, drain });
+        let from = after.take().unwrap_or(seen);
+        if !answer.grants.is_empty() || Instant::now() >= until {
+            return Ok(answer);
+        }
+        let woken = tokio::select! {
+            () = app.shutdown.cancelled() => return Err(ending()),
+            _ = app.fleet.drain_is_not(call.worker, drain) => true,
+            ready = timeout_at(until, orders::something_ready(&app, &kinds, from)), if !drain => match ready {
+                Ok(ready) => ready.map(|()| true)?,
+                Err(_) => false,
+            },
+            () = sleep_until(until), if drain => false,
+        };
+        if !woken || call.max == 0 {
+            return Ok(answer);
+        }
+    }
+}
+
+/// The claim is not broken off when the worker goes away in the middle, and what nobody hears of goes back.
+async fn claim_for_whoever_listens(
+    app: &Arc<App>,
+    offers: &[Offer],
+    most: u32,
+) -> Result<Vec<Grant>, Problem> {
+    let (answer, heard) = oneshot::channel();
+    let (app, offers) = (app.clone(), offers.to_vec());
+    tokio::spawn(async move {
+        let claimed = dispatch::claim(&app, &offers, most as usize, app.fleet.lease_ms).await;
+        let Err(Ok(unheard)) = answer.send(claimed) else { return };
+        for grant in unheard {
+            let held = reelyard_model::worker_protocol::Held { task: grant.task, attempt: grant.attempt };
+            if let Err(error) = dispatch::release(&app, held).await {
+                tracing::warn!(%error, task = %held.task, "dispatch: a grant that nobody heard of waits for its lease");
+            }
+        }
+    });
+    heard.await.map_err(|_| Problem::internal("a claim ended without an answer"))?.map_err(flow_problem)
+}
+
+/// Keep leases. Send it at a third of `lease_ms`, for all attempts at once.
+#[utoipa::path(post, path = "/v1/worker/heartbeat", tag = "worker",
+    request_body(content = Value, description = "`protocol`, `worker`, `beats`: each `task`, `attempt`, `progress`."),
+    responses((status = 200, description = "`verdicts`, in the order of the beats: `continue`, `cancelled`, `lost`, or null where it could not be asked.", body = Value)))]
+async fn heartbeat(
+    State(app): State<Arc<App>>,
+    _: WorkerCaller,
+    Json(call): Json<HeartbeatCall>,
+) -> Result<axum::Json<HeartbeatAnswer>, Problem> {
+    check_version(call.protocol)?;
+    check_count("beats", call.beats.len(), MAX_ATTEMPTS)?;
+    app.fleet.seen(call.worker, app.now_ms());
+    let mut verdicts = Vec::with_capacity(call.beats.len());
+    let mut failed = None;
+    for beat in &call.beats {
+        match dispatch::heartbeat(&app, beat.task, beat.attempt, beat.progress).await {
+            Ok(verdict) => verdicts.push(Some(verdict)),
+            Err(error) => {
+                verdicts.push(None);
+                failed = Some(error);
+            }
+        }
+    }
+    match failed {
+        Some(error) if verdicts.iter().all(Option::is_none) => Err(flow_problem(error)),
+        _ => Ok(axum::Json(HeartbeatAnswer { verdicts })),
+    }
+}
+
+/// End an attempt. Asked again, it is answered as the first time.
+#[utoipa::path(post, path = "/v1/worker/report", tag = "worker",
+    request_body(content = Value, description = "`protocol`, `worker`, `task`, `attempt`, `report`. 17 MiB at most: the list of keyframes of a probe."),
+    responses((status = 200, description = "`verdict`: `continue` when it was taken, now or before; `cancelled`; `lost` when it came too late and nothing was written.", body = Value)))]
+async fn report(
+    State(app): State<Arc<App>>,
+    _: WorkerCaller,
+    Json(call): Json<ReportCall>,
+) -> Result<axum::Json<ReportAnswer>, Problem> {
+    check_version(call.protocol)?;
+    app.fleet.seen(call.worker, app.now_ms());
+    let verdict = dispatch::report(&app, call.task, call.attempt, call.report).await.map_err(flow_problem)?;
+    Ok(axum::Json(ReportAnswer { verdict }))
+}
+
+/// Give tasks back unharmed: they are ready again at once.
+#[utoipa::path(post, path = "/v1/worker/release", tag = "worker",
+    request_body(content = Value, description = "`protocol`, `worker`, `held`: each `task`, `attempt`; `goodbye`: the worker ends."),
+    responses((status = 200, description = "`released`, in the order of `held`: false where it was not the worker's any more.", body = Value)))]
+async fn release(
+    State(app): State<Arc<App>>,
+    _: WorkerCaller,
+    Json(call): Json<ReleaseCall>,
+) -> Result<axum::Json<ReleaseAnswer>, Problem> {
+    check_version(call.protocol)?;
+    check_count("held", call.held.len(), MAX_ATTEMPTS)?;
+    let mut released = Vec::with_capacity(call.held.len());
+    for held in &call.held {
+        released.push(dispatch::release(&app, *held).await.map_err(flow_problem)?);
+    }
+    if call.goodbye {
+        tracing::info!(worker = %call.worker, "dispatch: a worker says good-bye");
+        app.fleet.goodbye(call.worker, app.now_ms());
+    }
+    Ok(axum::Json(ReleaseAnswer { released }))
+}
+
+/// News for a worker, as they come: attempts that were cancelled or lost, and whether it is to take nothing new.
+#[utoipa::path(post, path = "/v1/worker/orders", tag = "worker",
+    request_body(content = Value, description = "`protocol`, `worker`, `held`: each `task`, `attempt`; `drain`: what the worker knows; `wait_ms` (25000 at most)."),
+    responses((status = 200, description = "`over`: each `task`, `attempt`, `verdict`; `drain`. Empty when the wait was over.", body = Value)))]
+async fn orders_for(
+    State(app): State<Arc<App>>,
+    _: WorkerCaller,
+    Json(call): Json<OrdersCall>,
+) -> Result<axum::Json<OrdersAnswer>, Problem> {
+    check_version(call.protocol)?;
+    check_count("held", call.held.len(), MAX_ATTEMPTS)?;
+    let drain = known(&app, call.worker)?;
+    let nothing = OrdersAnswer { over: Vec::new(), drain };
+    let answer = tokio::select! {
+        () = app.shutdown.cancelled() => return Err(ending()),
+        over = orders::over(&app, &call.held), if !call.held.is_empty() => OrdersAnswer { over: over?, drain },
+        drain = app.fleet.drain_is_not(call.worker, call.drain) => OrdersAnswer { drain, ..nothing },
+        () = sleep_until(wait_until(call.wait_ms)) => nothing,
+    };
+    Ok(axum::Json(answer))
+}
+
+fn check_version(protocol: u32) -> Result<(), Problem> {
+    if protocol == WORKER_PROTOCOL {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Kind::BadRequest,
+        format!(
+            "This server speaks version {WORKER_PROTOCOL} of the worker protocol, and this call is of version \
+             {protocol}. Bring the older of the two programs up to date."
+        ),
+    )
+    .with("protocol", WORKER_PROTOCOL))
+}
+
+fn check_count(member: &str, count: usize, most: usize) -> Result<(), Problem> {
+    if count <= most {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Kind::TooLarge,
+        format!("`{member}` has {count} entries; {most} is the limit of one call."),
+    ))
+}
+
+/// Whether it is to take nothing new; the problem when this server has not met it.
+fn known(app: &App, worker: WorkerId) -> Result<bool, Problem> {
+    app.fleet.seen(worker, app.now_ms()).ok_or_else(|| {
+        Problem::new(Kind::WorkerUnknown, "This server has not met this worker: say hello, then call again.")
+    })
+}
+
+fn wait_until(wait_ms: u64) -> Instant {
+    Instant::now() + Duration::from_millis(wait_ms.min(MAX_WAIT_MS))
+}
+
+fn ending() -> Problem {
+    Problem::unavailable("This server ends; ask again, or ask another one.", ENDING_RETRY_SECONDS)
+}
+
+fn flow_problem(error: FlowError) -> Problem {
+    match error {
+        FlowError::Catalog(error) => error.into(),
+        FlowError::Store(error) => {
+            Problem::unavailable("The store does not answer at the moment.", 2).with_log(error)
+        }
+        other => Problem::internal(other),
+    }
+}

@@ -1,0 +1,157 @@
+//! The agent's control plane over HTTP.
+//!
+//! A claim asks for all free slots at once and is sent to one server only: when its answer is lost, the tasks wait for
+//! their leases, and a second claim would not bring them back. Everything else is safe to repeat and goes to every
+//! server in turn. Between claims the worker waits for a ticket, or in a call that the server holds; and looks again
+//! after a while in any case, because tickets may be lost and some work becomes ready without one.
+
+use super::{
+    beats::Beats,
+    link::{CallError, Link, SHORT_LIMIT},
+    news::News,
+};
+use crate::app::random_u32;
+use reelyard_agent::control::{ControlPlane, ControlUnavailable};
+use reelyard_model::{
+    TaskId, WorkerId,
+    work::{Grant, Offer, Progress, Report, Verdict},
+    worker_protocol::{
+        Beat, ClaimAnswer, ClaimCall, Held, MAX_GRANTS, ReleaseAnswer, ReleaseCall, ReportAnswer, ReportCall,
+        WORKER_PROTOCOL,
+    },
+};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::time::sleep;
+
+/// A report can be 17 MiB long.
+const REPORT_LIMIT: Duration = Duration::from_secs(60);
+/// An idle worker looks this often without having been told: a tenant's turn comes without a ticket. A quarter of it
+/// is by chance.
+const LOOK_EVERY_MS: u64 = 5_000;
+/// A claim of many slots is as many transactions.
+const CLAIM_LIMIT: Duration = Duration::from_secs(20);
+/// `seen` of nobody.
+const NOTHING_SEEN: i64 = -1;
+
+pub(crate) struct HttpControl {
+    link: Arc<Link>,
+    worker: WorkerId,
+    beats: Beats,
+    news: Arc<News>,
+    /// How far the server had looked at the last claim.
+    seen: AtomicI64,
+    drained: AtomicBool,
+}
+
+impl HttpControl {
+    /// Inside a tokio runtime: two loops run beside it until it is dropped.
+    pub(crate) fn start(link: Arc<Link>, worker: WorkerId) -> Self {
+        Self {
+            beats: Beats::start(link.clone(), worker),
+            news: News::start(link.clone(), worker),
+            link,
+            worker,
+            seen: AtomicI64::new(NOTHING_SEEN),
+            drained: AtomicBool::new(false),
+        }
+    }
+
+    /// The last word: nothing is held, and this worker does not come back.
+    pub(crate) async fn goodbye(&self) -> Result<(), CallError> {
+        let call =
+            ReleaseCall { protocol: WORKER_PROTOCOL, worker: self.worker, held: Vec::new(), goodbye: true };
+        let _: ReleaseAnswer = self.link.call("release", &call, SHORT_LIMIT).await?;
+        Ok(())
+    }
+
+    async fn ask_for_work(&self, offers: &[Offer], max: u32, wait_ms: u64) -> Result<ClaimAnswer, CallError> {
+        let seen = self.seen.load(Ordering::Relaxed);
+        let call = ClaimCall {
+            protocol: WORKER_PROTOCOL,
+            worker: self.worker,
+            offers: offers.to_vec(),
+            max,
+            wait_ms,
+            after: (seen != NOTHING_SEEN).then_some(seen),
+        };
+        let limit = CLAIM_LIMIT + Duration::from_millis(wait_ms);
+        let answer: ClaimAnswer = self.link.call_once("claim", &call, limit).await?;
+        if answer.drain != self.drained.swap(answer.drain, Ordering::Relaxed) {
+            tracing::info!(drain = answer.drain, "an operator told this worker whether to take new work");
+        }
+        Ok(answer)
+    }
+}
+
+impl ControlPlane for HttpControl {
+    async fn claim(&self, offers: &[Offer]) -> Result<Vec<Grant>, ControlUnavailable> {
+        let wanted = offers.iter().map(|offer| offer.slots).fold(0, u32::saturating_add);
+        let answer = self.ask_for_work(offers, wanted.min(MAX_GRANTS), 0).await?;
+        self.seen.store(answer.seen, Ordering::Relaxed);
+        metrics::counter!("reelyard_worker_granted_total").increment(answer.grants.len() as u64);
+        Ok(answer.grants)
+    }
+
+    async fn heartbeat(
+        &self,
+        task: TaskId,
+        attempt: u32,
+        progress: Progress,
+    ) -> Result<Verdict, ControlUnavailable> {
+        self.beats.send(Beat { task, attempt, progress }).await
+    }
+
+    async fn report(
+        &self,
+        task: TaskId,
+        attempt: u32,
+        report: Report,
+    ) -> Result<Verdict, ControlUnavailable> {
+        let outcome = match &report {
+            Report::Completed { .. } => "completed",
+            Report::Failed { .. } => "failed",
+        };
+        let call = ReportCall { protocol: WORKER_PROTOCOL, worker: self.worker, task, attempt, report };
+        let answered: Result<ReportAnswer, CallError> = self.link.call("report", &call, REPORT_LIMIT).await;
+        let verdict = match answered {
+            Ok(answer) => answer.verdict,
+            // It will not be taken the next time either; the lease runs out and the loss is counted.
+            Err(error @ CallError::Refused { .. }) => {
+                tracing::error!(%task, attempt, %error, "the report is refused; the task is let go");
+                Verdict::Lost
+            }
+            Err(error) => return Err(error.into()),
+        };
+        metrics::counter!("reelyard_worker_reports_total", "outcome" => outcome).increment(1);
+        Ok(verdict)
+    }
+
+    async fn release(&self, task: TaskId, attempt: u32) -> Result<(), ControlUnavailable> {
+        let call = ReleaseCall {
+            protocol: WORKER_PROTOCOL,
+            worker: self.worker,
+            held: vec![Held { task, attempt }],
+            goodbye: false,
+        };
+        let _: ReleaseAnswer = self.link.call("release", &call, SHORT_LIMIT).await?;
+        Ok(())
+    }
+
+    async fn called_off(&self, task: TaskId, attempt: u32) -> Verdict {
+        self.news.over(Held { task, attempt }).await
+    }
+
+    async fn wait_for_ticket(&self, offers: &[Offer]) {
+        let wait_ms = LOOK_EVERY_MS - u64::from(random_u32()) % (LOOK_EVERY_MS / 4);
+        // What it says is asked for again by the claim that follows; that it failed is told by that claim too.
+        if self.ask_for_work(offers, 0, wait_ms).await.is_err() {
+            sleep(Duration::from_millis(wait_ms / 10)).await;
+        }
+    }
+}
