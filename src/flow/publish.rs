@@ -1,9 +1,10 @@
 //! **publish**: finished outputs become something that plays.
 //!
 //! The control plane does this work itself, under a lease like any other, so that a crash in the middle is taken up.
-//! The files of the winning attempts get a second name (a hard link) under `publications/{asset}/a{attempt}/`, the
-//! playlists are written beside them, everything is synced, and then one conditional row update makes that directory
-//! the one that plays. Before that update nobody sees a thing; after it, the rest is sweeping.
+//! The files of the winning attempts get a second name under `publications/{asset}/a{attempt}/` (on a disk a hard link,
+//! in S3 a copy that S3 makes), the playlists are written beside them, everything is durable, and then one conditional
+//! row update makes that directory the one that plays. Before that update nobody sees a thing; after it, the rest is
+//! sweeping.
 
 use super::{FlowError, collect, dispatch, receive};
 use crate::app::{App, panic_text};
@@ -21,7 +22,7 @@ use reelyard_storage::StoreError;
 use serde_json::json;
 use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-/// Publishing writes no media, only names: even thousands of them take seconds.
+/// Publishing writes no media, only names, or asks S3 for copies: even thousands of them take seconds.
 const LEASE_MS: u64 = 60_000;
 /// A third of the lease.
 const BEAT: Duration = Duration::from_millis(LEASE_MS / 3);

@@ -22,7 +22,7 @@ use reelyard_model::{
     work::{TaskKind, TaskResult},
 };
 use reelyard_sign::Keyring;
-use reelyard_storage::{LocalStore, UploadStore};
+use reelyard_storage::{LocalStore, Objects, UploadStore};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::{
@@ -48,6 +48,8 @@ struct Bench {
 /// Where uploads lie, and who minds them.
 struct Place {
     uploads: Arc<dyn UploadStore>,
+    /// Renditions and publications.
+    objects: Arc<dyn Objects>,
     holders: Holders,
     in_pieces: bool,
 }
@@ -59,7 +61,7 @@ async fn app(folder: &Path, catalog: Catalog, place: Place, insecure_open: bool)
         catalog,
         uploads: place.uploads,
         holders: place.holders,
-        store: Arc::new(LocalStore::open(folder).await.unwrap()),
+        store: place.objects,
         sources_in_pieces: place.in_pieces,
         keyring: Keyring::new([7; 32]),
         upload_keys: reelyard_sign::upload_token::UploadKeys::new([8; 32]),
@@ -124,6 +126,11 @@ impl Bench {
     }
 
     async fn start(insecure_open: bool) -> Self {
+        Self::start_with(insecure_open, None).await
+    }
+
+    /// `objects`: where published files lie, if not on this disk.
+    async fn start_with(insecure_open: bool, objects: Option<Arc<dyn Objects>>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let catalog = Catalog::open(&folder.path().join("catalog.sqlite")).await.unwrap();
         catalog
@@ -138,7 +145,9 @@ impl Bench {
             .await
             .unwrap();
         let store = LocalStore::open(folder.path()).await.unwrap();
-        let place = Place { uploads: Arc::new(store), holders: Holders::alone(), in_pieces: false };
+        let objects = objects.unwrap_or_else(|| Arc::new(store.clone()));
+        let holders = Holders::alone();
+        let place = Place { uploads: Arc::new(store), objects, holders, in_pieces: false };
         let app = app(folder.path(), catalog, place, insecure_open).await;
         Self { router: crate::http::router(app.clone()), app, _folder: folder }
     }

@@ -40,7 +40,8 @@ impl Node {
         let ledger = Arc::new(CatalogLedger(catalog.clone()));
         let store = S3Store::open(&config, credentials, ledger, S3Settings::new(&own)).await.unwrap();
         let holders = Holders::among_nodes(catalog.clone(), name.to_owned());
-        let place = Place { uploads: Arc::new(store), holders, in_pieces: true };
+        let objects = Arc::new(store.objects());
+        let place = Place { uploads: Arc::new(store), objects, holders, in_pieces: true };
         let app = app(&own, catalog, place, true).await;
         let minding = app.clone();
         tokio::spawn(async move {

@@ -4,6 +4,12 @@ use super::{Bench, SEGMENT};
 use crate::http::links::now_unix_seconds;
 use reelyard_model::PlaybackId;
 use reelyard_sign::Keyring;
+use reelyard_storage::{
+    Objects,
+    s3::{Patience, S3Config, S3Credentials, S3Objects},
+};
+use reelyard_testkit::{ACCESS_KEY_ID, Fault, FaultProxy, Kind, Plan, S3Server, SECRET_ACCESS_KEY};
+use std::sync::Arc;
 use uuid::Uuid;
 
 const HOUR: u64 = 3600;
@@ -129,7 +135,58 @@ async fn no_path_leads_out_of_the_publication() {
 
 #[tokio::test]
 async fn ranges_and_conditions() {
-    let bench = Bench::with_keys().await;
+    ranges_and_conditions_at(Bench::with_keys().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ranges_and_conditions_of_files_in_s3() {
+    for kind in [Kind::SeaweedFs, Kind::Moto] {
+        let Some(server) = S3Server::start(kind) else { return };
+        ranges_and_conditions_at(Bench::start_with(false, Some(in_s3(&server.endpoint()).await)).await).await;
+    }
+}
+
+/// Published files in S3, at that server or at a proxy before it.
+async fn in_s3(endpoint: &str) -> Arc<dyn Objects> {
+    let config = S3Config::parse(&S3Server::url(endpoint, "played")).unwrap();
+    let credentials = S3Credentials {
+        access_key_id: ACCESS_KEY_ID.to_owned(),
+        secret_access_key: SECRET_ACCESS_KEY.to_owned(),
+        session_token: None,
+    };
+    let patience = Patience { bound_ms: 500, ..Patience::default() };
+    Arc::new(S3Objects::open(&config, credentials, patience).await.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_away_is_told_with_a_time_to_come_back() {
+    let Some(server) = S3Server::start(Kind::SeaweedFs) else { return };
+    let proxy = FaultProxy::start(&server.endpoint(), Plan::calm());
+    let bench = Bench::start_with(true, Some(in_s3(proxy.url()).await)).await;
+    let (asset, id) = bench.publish().await;
+    let token = bench.app.keyring.sign(id, now_unix_seconds() + HOUR);
+    let path = format!("/p/{token}/{id}/audio/00000.m4s");
+    assert_eq!(bench.get(&path).await.body, SEGMENT);
+    for fault in [Fault::SlowDown, Fault::CutBefore] {
+        proxy.set_plan(Plan::always(fault));
+        for headers in [vec![], vec![("range", "bytes=0-9")]] {
+            let answer = bench.call("GET", &path, &headers).await;
+            assert_eq!((answer.status.as_u16(), answer.problem()), (503, "unavailable".into()));
+            assert_eq!(answer.header("retry-after"), "2");
+            assert_eq!(answer.header("access-control-allow-origin"), "*", "players can read it");
+        }
+        assert_eq!(
+            bench.get(&format!("/watch/{id}?token={token}")).await.status,
+            200,
+            "the page needs no store"
+        );
+        assert_eq!(bench.get(&format!("/v1/assets/{asset}")).await.status, 200);
+    }
+    proxy.set_plan(Plan::calm());
+    assert_eq!(bench.get(&path).await.body, SEGMENT);
+}
+
+async fn ranges_and_conditions_at(bench: Bench) {
     let (_, id) = bench.publish().await;
     let token = bench.app.keyring.sign(id, now_unix_seconds() + HOUR);
     let path = format!("/p/{token}/{id}/audio/00000.m4s");

@@ -3,8 +3,9 @@
 
 use crate::bench::{Bench, MIB, at, noise};
 use bytes::Bytes;
+use futures::{StreamExt as _, stream};
 use reelyard_storage::{
-    Sources as _, Uploads as _,
+    Objects as _, Sources as _, Uploads as _,
     s3::{DEFAULT_MEMORY_BYTES, S3Store},
     source_key,
 };
@@ -80,6 +81,41 @@ fn measure_a_thousand_stalled_uploads() {
     });
 }
 
+/// Two hours in a small ladder: what one publishing asks of the store.
+#[test]
+#[ignore = "a measurement"]
+fn measure_a_publication_of_five_thousand_segments() {
+    const SEGMENTS: usize = 5_000;
+    const SEGMENT_BYTES: usize = 200 << 10;
+    let Some(server) = S3Server::start(Kind::SeaweedFs) else { return };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (bench, store) = as_an_operator_has_it(&server).await;
+        let objects = store.objects();
+        let from = |number: usize| format!("renditions/a/t{:02}/a1/v/{number:05}.m4s", number % 10);
+        let to = |number: usize| format!("publications/a/a1/v{}/{number:05}.m4s", number % 10);
+        let bytes = noise(SEGMENT_BYTES);
+        let begin = Instant::now();
+        let puts = (0..SEGMENTS).map(|number| {
+            let (file, objects, key) = (bench.scratch_file(&bytes), &objects, from(number));
+            async move { objects.put_file(&file, &key).await.unwrap() }
+        });
+        stream::iter(puts).buffer_unordered(16).collect::<Vec<()>>().await;
+        println!("{SEGMENTS} segments of 200 KiB put: {:.2} s", begin.elapsed().as_secs_f64());
+        let (begin, own_cpu) = (Instant::now(), cpu_seconds());
+        objects.copy_all((0..SEGMENTS).map(|number| (from(number), to(number))).collect()).await.unwrap();
+        let own_cpu = cpu_seconds() - own_cpu;
+        println!("copied: {:.2} s, {own_cpu:.2} s of CPU here", begin.elapsed().as_secs_f64());
+        let begin = Instant::now();
+        assert_eq!(objects.list_prefix("publications/a").await.unwrap().len(), SEGMENTS);
+        println!("listed: {:.2} s", begin.elapsed().as_secs_f64());
+        let begin = Instant::now();
+        objects.delete_prefix("renditions/a").await.unwrap();
+        println!("removed: {:.2} s", begin.elapsed().as_secs_f64());
+        println!("peak memory: {} MiB", peak_kib() / 1024);
+    });
+}
+
 /// The server itself, not a proxy before it, with the memory that an operator gets.
 async fn as_an_operator_has_it(server: &S3Server) -> (Bench, S3Store) {
     let mut bench = Bench::in_s3(Kind::SeaweedFs, &server.endpoint());
@@ -87,6 +123,14 @@ async fn as_an_operator_has_it(server: &S3Server) -> (Bench, S3Store) {
     let scratch = bench.directory.path().to_owned();
     let store = bench.place().open_at(&server.endpoint(), &scratch).await.unwrap();
     (bench, store)
+}
+
+/// Of this process, in user and kernel: fields 14 and 15 of proc(5), in hundredths of a second on Linux.
+fn cpu_seconds() -> f64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    let behind_name = stat.rsplit_once(") ").unwrap().1;
+    let ticks = behind_name.split_whitespace().skip(11).take(2).map(|field| field.parse::<f64>().unwrap());
+    ticks.sum::<f64>() / 100.0
 }
 
 fn peak_kib() -> u64 {
