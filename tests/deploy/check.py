@@ -81,6 +81,7 @@ def compose(made):
     judged = run(str(TOOLS / "check-jsonschema"), "--builtin-schema", "vendor.compose-spec", str(path))
     if judged.returncode != 0:
         find(path.name, judged.stdout + judged.stderr)
+        return None
     text = path.read_text(encoding="utf-8")
     # Variables without a default that would be public: each is demanded, and deploy/init makes it.
     for name, rest in re.findall(r"(?<!\$)\$\{(\w+)([^}]*)\}", text):
@@ -115,9 +116,9 @@ def compose(made):
         if service.get("ports") and name != "balancer":
             find(path.name, f"{name} is reached from outside; only the balancer is")
         drain = service.get("environment", {}).get("REELYARD_DRAIN_SECONDS")
-        if drain and seconds(service["stop_grace_period"]) < int(drain) + WORKER_END_SECONDS:
+        if drain and seconds(service.get("stop_grace_period", "10s")) < int(drain) + WORKER_END_SECONDS:
             find(path.name, f"{name} is killed before its drain of {drain} s is over")
-        if name.startswith("api-") and seconds(service["stop_grace_period"]) <= API_END_SECONDS:
+        if name.startswith("api-") and seconds(service.get("stop_grace_period", "10s")) <= API_END_SECONDS:
             find(path.name, f"{name} is killed before it has ended by itself")
         if name.startswith("worker") and "REELYARD_DATABASE_URL" in service["environment"]:
             find(path.name, f"{name} holds the password of the database")
@@ -172,6 +173,8 @@ def kubernetes():
                         find(where, f"Kubernetes {version}: {judged.stdout}{judged.stderr}")
             if thing["kind"] != "Namespace" and thing["metadata"].get("namespace") != "reelyard":
                 find(where, "is not in the namespace reelyard")
+    if findings:
+        return
     listed = documents(folder / "kustomization.yaml")[0]["resources"]
     missing = {path.name for path in folder.glob("*.yaml")} - {"kustomization.yaml", "secrets.example.yaml"} - set(listed)
     if missing or any(not (folder / name).exists() for name in listed):
@@ -213,11 +216,11 @@ def deployment(where, thing, named):
     # What the namespace demands (Pod Security, restricted), so that it is refused here and not there.
     security = container["securityContext"]
     if (
-        not pod["securityContext"]["runAsNonRoot"]
-        or pod["securityContext"]["seccompProfile"]["type"] != "RuntimeDefault"
-        or security["allowPrivilegeEscalation"]
-        or not security["readOnlyRootFilesystem"]
-        or security["capabilities"] != {"drop": ["ALL"]}
+        not pod["securityContext"].get("runAsNonRoot")
+        or pod["securityContext"].get("seccompProfile") != {"type": "RuntimeDefault"}
+        or security.get("allowPrivilegeEscalation") is not False
+        or not security.get("readOnlyRootFilesystem")
+        or security.get("capabilities") != {"drop": ["ALL"]}
     ):
         find(where, "is not confined as the namespace demands")
     environment = {entry["name"]: entry.get("value") for entry in container["env"]}
@@ -232,8 +235,10 @@ def deployment(where, thing, named):
 
 def main():
     made = secrets_are_made()
-    if made:
-        balancer(compose(made))
+    # What no schema sees is looked for where the schemas have found nothing: a misspelt name would only confuse it.
+    services = compose(made) if made else None
+    if services:
+        balancer(services)
     kubernetes()
     for finding in findings:
         print(f"check-deploy: {finding.strip()}")
