@@ -91,8 +91,8 @@ mod tests {
     use crate::{Catalog, rows::UPLOAD_SELECT, sql::sql};
 
     /// How SQLite goes through the uploads: the lines of its plan that name them.
-    async fn plan(catalog: &Catalog, sql: &str) -> String {
-        let rows = sql(format!("EXPLAIN QUERY PLAN {sql}")).fetch_all(&catalog.reader).await.unwrap();
+    async fn plan(catalog: &Catalog, text: &str) -> String {
+        let rows = sql(format!("EXPLAIN QUERY PLAN {text}")).fetch_all(&catalog.reader).await.unwrap();
         let lines = rows.iter().map(|row| row.get::<String>("detail").unwrap());
         lines.filter(|line| line.contains(" upload")).collect::<Vec<_>>().join("; ")
     }

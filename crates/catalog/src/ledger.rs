@@ -31,11 +31,12 @@ impl Catalog {
         // One transaction: a commit between two of these questions would show half of it.
         let mut read = self.reader.snapshot().await?;
         let id = upload.to_string();
-        let known = sql("SELECT COALESCE(byte_offset_, 0) AS byte_offset, hash_state FROM
-               (SELECT upload_ledger.byte_offset AS byte_offset_, hash_state
-                FROM upload LEFT JOIN upload_ledger ON upload_ledger.upload = upload.id WHERE upload.id = ?
-                AND (state NOT IN ('terminated', 'expired', 'rejected')
-                     OR EXISTS (SELECT 1 FROM asset WHERE asset.upload = upload.id)))")
+        let known = sql(
+            "SELECT COALESCE(upload_ledger.byte_offset, 0) AS byte_offset, upload_ledger.hash_state
+             FROM upload LEFT JOIN upload_ledger ON upload_ledger.upload = upload.id
+             WHERE upload.id = ? AND (upload.state NOT IN ('terminated', 'expired', 'rejected')
+                                      OR EXISTS (SELECT 1 FROM asset WHERE asset.upload = upload.id))",
+        )
         .bind(&id)
         .fetch_optional(read.connection())
         .await?;
@@ -92,7 +93,8 @@ impl Catalog {
         if let Some((offset, hash)) = &change.checkpoint {
             sql(
                 "INSERT INTO upload_ledger (upload, byte_offset, hash_state) VALUES (?1, ?2, ?3)
-                 ON CONFLICT (upload) DO UPDATE SET byte_offset = ?2, hash_state = ?3 WHERE byte_offset <= ?2",
+                 ON CONFLICT (upload) DO UPDATE SET byte_offset = ?2, hash_state = ?3
+                 WHERE upload_ledger.byte_offset <= ?2",
             )
             .bind(&id)
             .bind(signed(*offset))

@@ -6,7 +6,7 @@
 use super::Pool;
 use crate::CatalogError;
 use sqlx::{
-    ConnectOptions, Connection,
+    Connection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use std::{str::FromStr, time::Duration};
@@ -62,10 +62,13 @@ pub(crate) async fn connect(
         ("default_transaction_isolation", "read committed"),
     ]);
     // With a session of its own: who waits for another node's migration waits as long as that takes.
-    let mut migrating = options.connect().await?;
-    crate::migrations::postgres().run(&mut migrating).await?;
-    // Told to go; when it does not hear it, it is gone anyway.
-    let _ = migrating.close().await;
+    let migrating = PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(settings.acquire_timeout)
+        .connect_with(options)
+        .await?;
+    crate::migrations::postgres().run(&migrating).await?;
+    migrating.close().await;
     let pool = PgPoolOptions::new()
         .max_connections(settings.max_connections)
         .acquire_timeout(settings.acquire_timeout)

@@ -1,7 +1,11 @@
-//! What the catalogue's tests share: a catalogue in its own directory, and an asset brought to where a test begins.
+//! What the catalogue's tests share: a catalogue of its own for each test, and an asset brought to where a test begins.
+//!
+//! The suite is run by two programs: `sqlite.rs`, where a catalogue is a file, and `postgres.rs`, where it is a database
+//! of a server that the test process starts.
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+use reelyard_catalog::PostgresSettings;
 use reelyard_catalog::{
     Catalog, ClaimRequest, Claimed, CompletedProbe, CompletedTask, FailedTask, FinishUpload, NewRendition,
     NewTask, NewUpload, Settled,
@@ -13,6 +17,8 @@ use reelyard_model::{
     plan::PLAN_VERSION,
     work::{TaskKind, TaskResult},
 };
+use reelyard_testkit::PostgresServer;
+use std::{path::Path, sync::OnceLock};
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -20,9 +26,49 @@ pub(crate) const LEASE_MS: u64 = 1_000;
 pub(crate) const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 pub(crate) const EVERY_KIND: [TaskKind; 5] = TaskKind::ALL;
 
+/// Ended by its guard when the process ends.
+static SERVER: OnceLock<Option<PostgresServer>> = OnceLock::new();
+
+/// Where a catalogue lies: other handles and other processes find it there.
+pub(crate) enum Place {
+    File(TempDir),
+    Database(String),
+}
+
 pub(crate) struct Bench {
     pub(crate) catalog: Catalog,
-    pub(crate) directory: TempDir,
+    pub(crate) place: Place,
+}
+
+impl Place {
+    /// A new one; on a machine without PostgreSQL, which was said on standard error, always a file.
+    pub(crate) fn new() -> Self {
+        let server = match crate::ON_POSTGRES {
+            true => SERVER.get_or_init(PostgresServer::start_without_fsync).as_ref(),
+            false => None,
+        };
+        match server {
+            Some(server) => Self::Database(server.new_database()),
+            None => Self::File(tempfile::tempdir().unwrap()),
+        }
+    }
+
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::File(directory) => directory.path().join("catalog.sqlite").to_str().unwrap().to_owned(),
+            Self::Database(url) => url.clone(),
+        }
+    }
+}
+
+/// A handle on the catalogue of this name, as another process would have.
+pub(crate) async fn open(name: &str) -> Catalog {
+    let opened = if name.starts_with("postgres:") {
+        Catalog::connect(name, &PostgresSettings::default()).await
+    } else {
+        Catalog::open(Path::new(name)).await
+    };
+    opened.unwrap()
 }
 
 /// The tasks of a planned asset, by what they are.
@@ -48,20 +94,17 @@ pub(crate) fn encoded() -> TaskResult {
 
 impl Bench {
     pub(crate) async fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let catalog = Catalog::open(&directory.path().join("catalog.sqlite")).await.unwrap();
-        Self { catalog, directory }
+        let place = Place::new();
+        Self { catalog: open(&place.name()).await, place }
     }
 
-    /// Another handle on the same file, as another process would have.
     pub(crate) async fn second_handle(&self) -> Catalog {
-        Catalog::open(&self.directory.path().join("catalog.sqlite")).await.unwrap()
+        open(&self.place.name()).await
     }
 
     pub(crate) async fn restarted(self) -> Self {
         self.catalog.close().await;
-        let catalog = Catalog::open(&self.directory.path().join("catalog.sqlite")).await.unwrap();
-        Self { catalog, directory: self.directory }
+        Self { catalog: open(&self.place.name()).await, place: self.place }
     }
 
     pub(crate) async fn upload(&self, now_ms: i64) -> UploadId {

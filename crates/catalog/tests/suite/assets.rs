@@ -1,9 +1,6 @@
 //! Assets: what becomes of them when their tasks end well, badly, or by order; and the publication.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod support;
-
+use crate::support::{Bench, EVERY_KIND, Planned};
 use reelyard_catalog::{
     AssetFilter, CatalogError, CompletedPublish, EventKind, HeartbeatAnswer, PublishedRendition, Settled,
     TaskFilter, Waiting,
@@ -13,8 +10,7 @@ use reelyard_model::{
     work::{Progress, TaskKind},
 };
 use serde_json::json;
-use std::collections::BTreeSet;
-use support::{Bench, EVERY_KIND, Planned};
+use std::{collections::BTreeSet, time::Duration};
 
 fn published(planned: &Planned, attempt: u32, now_ms: i64) -> CompletedPublish {
     CompletedPublish {
@@ -268,10 +264,12 @@ async fn events_rise_and_reach_subscribers_after_the_commit() {
     let planned = bench.planned(1).await;
     let stored = bench.catalog.events_after(0, 500).await.unwrap();
     let mut heard = Vec::new();
-    while let Ok(event) = live.try_recv() {
-        heard.push((*event).clone());
+    while heard.len() < stored.len() {
+        let next = tokio::time::timeout(Duration::from_secs(30), live.recv()).await;
+        heard.push((*next.expect("an event in time").unwrap()).clone());
     }
     assert_eq!(heard, stored);
+    assert!(live.try_recv().is_err(), "and nothing twice");
     assert!(stored.windows(2).all(|pair| pair[0].seq < pair[1].seq));
     assert_eq!(stored.last().unwrap().seq, *bench.catalog.last_event().borrow());
     let kinds: BTreeSet<&str> = stored.iter().map(|event| event.kind.as_str()).collect();

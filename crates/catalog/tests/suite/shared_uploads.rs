@@ -1,12 +1,8 @@
 //! Uploads of several nodes: who holds one, and what is durable of it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod support;
-
+use crate::support::Bench;
 use reelyard_catalog::{LedgerError, Taken};
 use reelyard_upload::ledger::{Extent, LedgerChange, LedgerPart, LedgerState};
-use support::Bench;
 
 fn extent(start: u64, end: u64, key: &str) -> Extent {
     Extent { start, end, key: key.to_owned() }

@@ -1,16 +1,12 @@
 //! Leases: claimed by one at a time, fenced by the attempt, lost, given back, tried again, given up.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod support;
-
+use crate::support::{Bench, EVERY_KIND, LEASE_MS, claim, encoded, worker};
 use reelyard_catalog::{CompletedTask, HeartbeatAnswer, Settled};
 use reelyard_model::{
     AssetState, FailureCode, TaskId, TaskState,
     work::{Progress, TaskKind, TaskResult},
 };
 use std::collections::BTreeSet;
-use support::{Bench, EVERY_KIND, LEASE_MS, claim, encoded, worker};
 
 const PROGRESS: Progress = Progress { done_us: 3, total_us: 9 };
 
@@ -75,7 +71,7 @@ async fn a_worker_that_lost_its_lease_writes_nothing_more() {
     );
     assert_eq!(bench.catalog.complete_task(done).await.unwrap(), Settled::Lost);
     assert_eq!(bench.fail(&first, FailureCode::NotMedia, 99).await, Settled::Lost);
-    let (stale_probe, _) = support::completed_probe(&first, 99);
+    let (stale_probe, _) = crate::support::completed_probe(&first, 99);
     assert_eq!(bench.catalog.complete_probe(stale_probe).await.unwrap(), Settled::Lost);
     assert!(!bench.catalog.release(task, 1, 99).await.unwrap());
 
@@ -91,7 +87,7 @@ async fn a_lease_that_ran_out_but_was_not_claimed_again_is_lost_too() {
     bench.asset(1).await;
     let claimed = bench.claim(&EVERY_KIND, 10).await.unwrap();
     bench.catalog.lose_expired_leases(10_000, 0).await.unwrap();
-    let (done, _) = support::completed_probe(&claimed, 10_001);
+    let (done, _) = crate::support::completed_probe(&claimed, 10_001);
     assert_eq!(bench.catalog.complete_probe(done).await.unwrap(), Settled::Lost);
 }
 
@@ -143,7 +139,7 @@ async fn a_passing_failure_is_tried_again_after_its_back_off() {
     let row = bench.catalog.task(claimed.task.id).await.unwrap().unwrap();
     // The policy's first wait is a second at most, and the random number was the largest.
     assert_eq!((row.state, row.not_before_ms, row.failed_count), (TaskState::RetryWait, 1_020, 1));
-    assert_eq!(row.failure, Some(support::failure(FailureCode::StorageFailed)));
+    assert_eq!(row.failure, Some(crate::support::failure(FailureCode::StorageFailed)));
     assert!(bench.claim(&EVERY_KIND, 1_019).await.is_none());
     assert_eq!(bench.claim(&EVERY_KIND, 1_020).await.unwrap().task.attempt, 2);
 }
@@ -197,10 +193,10 @@ async fn a_restart_frees_the_leases_of_the_process_that_is_gone_and_no_others() 
     let alive = bench.catalog.claim(&claim(2, &EVERY_KIND, 4)).await.unwrap().unwrap();
 
     let bench = bench.restarted().await;
-    let released = bench.catalog.end_in_process_leases(5, 0).await.unwrap();
+    let released = bench.catalog.end_in_process_leases("node", 5, 0).await.unwrap();
     assert_eq!(released.iter().map(|row| row.id).collect::<Vec<_>>(), [gone.task.id]);
     assert!(
-        bench.catalog.end_in_process_leases(5, 0).await.unwrap().is_empty(),
+        bench.catalog.end_in_process_leases("node", 5, 0).await.unwrap().is_empty(),
         "the second time there are none"
     );
     assert_eq!(bench.state_of(alive.task.id).await, TaskState::Leased);
@@ -218,7 +214,7 @@ async fn a_task_that_is_there_each_time_the_server_ends_is_set_aside() {
     for _ in 0..8 {
         bench.catalog.add_worker(worker(1), "in-process", true, now_ms).await.unwrap();
         let claimed = bench.claim(&EVERY_KIND, now_ms).await.unwrap();
-        let ended = bench.catalog.end_in_process_leases(now_ms + 1, 7).await.unwrap();
+        let ended = bench.catalog.end_in_process_leases("node", now_ms + 1, 7).await.unwrap();
         assert_eq!(ended.len(), 1);
         assert_eq!(ended[0].id, claimed.task.id);
         seen.push((ended[0].state, ended[0].lost_count));
@@ -236,7 +232,7 @@ async fn a_task_that_is_there_each_time_the_server_ends_is_set_aside() {
     bench.catalog.retry_asset(asset, now_ms).await.unwrap();
     bench.catalog.add_worker(worker(1), "in-process", true, now_ms).await.unwrap();
     bench.claim(&EVERY_KIND, now_ms).await.unwrap();
-    let ended = bench.catalog.end_in_process_leases(now_ms + 1, 7).await.unwrap();
+    let ended = bench.catalog.end_in_process_leases("node", now_ms + 1, 7).await.unwrap();
     assert_eq!((ended[0].state, ended[0].restart_count), (TaskState::Ready, 1));
 }
 

@@ -1,12 +1,8 @@
 //! Uploads: from the announcement to the asset, or to nothing; each step twice.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod support;
-
+use crate::support::{Bench, finish};
 use reelyard_catalog::CatalogError;
 use reelyard_model::{AssetState, TaskState, UploadState, work::TaskKind};
-use support::{Bench, finish};
 
 #[tokio::test]
 async fn a_finished_upload_is_one_asset_with_one_probe_however_often_it_is_finished() {
@@ -33,7 +29,7 @@ async fn a_finished_upload_is_one_asset_with_one_probe_however_often_it_is_finis
     let tasks = bench.catalog.tasks_of_asset(asset.id).await.unwrap();
     assert_eq!(tasks.len(), 1);
     assert_eq!((tasks[0].kind, tasks[0].state), (TaskKind::Probe, TaskState::Ready));
-    assert_eq!(tasks[0].traceparent, support::TRACE);
+    assert_eq!(tasks[0].traceparent, crate::support::TRACE);
 }
 
 #[tokio::test]

@@ -1,27 +1,22 @@
-//! `kill -9` of the writing process: what was reported as done is there, and the file is sound.
+//! `kill -9` of the writing process: what was reported as done is there, and the database is sound.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod support;
-
-use reelyard_catalog::Catalog;
+use crate::support::{self, Place, open};
 use reelyard_model::UploadId;
 use std::{
     io::{BufRead, BufReader},
-    path::Path,
     process::{Command, Stdio},
 };
 use uuid::Uuid;
 
-const DIRECTORY: &str = "REELYARD_TEST_KILLED_WRITER";
+const PLACE: &str = "REELYARD_TEST_KILLED_WRITER";
 /// Acknowledged rows before the kill; the kill then comes in the middle of the next ones.
 const ROWS: usize = 60;
 
 /// The child: writes for ever and tells each id once its transaction has committed. Does nothing in an ordinary run.
 #[tokio::test]
 async fn writer_that_is_killed() {
-    let Some(directory) = std::env::var_os(DIRECTORY) else { return };
-    let catalog = Catalog::open(&Path::new(&directory).join("catalog.sqlite")).await.unwrap();
+    let Ok(place) = std::env::var(PLACE) else { return };
+    let catalog = open(&place).await;
     loop {
         let id = UploadId::from_uuid(Uuid::now_v7());
         catalog.create_upload(support::new_upload(id, 1)).await.unwrap();
@@ -31,11 +26,11 @@ async fn writer_that_is_killed() {
 
 #[tokio::test]
 async fn nothing_acknowledged_is_lost() {
-    let directory = tempfile::tempdir().unwrap();
+    let place = Place::new();
     for _ in 0..3 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "writer_that_is_killed", "--nocapture"])
-            .env(DIRECTORY, directory.path())
+            .args(["--exact", "kill::writer_that_is_killed", "--nocapture"])
+            .env(PLACE, place.name())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -49,7 +44,7 @@ async fn nothing_acknowledged_is_lost() {
         child.wait().unwrap();
         assert_eq!(acknowledged.len(), ROWS);
 
-        let catalog = Catalog::open(&directory.path().join("catalog.sqlite")).await.unwrap();
+        let catalog = open(&place.name()).await;
         for id in acknowledged {
             assert!(catalog.upload(id).await.unwrap().is_some(), "{id}");
         }

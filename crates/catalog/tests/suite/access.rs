@@ -1,15 +1,11 @@
 //! Who may do how much: keys with scopes, and quotas that are reserved and released with the rows that they count.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod support;
-
+use crate::support::{Bench, finish, new_upload};
 use reelyard_catalog::{
     Catalog, CatalogError, DEFERRED_STEP_BYTES, NewApiKey, NewUpload, OverQuota, Scope, Scopes, TenantLimits,
     UploadGrant,
 };
 use reelyard_model::{TenantId, UploadId, UploadKind};
-use support::{Bench, finish, new_upload};
 use uuid::Uuid;
 
 const NO_LIMITS: TenantLimits = TenantLimits {

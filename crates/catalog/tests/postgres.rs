@@ -1,0 +1,22 @@
+//! The suite on PostgreSQL: a catalogue is a database of a server that the test process starts.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "suite/access.rs"]
+mod access;
+#[path = "suite/assets.rs"]
+mod assets;
+#[path = "suite/kill.rs"]
+mod kill;
+#[path = "suite/leases.rs"]
+mod leases;
+#[path = "suite/shared_uploads.rs"]
+mod shared_uploads;
+#[path = "suite/statements.rs"]
+mod statements;
+mod support;
+#[path = "suite/uploads.rs"]
+mod uploads;
+
+/// Asked by `support`.
+const ON_POSTGRES: bool = true;
