@@ -27,6 +27,9 @@ API_END_SECONDS = 10
 # After a worker's drain: it kills children, hands tasks back and says good-bye.
 WORKER_END_SECONDS = 20
 
+# A worker may be taken over by what it decodes, or be somebody else's machine.
+SERVERS_ONLY = {"REELYARD_DATABASE_URL", "REELYARD_TICKETS_URL"}
+
 findings: list[str] = []
 
 
@@ -120,8 +123,8 @@ def compose(made):
             find(path.name, f"{name} is killed before its drain of {drain} s is over")
         if name.startswith("api-") and seconds(service.get("stop_grace_period", "10s")) <= API_END_SECONDS:
             find(path.name, f"{name} is killed before it has ended by itself")
-        if name.startswith("worker") and "REELYARD_DATABASE_URL" in service["environment"]:
-            find(path.name, f"{name} holds the password of the database")
+        if name.startswith("worker") and SERVERS_ONLY & set(service["environment"]):
+            find(path.name, f"{name} holds a password that is for API nodes only")
     return services
 
 
@@ -206,7 +209,7 @@ def deployment(where, thing, named):
         if ("Secret", secret) not in named:
             find(where, f"wants the secret {secret}, which secrets.example.yaml does not show")
     if name.startswith("reelyard-worker") and "reelyard-database" in wanted:
-        find(where, "a worker holds the password of the database")
+        find(where, "a worker holds passwords that are for API nodes only")
     volumes = {volume["name"] for volume in pod["volumes"]}
     for mount in container["volumeMounts"]:
         if mount["name"] not in volumes:
