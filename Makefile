@@ -33,9 +33,10 @@ fuzz: ## the long fuzz campaign: every target for MINUTES=10
 	@scripts/setup build
 	@fuzz/run $(or $(MINUTES),10)
 
-lint: ## formatting, clippy with denied warnings, licences and bans of dependencies
+lint: ## formatting, clippy with denied warnings, deploy/, licences and bans of dependencies
 	@cargo fmt --all --check
 	@cargo clippy --workspace --all-targets -- -D warnings
+	@scripts/check-deploy
 	@$(MAKE) --no-print-directory deny
 
 deny: ## licences, bans and sources of dependencies
