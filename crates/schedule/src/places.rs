@@ -9,6 +9,7 @@
 
 use crate::Slots;
 use reelyard_model::work::TaskKind;
+use std::cmp::Reverse;
 
 const KINDS: usize = TaskKind::ALL.len();
 const SETS: usize = 1 << KINDS;
@@ -55,8 +56,9 @@ impl Places {
     }
 }
 
-/// Which entry of `slots` gets which task: for each kind in `tasks` its index. Fills as many as can be; a task that
-/// finds no place (which does not happen to what [`crate::picks`] named, with the same slots) gets `None`.
+/// Which entry of `slots` gets which task: for each kind in `tasks` its index. Spreads them over the entries, the
+/// emptiest first, and fills as many as can be. A task that finds no place (which does not happen to what
+/// [`crate::picks`] named, with the same slots) gets `None`.
 pub fn deal(tasks: &[TaskKind], slots: &[Slots]) -> Vec<Option<usize>> {
     let mut hands: Vec<Hand> =
         slots.iter().map(|group| Hand { takes: &group.kinds, free: group.free, has: Vec::new() }).collect();
@@ -81,7 +83,10 @@ struct Hand<'a> {
 
 /// An augmenting path: where nobody is free, one of another kind that sits in a fitting slot is asked to move over.
 fn seat(task: usize, kind: TaskKind, tasks: &[TaskKind], hands: &mut [Hand], asked: &mut [bool]) -> bool {
-    let free = (0..hands.len()).find(|&at| hands[at].free > 0 && hands[at].takes.contains(&kind));
+    // The emptiest machine works fastest, and the chunks of one video come to lie on as many as there are.
+    let free = (0..hands.len())
+        .filter(|&at| hands[at].free > 0 && hands[at].takes.contains(&kind))
+        .max_by_key(|&at| (hands[at].free, Reverse(at)));
     if let Some(at) = free {
         hands[at].free -= 1;
         hands[at].has.push(task);
@@ -124,6 +129,13 @@ mod tests {
         places.promise(Probe);
         assert!(!places.any_left());
         assert_eq!(deal(&[Encode, Probe], &slots), [Some(1), Some(0)]);
+    }
+
+    #[test]
+    fn tasks_are_spread_over_workers_the_emptiest_first() {
+        let slots = slots(&[(&[Encode], 2), (&[Encode], 4), (&[Encode, Probe], 4)]);
+        let dealt = deal(&[Encode; 6], &slots);
+        assert_eq!(dealt, [1, 2, 1, 2, 0, 1].map(Some));
     }
 
     #[test]
