@@ -14,11 +14,12 @@ mod armed;
 pub use armed::{is_switched_off, reach, reach_at};
 
 /// Every place. Those of the catalogue's commits are one for each calling line: `NAME@file.rs:line`.
-pub const POINTS: [&str; 11] = [
+pub const POINTS: [&str; 12] = [
     "catalogue-before-commit",
     "catalogue-after-commit",
     "objects-before-put",
     "objects-after-put",
+    "upload-between-object-and-commit",
     "upload-before-answer",
     "publish-before-commit",
     "relay-before-issue",

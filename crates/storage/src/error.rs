@@ -45,6 +45,13 @@ impl StoreError {
     }
 }
 
+/// Of a test that makes a store fail.
+impl From<reelyard_crash_points::Injected> for StoreError {
+    fn from(injected: reelyard_crash_points::Injected) -> Self {
+        Self::Unavailable { doing: "storing".to_owned(), reason: injected.to_string() }
+    }
+}
+
 impl From<StoreError> for io::Error {
     fn from(error: StoreError) -> Self {
         let kind = match &error {

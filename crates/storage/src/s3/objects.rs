@@ -19,6 +19,7 @@ use crate::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
+use reelyard_crash_points::crash_point;
 use std::{ops::Range, path::Path};
 
 /// Copies on their way at the same time. They cost us nothing but waiting; more of them make S3 ask to slow down.
@@ -57,7 +58,7 @@ impl S3Objects {
             attempt_ms: patience.attempt_ms.min(VIEWER_ATTEMPT_MS),
             ..patience
         };
-        let for_viewers = Bucket { patience: Patient::new(for_viewers), ..bucket.clone() };
+        let for_viewers = Bucket { patience: Patient::in_a_hurry(for_viewers), ..bucket.clone() };
         Self { bucket, for_viewers }
     }
 
@@ -89,16 +90,21 @@ impl S3Objects {
 impl Objects for S3Objects {
     async fn put_file(&self, scratch_file: &Path, key: &str) -> Result<(), StoreError> {
         checked(key, OBJECTS)?;
+        crash_point!("objects-before-put")?;
         if !super::put_file::put_file(&self.bucket, scratch_file, key).await?
             && self.bucket.len(key).await?.is_none()
         {
             return Err(StoreError::NotFound { what: scratch_file.display().to_string() });
         }
+        crash_point!("objects-after-put")?;
         Ok(())
     }
 
     async fn put_bytes(&self, key: &str, bytes: Bytes) -> Result<(), StoreError> {
-        self.bucket.put(checked(key, OBJECTS)?, &Sendable::from(bytes)).await
+        crash_point!("objects-before-put")?;
+        self.bucket.put(checked(key, OBJECTS)?, &Sendable::from(bytes)).await?;
+        crash_point!("objects-after-put")?;
+        Ok(())
     }
 
     /// By requests that let S3 copy; bounded by S3 to objects of 5 GiB, and a segment is a thousandth of that.

@@ -16,11 +16,14 @@ use crate::{
     StoreError,
     ledger::{Extent, LedgerChange},
 };
+use reelyard_crash_points::{crash_point, switched_off};
 use reelyard_model::UploadId;
 use reelyard_upload::Checkpoint;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::OwnedMutexGuard;
 
+/// How late bytes are that a test has promised too early: as a disk that writes when it likes.
+const LATE: std::time::Duration = std::time::Duration::from_secs(1);
 /// Objects at the end of an upload that may be taken up: with every one twice as long as the next, more are never short.
 const MOST_SHORT_OBJECTS: usize = 40;
 
@@ -102,6 +105,7 @@ impl Job {
         if self.bytes.byte_len > 0 {
             self.take_up_short_ones().await;
             let extent = self.shared.store_extent(self.upload, self.start, &self.bytes).await?;
+            crash_point!("upload-between-object-and-commit")?;
             self.objects.pending.push(extent);
             self.bytes = Sendable::empty();
             self.held = Held::default();
@@ -165,6 +169,10 @@ impl Shared {
         let attempt = || async {
             let random = bucket::random_name().map_err(super::patience::Fault::Lasting)?;
             let key = format!("{}{start:016x}-{random}", upload_prefix(upload));
+            if switched_off!("without-sync") {
+                self.promise_without_storing(key.clone(), bytes.clone());
+                return Ok(key);
+            }
             tried.lock().unwrap_or_else(PoisonError::into_inner).push(key.clone());
             self.bucket.put_once(&doing, &key, bytes).await.map(|()| key)
         };
@@ -178,6 +186,17 @@ impl Shared {
         }
         self.remove_in_background(left_over);
         Ok(Extent { start, end: start + bytes.byte_len, key: stored? })
+    }
+
+    /// What a store does that answers before it has anything: for a test that has to notice, and for nobody else.
+    fn promise_without_storing(self: &Arc<Self>, key: String, bytes: Sendable) {
+        let shared = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(LATE).await;
+            if let Err(error) = shared.bucket.put(&key, &bytes).await {
+                tracing::warn!(%error, key, "promised, and not stored");
+            }
+        });
     }
 
     /// What does not go away now is found by whoever sweeps.
