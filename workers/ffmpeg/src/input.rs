@@ -27,6 +27,14 @@ const MAX_STREAMS: &str = "128";
 const PROBE_BYTES: &str = "16000000";
 const ANALYZE_US: &str = "10000000";
 
+/// Whether the length in time is wanted where the container does not state it: MPEG streams have to be read at their end
+/// for that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Length {
+    Wanted,
+    NotWanted,
+}
+
 pub struct Input {
     // Closed by hand in Drop, before the I/O goes.
     context: NonNull<sys::AVFormatContext>,
@@ -38,7 +46,7 @@ unsafe impl Send for Input {}
 
 impl Input {
     /// Opens what the bytes hold and reads enough of it to know the streams. Their parameters are claims.
-    pub fn open(bytes: Box<dyn ByteSource>) -> Result<Self> {
+    pub fn open(bytes: Box<dyn ByteSource>, length: Length) -> Result<Self> {
         let io = SourceIo::open(bytes)?;
         // SAFETY: plain allocation; null is checked.
         let mut context = unsafe { sys::avformat_alloc_context() };
@@ -56,6 +64,7 @@ impl Input {
         let code = unsafe {
             (*context).pb = io.context();
             (*context).io_open = Some(refuse_to_open);
+            (*context).skip_estimate_duration_from_pts = c_int::from(length == Length::NotWanted);
             sys::avformat_open_input(&mut context, c"".as_ptr(), ptr::null(), options.as_mut_ptr())
         };
         check("recognise the container", blame(io.has_failed(), code))?;
@@ -254,7 +263,7 @@ fn metadata(dictionary: *const sys::AVDictionary, key: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Input, blame};
+    use super::{Input, Length, blame};
     use crate::{ByteSource, Packet, sys};
     use std::{fs::File, io, os::unix::fs::FileExt};
 
@@ -281,7 +290,7 @@ mod tests {
 
     #[test]
     fn a_disk_that_fails_is_not_the_end_of_the_film() {
-        let mut input = Input::open(fixture()).unwrap();
+        let mut input = Input::open(fixture(), Length::Wanted).unwrap();
         let mut packet = Packet::new().unwrap();
         assert!(input.read(&mut packet).unwrap());
         input.io.read_from_now_on(unreadable());
@@ -297,7 +306,7 @@ mod tests {
 
     #[test]
     fn a_source_that_cannot_be_read_is_not_a_damaged_file() {
-        let error = Input::open(unreadable()).err().unwrap();
+        let error = Input::open(unreadable(), Length::Wanted).err().unwrap();
         assert!(error.is_input_output(), "{error}");
     }
 

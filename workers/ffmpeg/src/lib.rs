@@ -34,7 +34,7 @@ pub use error::{Error, Result};
 pub use filter::FilterGraph;
 pub use formats::{PixelFormat, SampleFormat};
 pub use frame::{Frame, FrameColour};
-pub use input::{Input, Stream};
+pub use input::{Input, Length, Stream};
 pub use log::{capture_log_to_stderr, take_last_error_line};
 pub use packet::Packet;
 pub use resample::Resampler;

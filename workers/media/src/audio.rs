@@ -14,7 +14,7 @@ use crate::{
     packets::{Next, Packets},
 };
 use reelyard_ffmpeg::{
-    Decoder, DecoderOptions, Error, Frame, Input, MediaKind, Packet, Resampler, SampleFormat,
+    Decoder, DecoderOptions, Error, Frame, Input, Length, MediaKind, Packet, Resampler, SampleFormat,
 };
 use reelyard_model::{Failure, FailureCode, Rational, output::TrackOutput, plan::AudioPlan};
 use timeline::{Clock, Jump, Timeline};
@@ -28,7 +28,8 @@ const SILENCE_BLOCK_SAMPLES: u64 = 1 << 20;
 const MAX_FRAMES_BEYOND_END: u32 = 200;
 
 pub(crate) fn run(context: &Context, plan: &AudioPlan) -> Result<Vec<TrackOutput>, Failure> {
-    let mut input = context.open_source()?;
+    let length = if plan.duration_us.is_some() { Length::NotWanted } else { Length::Wanted };
+    let mut input = context.open_source(length)?;
     let (decoder, time_base) = open_decoder(&input, plan)?;
     input.select(&[plan.source_track]);
     let total_us = plan.duration_us.or(input.declared_duration_us()).unwrap_or(0);

@@ -3,7 +3,7 @@
 //! The scratch directory is the working directory; files are written whole, closed, and only then reported.
 
 use crate::{messages::Messages, recognise};
-use reelyard_ffmpeg::{ByteSource, Error, Input};
+use reelyard_ffmpeg::{ByteSource, Error, Input, Length};
 use reelyard_model::{
     Failure, FailureCode,
     child::{Limits, Message},
@@ -42,8 +42,8 @@ impl Context {
     }
 
     /// Opens the source. Its first bytes were looked at before (see `recognise`): what fails here is damaged.
-    pub(crate) fn open_source(&self) -> Result<Input, Failure> {
-        Input::open(Box::new(Shared(Arc::clone(&self.source)))).map_err(|error| {
+    pub(crate) fn open_source(&self, length: Length) -> Result<Input, Failure> {
+        Input::open(Box::new(Shared(Arc::clone(&self.source))), length).map_err(|error| {
             if error.is_out_of_memory() {
                 return Failure::new(FailureCode::MemoryLimit, error.to_string());
             }

@@ -8,12 +8,15 @@ use crate::{
     packets::{Next, Packets},
     picture_times::PictureTimes,
 };
-use reelyard_ffmpeg::{Decoder, DecoderOptions, Frame, Input, Packet};
+use reelyard_ffmpeg::{Decoder, DecoderOptions, Frame, Input, Length, Packet};
 use reelyard_model::{Failure, FailureCode};
 
-/// How far before the wanted time to seek, one try after the other, in seconds: some containers (MPEG transport
+/// How far before the wanted time to seek, one try after the other, in milliseconds: some containers (MPEG transport
 /// streams) land between keyframes, and then an earlier one must be found. After the last, from the start.
-const SEEK_BACK_SECONDS: [i64; 4] = [0, 2, 10, 60];
+const SEEK_BACK_MS: [i64; 4] = [0, 2_000, 10_000, 60_000];
+/// Where it is known that there is a keyframe: such containers are searched by decode time and land just behind it, as
+/// far as pictures are reordered. One try more finds it, and no film before it is read.
+const SEEK_BACK_TO_KEYFRAME_MS: [i64; 5] = [0, 300, 2_000, 10_000, 60_000];
 /// Packets looked at for a keyframe after a seek: 60 s of 120 pictures a second.
 const MAX_PACKETS_TO_KEYFRAME: u32 = 7200;
 /// Damaged packets in a row after which the rest is given up: a file of noise must not decode for hours.
@@ -21,6 +24,33 @@ const MAX_DAMAGE_IN_A_ROW: u32 = 5000;
 
 /// Each decoding thread holds pictures of its own: beyond these it is memory that grows, not speed.
 const MAX_DECODER_THREADS: u32 = 8;
+
+/// Pictures are stored in the order of decoding. What is shown before a keyframe but needs it follows it at once; the
+/// second picture that is shown after it shows that no more of them come. The second, because the two fields of a
+/// keyframe may be stored one by one.
+const PACKETS_BEHIND_END: u32 = 2;
+
+/// The end of a chunk, which lies at a keyframe.
+struct End {
+    pts: i64,
+    keyframe_seen: bool,
+    packets_behind: u32,
+}
+
+impl End {
+    /// Whether from this packet on nothing is needed for pictures before the end.
+    fn is_passed_by(&mut self, packet: &Packet) -> bool {
+        if packet.pts().is_none_or(|pts| pts < self.pts) {
+            return false;
+        }
+        if packet.is_key() {
+            self.keyframe_seen = true;
+        } else if self.keyframe_seen {
+            self.packets_behind += 1;
+        }
+        self.packets_behind >= PACKETS_BEHIND_END
+    }
+}
 
 pub(crate) struct PictureReader {
     input: Input,
@@ -31,6 +61,8 @@ pub(crate) struct PictureReader {
     /// The packet holds what a seek found and the decoder has not seen.
     packet_is_pending: bool,
     end_of_source: bool,
+    /// Where the caller wants no more pictures, and what was seen of what lies behind.
+    end: Option<End>,
     times: PictureTimes,
     damage_in_a_row: u32,
     /// Packets that did not decode, and pictures that were filled in by the decoder.
@@ -40,23 +72,15 @@ pub(crate) struct PictureReader {
 }
 
 impl PictureReader {
-    pub(crate) fn open(context: &Context, track: u32, threads: u32) -> Result<Self, Failure> {
-        Self::with_input(context, context.open_source()?, track, threads)
-    }
-
-    pub(crate) fn with_input(
-        context: &Context,
-        mut input: Input,
-        track: u32,
-        threads: u32,
-    ) -> Result<Self, Failure> {
+    pub(crate) fn open(context: &Context, track: u32, length: Length) -> Result<Self, Failure> {
+        let mut input = context.open_source(length)?;
         let stream = input
             .stream(track)
             .ok_or_else(|| Failure::new(FailureCode::Internal, format!("the source has no track {track}")))?;
         let time_base = stream.time_base();
         let parameters = stream.parameters().map_err(internal)?;
         let options = DecoderOptions {
-            threads: threads.min(MAX_DECODER_THREADS),
+            threads: context.threads().min(MAX_DECODER_THREADS),
             time_base,
             max_pixels: context.limits.max_picture_pixels,
         };
@@ -77,6 +101,7 @@ impl PictureReader {
             packets: Packets::default(),
             packet_is_pending: false,
             end_of_source: false,
+            end: None,
             times: PictureTimes::default(),
             damage_in_a_row: 0,
             damaged: 0,
@@ -111,9 +136,18 @@ impl PictureReader {
 
     /// To the last keyframe at or before `pts`; pictures before `pts` come too and are the caller's to drop.
     pub(crate) fn seek(&mut self, pts: i64) -> Result<(), Failure> {
+        self.seek_by(pts, &SEEK_BACK_MS)
+    }
+
+    /// As [`Self::seek`], where a keyframe is known to be.
+    pub(crate) fn seek_to_keyframe(&mut self, pts: i64) -> Result<(), Failure> {
+        self.seek_by(pts, &SEEK_BACK_TO_KEYFRAME_MS)
+    }
+
+    fn seek_by(&mut self, pts: i64, back_ms: &[i64]) -> Result<(), Failure> {
         let ticks_per_second = (i64::from(self.time_base.1) / i64::from(self.time_base.0.max(1))).max(1);
-        for seconds in SEEK_BACK_SECONDS {
-            let target = pts.saturating_sub(seconds.saturating_mul(ticks_per_second));
+        for back_ms in back_ms {
+            let target = pts.saturating_sub(back_ms.saturating_mul(ticks_per_second) / 1000);
             if self.input.seek(self.track, target).is_err() {
                 continue;
             }
@@ -129,6 +163,12 @@ impl PictureReader {
             .map_err(|error| Failure::new(FailureCode::Internal, error.to_string()))?;
         self.after_seek();
         Ok(())
+    }
+
+    /// Pictures from here on, a keyframe's time, are not wanted: no more is read than the ones before need. Some may
+    /// come all the same.
+    pub(crate) fn end_at(&mut self, pts: Option<i64>) {
+        self.end = pts.map(|pts| End { pts, keyframe_seen: false, packets_behind: 0 });
     }
 
     fn after_seek(&mut self) {
@@ -196,7 +236,10 @@ impl PictureReader {
 
     fn feed(&mut self) -> Result<(), Failure> {
         let pending = std::mem::take(&mut self.packet_is_pending);
-        if self.damage_in_a_row >= MAX_DAMAGE_IN_A_ROW || !(pending || self.read_packet()?) {
+        let has_packet = self.damage_in_a_row < MAX_DAMAGE_IN_A_ROW
+            && (pending || self.read_packet()?)
+            && !self.is_past_end();
+        if !has_packet {
             self.end_of_source = true;
             if self.decoder.drain().is_err() {
                 self.note_damage();
@@ -211,6 +254,10 @@ impl PictureReader {
                 Ok(())
             }
         }
+    }
+
+    fn is_past_end(&mut self) -> bool {
+        self.end.as_mut().is_some_and(|end| end.is_passed_by(&self.packet))
     }
 
     fn note_damage(&mut self) {

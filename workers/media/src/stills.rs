@@ -22,7 +22,7 @@ use finder::Finder;
 use image::RgbImage;
 use jpeg::{Sheets, ToRgb};
 use layout::{Layout, Look};
-use reelyard_ffmpeg::Frame;
+use reelyard_ffmpeg::{Frame, Length};
 use reelyard_model::{
     Failure, FailureCode,
     output::{FileOutput, StillsOutput},
@@ -36,7 +36,7 @@ const POSTER_SCALER: &str = "bicubic";
 
 pub(crate) fn run(context: &Context, plan: &StillsPlan) -> Result<StillsOutput, Failure> {
     let layout = Layout::of(plan).map_err(|reason| Failure::new(FailureCode::Internal, reason))?;
-    let reader = PictureReader::open(context, plan.source_track, context.threads())?;
+    let reader = PictureReader::open(context, plan.source_track, Length::NotWanted)?;
     let mut walk = Walk::new(context, plan, &layout, reader.time_base)?;
     let mut finder = Finder::new(context, reader);
     let looks = layout.looks();

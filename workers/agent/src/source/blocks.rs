@@ -6,9 +6,9 @@ use std::{
     sync::Arc,
 };
 
-/// What is cached, and the least that is fetched. Small, because every jump of a demuxer fetches some of a block that
-/// nobody reads; as long as FFmpeg's own buffer, so that a read seldom touches two.
-pub(super) const BLOCK_BYTES: u64 = 64 << 10;
+/// What is cached, and the unit of fetching. Small, because with every jump of a demuxer some of a block is fetched that
+/// nobody reads.
+pub(super) const BLOCK_BYTES: u64 = 16 << 10;
 
 /// The source by its key and length, and the number of the block in it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

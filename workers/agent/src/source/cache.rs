@@ -21,9 +21,9 @@ use std::{
 use tokio::sync::Notify;
 
 /// On disk, for each worker: some films, so that probe, sound, stills and chunks of the same one fetch it once.
-pub(crate) const DISK_BYTES: u64 = 4 << 30;
-/// In memory: what children read right now.
-const MEMORY_BLOCKS: usize = 256;
+pub(crate) const DISK_BYTES: u64 = 2 << 30;
+/// In memory, 16 MiB: what children read right now.
+const MEMORY_BLOCKS: usize = (16 << 20) / BLOCK_BYTES as usize;
 
 /// Bytes and requests, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

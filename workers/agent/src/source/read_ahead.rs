@@ -1,18 +1,20 @@
 //! How much to fetch at once: little after a jump, more the longer a child reads on, and never more than a fixed part of
 //! what it has read. So what is fetched in vain behind the end of a chunk stays a fixed part of the chunk. Pure.
 
+use super::blocks::BLOCK_BYTES;
 use reelyard_model::child::Job;
 
-/// Fetched for the first read after a jump: an index entry, a keyframe, a look at the last bytes.
-const FIRST_BLOCKS: u64 = 1;
-/// Fetched at once is at most this part of what was read in a row. Half of it is fetched in vain at the end of a chunk.
+/// Fetched for the first read after a jump (32 KiB): an index entry, a small keyframe, a look at the last bytes.
+const FIRST_BLOCKS: u64 = (32 << 10) / BLOCK_BYTES;
+/// Fetched at once is at most this part of what was read in a row; about half of it is fetched in vain at the end of a
+/// chunk, which together with the index and the first second of the film has to stay below a tenth.
 const PART_OF_RUN: u64 = 32;
 /// 4 MiB: beyond it the time to the first byte of a request no longer counts.
-const MOST_BLOCKS: u64 = 64;
+const MOST_BLOCKS: u64 = (4 << 20) / BLOCK_BYTES;
 /// A job that reads to the end fetches nothing in vain by fetching much: 1 MiB from the first byte on.
-const FIRST_BLOCKS_OF_WHOLE: u64 = 16;
+const FIRST_BLOCKS_OF_WHOLE: u64 = (1 << 20) / BLOCK_BYTES;
 /// A forward jump this short (256 KiB) is still the same reading: other tracks were passed over.
-const SHORT_JUMP_BLOCKS: u64 = 4;
+const SHORT_JUMP_BLOCKS: u64 = (256 << 10) / BLOCK_BYTES;
 /// Places at which a demuxer reads in turn, when tracks lie in the file one after the other.
 const MOST_RUNS: usize = 4;
 
@@ -123,22 +125,22 @@ mod tests {
         for length in [1, 2, 10, 33, 100, 1000, 10_000] {
             let fetched = fetched(&mut ReadAhead::new(Habit::Parts), 500..500 + length);
             let in_vain = fetched - length;
-            assert!(in_vain <= length / 32, "{in_vain} blocks beyond {length}");
+            assert!(in_vain <= 1 + length / 32, "{in_vain} blocks beyond {length}");
         }
     }
 
     #[test]
     fn long_readings_are_fetched_in_long_pieces() {
         let mut ahead = ReadAhead::new(Habit::Parts);
-        fetched(&mut ahead, 0..5000);
-        assert_eq!(ahead.read(5000).window, MOST_BLOCKS);
-        assert_eq!(ahead.read(0).window, 1, "after a jump it begins anew");
-        assert_eq!(ahead.read(5001).window, MOST_BLOCKS, "and back again it goes on");
+        fetched(&mut ahead, 0..10_000);
+        assert_eq!(ahead.read(10_000).window, MOST_BLOCKS);
+        assert_eq!(ahead.read(0).window, 2, "after a jump it begins anew");
+        assert_eq!(ahead.read(10_001).window, MOST_BLOCKS, "and back again it goes on");
     }
 
     #[test]
     fn a_job_that_reads_everything_begins_with_much() {
-        assert_eq!(ReadAhead::new(Habit::Whole).read(0).window, 16);
+        assert_eq!(ReadAhead::new(Habit::Whole).read(0).window, 64);
     }
 
     #[test]

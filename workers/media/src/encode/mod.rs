@@ -19,6 +19,7 @@ use crate::{
     normalise::{Normaliser, NormaliserOptions},
     pictures::PictureReader,
 };
+use reelyard_ffmpeg::Length;
 use reelyard_model::{
     Failure, FailureCode,
     child::EncoderChoice,
@@ -50,9 +51,12 @@ pub(crate) fn run(
 ) -> Result<(String, Vec<TrackOutput>), Failure> {
     check_plan(plan)?;
     let encoder_name = encoder::choose(choice, plan)?;
-    let mut reader = PictureReader::open(context, plan.source_track, context.threads())?;
+    // Only to show how far the last chunk is.
+    let length = if chunk.end_pts.is_some() { Length::NotWanted } else { Length::Wanted };
+    let mut reader = PictureReader::open(context, plan.source_track, length)?;
+    reader.end_at(chunk.end_pts);
     if chunk.index > 0 {
-        reader.seek(chunk.start_pts)?;
+        reader.seek_to_keyframe(chunk.start_pts)?;
     }
     let timeline = Timeline::new(plan, chunk);
     let normaliser = normaliser(context, plan, &reader)?;

@@ -5,7 +5,7 @@ use crate::{
     packets::{Next, Packets},
     pictures::PictureReader,
 };
-use reelyard_ffmpeg::{Decoder, DecoderOptions, Frame, FrameColour, Packet, PixelFormat};
+use reelyard_ffmpeg::{Decoder, DecoderOptions, Frame, FrameColour, Length, Packet, PixelFormat};
 use reelyard_model::{Failure, FailureCode};
 
 /// Enough to tell interlaced from progressive and to get past a first damaged GOP's head.
@@ -41,7 +41,7 @@ pub(crate) struct Sound {
 
 /// `Ok(None)`: not one picture decodes. A failure names a coding that cannot be read at all, or a limit.
 pub(crate) fn pictures(context: &Context, track: u32) -> Result<Option<Pictures>, Failure> {
-    let mut reader = PictureReader::open(context, track, context.threads())?;
+    let mut reader = PictureReader::open(context, track, Length::NotWanted)?;
     let mut seen: Option<Pictures> = None;
     let mut wanted = PICTURES;
     while let Some(frame) = reader.next()? {
@@ -102,7 +102,7 @@ pub(crate) fn check_size(context: &Context, width: u32, height: u32) -> Result<(
 
 /// `Ok(None)`: no sound decodes.
 pub(crate) fn sound(context: &Context, track: u32) -> Result<Option<Sound>, Failure> {
-    let mut input = context.open_source()?;
+    let mut input = context.open_source(Length::NotWanted)?;
     let Some(stream) = input.stream(track) else { return Ok(None) };
     let parameters = stream.parameters().map_err(internal)?;
     let options = DecoderOptions { threads: 1, time_base: stream.time_base(), max_pixels: 0 };

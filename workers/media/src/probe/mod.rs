@@ -10,7 +10,7 @@ mod timing;
 mod tracks;
 
 use crate::context::{Context, internal};
-use reelyard_ffmpeg::{Input, MediaKind};
+use reelyard_ffmpeg::{Input, Length, MediaKind};
 use reelyard_model::{
     Failure, FailureCode, MediaInfo,
     media_info::{AudioTrack, MEDIA_INFO_VERSION, OtherTrack, VideoTrack},
@@ -24,7 +24,7 @@ const PICTURE_CONTAINER_SUFFIX: &str = "_pipe";
 const ANIMATION_CONTAINERS: [&str; 2] = ["gif", "apng"];
 
 pub(crate) fn run(context: &Context) -> Result<MediaInfo, Failure> {
-    let mut input = context.open_source()?;
+    let mut input = context.open_source(Length::Wanted)?;
     check_claims(context, &input)?;
     let scan = scan::scan(context, &mut input)?;
     let mut found = Found::default();

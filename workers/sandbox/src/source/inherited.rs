@@ -8,7 +8,7 @@ use std::{
     io::{self, Read, Write},
     os::{
         fd::{FromRawFd, OwnedFd},
-        unix::{fs::FileExt, net::UnixStream},
+        unix::fs::FileExt,
     },
     sync::{Mutex, PoisonError},
 };
@@ -24,7 +24,9 @@ pub struct Source {
 enum Bytes {
     File(File),
     /// The parent reads. One question at a time; `None` once the conversation was broken off.
-    Asked(Mutex<Option<UnixStream>>),
+    ///
+    /// A `File`, because that reads and writes by the plain calls: those that are for sockets alone are forbidden here.
+    Asked(Mutex<Option<File>>),
 }
 
 impl Source {
@@ -46,7 +48,7 @@ impl Source {
             let byte_len = u64::try_from(status.st_size).unwrap_or(0);
             return Ok(Self { bytes: Bytes::File(File::from(descriptor)), byte_len });
         }
-        let mut socket = UnixStream::from(descriptor);
+        let mut socket = File::from(descriptor);
         let mut greeting = [0; GREETING_BYTES];
         socket.read_exact(&mut greeting).map_err(parent_gone)?;
         let Greeting { byte_len } = Greeting::decode(&greeting).map_err(io::Error::other)?;
@@ -84,7 +86,7 @@ impl Source {
 }
 
 /// One question and its answer. After an error nobody knows what is still under way on the socket.
-fn ask(socket: &mut UnixStream, buffer: &mut [u8], offset: u64) -> io::Result<Answer> {
+fn ask(socket: &mut File, buffer: &mut [u8], offset: u64) -> io::Result<Answer> {
     let length = buffer.len().min(MAX_READ_BYTES as usize);
     let request = ReadRequest { offset, length: length as u32 };
     socket.write_all(&request.encode()).map_err(parent_gone)?;
