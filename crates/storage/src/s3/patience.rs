@@ -53,11 +53,19 @@ pub(crate) enum Fault {
 pub(crate) struct Patient {
     patience: Patience,
     turns: Arc<Semaphore>,
+    /// The bound counts the wait for a turn, too.
+    counts_waiting: bool,
 }
 
 impl Patient {
     pub(crate) fn new(patience: Patience) -> Self {
-        Self { patience, turns: Arc::new(Semaphore::new(MOST_REQUESTS_AT_ONCE)) }
+        Self { patience, turns: Arc::new(Semaphore::new(MOST_REQUESTS_AT_ONCE)), counts_waiting: false }
+    }
+
+    /// For requests that somebody waits for who gives up soon: when S3 hangs, the last of a thousand hears of it as
+    /// early as the first. Senders of bytes would rather wait in line than send them once more.
+    pub(crate) fn in_a_hurry(patience: Patience) -> Self {
+        Self { counts_waiting: true, ..Self::new(patience) }
     }
 
     pub(crate) fn terms(&self) -> Patience {
@@ -81,7 +89,16 @@ impl Patient {
         let mut wait_ms = self.patience.first_wait_ms;
         loop {
             // It fails only when it is closed, which nobody does. Held for the attempt, not for the wait after it.
-            let turn = self.turns.acquire().await;
+            let turn = if self.counts_waiting {
+                let turn =
+                    tokio::time::timeout(bound.saturating_sub(began.elapsed()), self.turns.acquire()).await;
+                turn.map_err(|_| StoreError::Unavailable {
+                    doing: doing.to_owned(),
+                    reason: format!("no turn within {bound:?}: {MOST_REQUESTS_AT_ONCE} requests wait for S3"),
+                })?
+            } else {
+                self.turns.acquire().await
+            };
             let outcome = tokio::time::timeout(time, attempt()).await;
             drop(turn);
             let reason = match outcome {
@@ -173,7 +190,12 @@ where
 mod tests {
     use super::{Fault, Patience, Patient, jittered};
     use crate::StoreError;
-    use std::{cell::Cell, future::ready};
+    use futures::future::join_all;
+    use std::{
+        cell::Cell,
+        future::{pending, ready},
+        time::{Duration, Instant},
+    };
 
     fn quick() -> Patient {
         Patient::new(Patience { bound_ms: 60, attempt_ms: 1_000, first_wait_ms: 1, longest_wait_ms: 4 })
@@ -196,6 +218,21 @@ mod tests {
         let outcome: Result<Option<()>, _> =
             quick().keep_trying("asking", 0, || ready(Err(Fault::Passing("503".to_owned())))).await;
         assert!(matches!(outcome, Err(StoreError::Unavailable { .. })), "{outcome:?}");
+    }
+
+    #[tokio::test]
+    async fn who_is_in_a_hurry_does_not_wait_long_for_a_turn_either() {
+        let patience = Patience { bound_ms: 60, attempt_ms: 40, first_wait_ms: 1, longest_wait_ms: 4 };
+        let patient = Patient::in_a_hurry(patience);
+        let begin = Instant::now();
+        let asking = (0..1_000).map(|_| {
+            let patient = patient.clone();
+            async move { patient.keep_trying("asking", 0, pending::<Result<(), Fault>>).await }
+        });
+        for outcome in join_all(asking).await {
+            assert!(matches!(outcome, Err(StoreError::Unavailable { .. })), "{outcome:?}");
+        }
+        assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
     }
 
     #[tokio::test]
