@@ -153,7 +153,11 @@ pub(crate) async fn release(app: &App, held: Held) -> Result<bool, FlowError> {
 
 /// Whether the same call may work in a moment.
 fn may_pass(error: &FlowError) -> bool {
-    matches!(error, FlowError::Store(_) | FlowError::Catalog(CatalogError::Database(_)))
+    matches!(
+        error,
+        FlowError::Store(_)
+            | FlowError::Catalog(CatalogError::Database(_) | CatalogError::Unavailable { .. })
+    )
 }
 
 /// What never passes must not be asked for again for ever: that would hold the worker's slot, and its heartbeats the

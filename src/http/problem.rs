@@ -264,6 +264,9 @@ impl From<CatalogError> for Problem {
             CatalogError::Database(cause) => {
                 Self::unavailable("The database does not answer at the moment.", 2).with_log(cause)
             }
+            CatalogError::Unavailable { reason } => {
+                Self::unavailable("The database does not answer at the moment.", 2).with_log(reason)
+            }
             other => Self::internal(other),
         }
     }

@@ -12,15 +12,23 @@ use crate::{
 };
 use reelyard_model::{AssetId, TaskId, TenantId, UploadId};
 use serde::{Deserialize, Serialize};
-use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use sqlx::{
+    Executor,
+    postgres::{PgConnectOptions, PgListener, PgNotification, PgPoolOptions},
+};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, broadcast, mpsc, watch},
     task::AbortHandle,
+    time::timeout,
 };
 
 /// How late an event is when its notification was lost; also between tries while the database is away.
 const POLL: Duration = Duration::from_secs(1);
+/// After so long without a notification the connection is tried.
+const SILENCE: Duration = Duration::from_secs(20);
+/// And has to answer.
+const ANSWER: Duration = Duration::from_secs(5);
 /// Events read at once.
 const READ_AT_ONCE: u32 = 500;
 /// Passing events that wait to be sent; what comes beyond is dropped, as newer ones follow.
@@ -114,7 +122,7 @@ async fn read_on(pool: Pool, mut last: i64, hearers: Hearers, news: Arc<Notify>)
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, "events: the table could not be read; trying again"),
         }
-        let _ = tokio::time::timeout(POLL, news.notified()).await;
+        let _ = timeout(POLL, news.notified()).await;
     }
 }
 
@@ -156,7 +164,7 @@ async fn listen(
     loop {
         // What came before this moment, or while the connection was being made again, was not heard.
         news.notify_one();
-        while let Some(notification) = listener.try_recv().await? {
+        while let Some(notification) = next(&mut listener).await? {
             if notification.channel() == STORED {
                 news.notify_one();
             } else if let Ok(passing) = serde_json::from_str::<Passing>(notification.payload())
@@ -165,6 +173,18 @@ async fn listen(
                 let _ = events.send(Arc::new(passing.into_event()));
             }
         }
+    }
+}
+
+/// The next notification; `None`: the connection was lost and made again. A connection that is silent for long is asked
+/// whether it still lives: nobody tells a listener that the other side is gone.
+async fn next(listener: &mut PgListener) -> Result<Option<PgNotification>, sqlx::Error> {
+    loop {
+        if let Ok(heard) = timeout(SILENCE, listener.try_recv()).await {
+            return heard;
+        }
+        let asked = timeout(ANSWER, listener.execute("SELECT 1")).await;
+        asked.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))?;
     }
 }
 

@@ -38,3 +38,25 @@ impl Write {
         self.connection().lock(select.bind(task)).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{Catalog, CatalogError, PostgresSettings, TenantLimits};
+    use reelyard_model::TenantId;
+    use reelyard_testkit::PostgresServer;
+
+    #[tokio::test]
+    async fn a_node_that_stands_still_in_a_transaction_loses_it_and_the_others_go_on() {
+        let Some(server) = PostgresServer::start_without_fsync() else { return };
+        let (url, settings) = (server.new_database(), PostgresSettings::default());
+        let stopped = Catalog::connect(&url, &settings).await.unwrap();
+        let other = Catalog::connect(&url, &settings).await.unwrap();
+        let mut write = stopped.write().await.unwrap();
+        write.lock_tenant(TenantId::DEFAULT).await.unwrap();
+        // It takes the seconds after which the database takes the lock back.
+        other.set_tenant_limits(TenantId::DEFAULT, TenantLimits::default(), 1).await.unwrap();
+        let late = stopped.commit(write).await;
+        assert!(matches!(late, Err(CatalogError::Unavailable { .. })), "{late:?}");
+        stopped.ping().await.unwrap();
+    }
+}

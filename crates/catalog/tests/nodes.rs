@@ -359,3 +359,24 @@ async fn a_database_that_is_killed_under_load_and_comes_back_is_used_again() {
     });
     news.await.expect("in time");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_hangs_holds_nobody_up_for_ever() {
+    let Some(server) = PostgresServer::start_without_fsync() else { return };
+    let settings = PostgresSettings { max_connections: 4, ..PostgresSettings::default() };
+    let catalog = Catalog::connect(&server.new_database(), &settings).await.unwrap();
+    catalog.create_upload(upload_of(1)).await.unwrap();
+    server.pause();
+    let mut calls = JoinSet::new();
+    for _ in 0..8 {
+        let catalog = catalog.clone();
+        calls.spawn(async move { catalog.create_upload(upload_of(1)).await.map(|row| row.id) });
+    }
+    while let Some(answer) = timeout(PATIENCE, calls.join_next()).await.expect("an answer in time") {
+        assert!(matches!(answer.unwrap(), Err(CatalogError::Unavailable { .. })));
+    }
+    server.resume();
+    timeout(PATIENCE, async { while catalog.create_upload(upload_of(1)).await.is_err() {} })
+        .await
+        .expect("it goes on");
+}

@@ -101,7 +101,7 @@ impl Pool {
             self.tries(),
             match self {
                 Self::Sqlite(pool) => pool.begin_with(sqlite).await.map(Connection::SqliteInside),
-                Self::Postgres(pool) => pool.begin_with(postgres).await.map(Connection::PostgresInside),
+                Self::Postgres(pool) => in_time(pool.begin_with(postgres)).await.map(Connection::PostgresInside),
             }
         );
         Ok(Transaction(begun?))
@@ -133,7 +133,7 @@ impl Transaction {
     pub(crate) async fn commit(self) -> Result<(), CatalogError> {
         match self.0 {
             Connection::SqliteInside(transaction) => transaction.commit().await?,
-            Connection::PostgresInside(transaction) => transaction.commit().await?,
+            Connection::PostgresInside(transaction) => in_time(transaction.commit()).await?,
             // Made by `begin_with` only, which makes no others.
             Connection::Sqlite(_) | Connection::Postgres(_) => {}
         }
@@ -178,10 +178,10 @@ impl Target<'_> {
     pub(super) async fn execute(self, sql: Sql) -> Result<u64, CatalogError> {
         let changed = match self {
             Self::Pool(Pool::Sqlite(pool)) => for_sqlite(sql).execute(pool).await?.rows_affected(),
-            Self::Pool(Pool::Postgres(pool)) => for_postgres(sql).execute(pool).await?.rows_affected(),
+            Self::Pool(Pool::Postgres(pool)) => in_time(for_postgres(sql).execute(pool)).await?.rows_affected(),
             Self::Connection(connection) => match connection.raw() {
                 Raw::Sqlite(raw) => for_sqlite(sql).execute(raw).await?.rows_affected(),
-                Raw::Postgres(raw) => for_postgres(sql).execute(raw).await?.rows_affected(),
+                Raw::Postgres(raw) => in_time(for_postgres(sql).execute(raw)).await?.rows_affected(),
             },
         };
         Ok(changed)
@@ -222,6 +222,12 @@ impl Target<'_> {
     }
 }
 
+/// A server that hangs must not hold up its callers for ever. It is not tried again: `PoolTimedOut` is no lost connection.
+async fn in_time<T>(answer: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    let waited = tokio::time::timeout(super::postgres::ANSWER_TIMEOUT, answer).await;
+    waited.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+}
+
 type SqliteQuery = sqlx::query::Query<'static, Sqlite, <Sqlite as sqlx::Database>::Arguments>;
 type PostgresQuery = sqlx::query::Query<'static, Postgres, <Postgres as sqlx::Database>::Arguments>;
 
@@ -235,7 +241,7 @@ async fn postgres_rows<'c>(
     on: impl Executor<'c, Database = Postgres>,
     sql: Sql,
 ) -> Result<Vec<Row>, sqlx::Error> {
-    Ok(for_postgres(sql).fetch_all(on).await?.into_iter().map(Row::Postgres).collect())
+    Ok(in_time(for_postgres(sql).fetch_all(on)).await?.into_iter().map(Row::Postgres).collect())
 }
 async fn sqlite_row<'c>(
     on: impl Executor<'c, Database = Sqlite>,
@@ -247,7 +253,7 @@ async fn postgres_row<'c>(
     on: impl Executor<'c, Database = Postgres>,
     sql: Sql,
 ) -> Result<Option<Row>, sqlx::Error> {
-    Ok(for_postgres(sql).fetch_optional(on).await?.map(Row::Postgres))
+    Ok(in_time(for_postgres(sql).fetch_optional(on)).await?.map(Row::Postgres))
 }
 
 fn for_sqlite(sql: Sql) -> SqliteQuery {

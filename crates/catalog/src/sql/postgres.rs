@@ -6,7 +6,7 @@
 use super::Pool;
 use crate::CatalogError;
 use sqlx::{
-    Connection,
+    Connection, PgConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use std::{str::FromStr, time::Duration};
@@ -35,12 +35,17 @@ impl Default for PostgresSettings {
 }
 
 /// A row is held for one short transaction, so who waits this long waits for one that stands still.
-const LOCK_TIMEOUT: &str = "8s";
-/// No statement reads more than a few thousand rows.
-const STATEMENT_TIMEOUT: &str = "15s";
+const LOCK_TIMEOUT: &str = "7s";
+/// No statement reads more than a few thousand rows. Above [`LOCK_TIMEOUT`], which says better what was the matter.
+const STATEMENT_TIMEOUT: &str = "9s";
 /// A node that was stopped inside a transaction loses it after this time, and the rows that it held are free. Below
 /// [`LOCK_TIMEOUT`], so that who waits for them gets them.
 const IDLE_IN_TRANSACTION_TIMEOUT: &str = "5s";
+/// A server that has not answered by now does not answer at all: it hangs, or the network swallows what is sent. Above
+/// [`STATEMENT_TIMEOUT`], which the server itself keeps.
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(12);
+/// The same for a connection that is only tried: its place in the pool is wanted.
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection that lay idle for longer is tried before it is used; one that was used just now is not.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 /// Beyond the steady load connections are given back.
@@ -76,13 +81,18 @@ pub(crate) async fn connect(
         .test_before_acquire(false)
         .before_acquire(|connection, metadata| {
             Box::pin(async move {
-                if metadata.idle_for > TRUSTED_IDLE {
-                    connection.ping().await?;
-                }
-                Ok(true)
+                if metadata.idle_for > TRUSTED_IDLE { is_alive(connection).await } else { Ok(true) }
             })
         })
+        // sqlx does this too when a connection comes back, and without an end: one that hangs would keep its place.
+        .after_release(|connection, _| Box::pin(is_alive(connection)))
         .connect_with(sessions)
         .await?;
     Ok(Pool::Postgres(pool))
+}
+
+/// An error takes the connection out of the pool at once.
+async fn is_alive(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let answered = tokio::time::timeout(PING_TIMEOUT, connection.ping()).await;
+    answered.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into())).map(|()| true)
 }
