@@ -7,16 +7,18 @@
 )]
 
 use reelyard_model::{
+    Failure, FailureCode,
     child::{Message, PROTOCOL, Request},
     output::{FileOutput, SegmentOutput, TrackFormat, TrackOutput},
 };
+use reelyard_sandbox::source::Source;
 use std::{io::Read, time::Duration};
 
 fn main() {
     let mut text = String::new();
     std::io::stdin().read_to_string(&mut text).unwrap();
     let request: Request = serde_json::from_str(&text).unwrap();
-    let behaviour = std::fs::read_to_string("/proc/self/fd/3").unwrap();
+    let behaviour = read_source();
     say(&Message::Hello { protocol: PROTOCOL, ffmpeg: "none".to_owned(), sandbox: Vec::new() });
     eprintln!("asked to {behaviour} with {} threads", request.limits.threads);
     // The tests find this process by the progress that it reports.
@@ -66,6 +68,25 @@ fn main() {
         }),
         other => panic!("no such behaviour: {other:?}"),
     }
+}
+
+/// The whole source, be it a file or served by the parent.
+fn read_source() -> String {
+    let source = Source::inherited().unwrap();
+    let mut bytes = vec![0; source.byte_len() as usize];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match source.read_at(&mut bytes[filled..], filled as u64) {
+            Ok(0) => panic!("the source ends early"),
+            Ok(count) => filled += count,
+            Err(error) => {
+                let failure = Failure::new(FailureCode::SourceMissing, error.to_string());
+                say(&Message::Failed { failure });
+                std::process::exit(1);
+            }
+        }
+    }
+    String::from_utf8(bytes).unwrap()
 }
 
 fn say(message: &Message) {

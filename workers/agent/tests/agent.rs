@@ -84,6 +84,37 @@ async fn a_missing_source_is_reported() {
 }
 
 #[tokio::test]
+async fn a_source_far_away_is_fetched_once_by_a_worker_and_counted() {
+    let world = World::new();
+    world.put_sources_far_away();
+    let (crashes_once, fails) = (world.grant("crash once"), world.grant("fail"));
+    let agent = world.start();
+    let reports = world.until("a report", |seen| seen.reports_of(crashes_once)).await;
+    assert!(matches!(reports[..], [Report::Completed { .. }]), "{reports:?}");
+    let reports = world.until("a report", |seen| seen.reports_of(fails)).await;
+    assert_eq!(failure_of(&reports[0]).code, FailureCode::NotMedia, "what the child says counts");
+    let traffic = agent.sources.traffic();
+    let (once, all) = ("crash once".len() + "fail".len(), 2 * "crash once".len() + "fail".len());
+    assert_eq!((traffic.fetched_bytes, traffic.served_bytes), (once as u64, all as u64));
+    agent.drain().await;
+}
+
+#[tokio::test]
+async fn a_source_far_away_that_vanishes_is_reported_with_the_reason() {
+    let world = World::new();
+    world.put_sources_far_away();
+    let task = world.grant("encode");
+    // Gone between the look at its length and the first read.
+    world.forget_next_source_once_opened();
+    let agent = world.start();
+    let reports = world.until("a report", |seen| seen.reports_of(task)).await;
+    let failure = failure_of(&reports[0]);
+    assert_eq!(failure.code, FailureCode::SourceMissing);
+    assert!(failure.detail.contains("the source is gone"), "{}", failure.detail);
+    agent.drain().await;
+}
+
+#[tokio::test]
 async fn cancelled_and_lost_end_the_child_and_nothing_is_said() {
     for verdict in [Verdict::Cancelled, Verdict::Lost] {
         let world = World::new();

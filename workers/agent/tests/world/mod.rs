@@ -1,10 +1,12 @@
 //! A control plane in memory and a depot in a folder, with the faults that tests ask for.
 
+use bytes::Bytes;
+use futures::{StreamExt, stream, stream::BoxStream};
 use reelyard_agent::{
     Agent, AgentConfig, ShutdownHandle, Slots, Watch,
     control::{ControlPlane, ControlUnavailable, Depot},
     shutdown,
-    source::SourceBytes,
+    source::{RangeReader, SourceBytes, SourceCache},
 };
 use reelyard_model::{
     AssetId, Failure, Rational, TaskId, WorkerId,
@@ -17,6 +19,7 @@ use std::{
     collections::VecDeque,
     fs::File,
     io,
+    ops::Range,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
@@ -40,6 +43,10 @@ pub(crate) struct Seen {
     heartbeats_to_refuse: u32,
     keeps_to_fail: u32,
     panic_at_next_source: bool,
+    /// Sources are handed out as readers of ranges.
+    is_far_away: bool,
+    /// After it was opened.
+    forget_next_source: bool,
     released: Vec<TaskId>,
     called_off: Vec<(TaskId, Verdict)>,
 }
@@ -150,7 +157,15 @@ impl Depot for Shared {
         if self.change(|seen| std::mem::take(&mut seen.panic_at_next_source)) {
             panic!("asked for by the test");
         }
-        File::open(self.folder.join(&grant.source_key)).map(SourceBytes::File)
+        let path = self.folder.join(&grant.source_key);
+        if self.seen().is_far_away {
+            let byte_len = std::fs::metadata(&path)?.len();
+            if self.change(|seen| std::mem::take(&mut seen.forget_next_source)) {
+                std::fs::remove_file(&path)?;
+            }
+            return Ok(SourceBytes::Ranges(Arc::new(FarFile { path, byte_len })));
+        }
+        File::open(path).map(SourceBytes::File)
     }
     async fn keep(&self, scratch_file: &Path, key: &str) -> io::Result<()> {
         let fails = self.change(|seen| {
@@ -167,6 +182,26 @@ impl Depot for Shared {
     }
 }
 
+/// A file that each range is opened for anew, as a store would be asked.
+struct FarFile {
+    path: PathBuf,
+    byte_len: u64,
+}
+
+impl RangeReader for FarFile {
+    fn byte_len(&self) -> u64 {
+        self.byte_len
+    }
+    fn read(&self, range: Range<u64>) -> BoxStream<'static, io::Result<Bytes>> {
+        let path = self.path.clone();
+        let reading = async move {
+            let whole = std::fs::read(path)?;
+            Ok(Bytes::copy_from_slice(&whole[range.start as usize..range.end as usize]))
+        };
+        stream::once(reading).boxed()
+    }
+}
+
 pub(crate) struct World {
     folder: tempfile::TempDir,
     shared: Arc<Shared>,
@@ -175,6 +210,7 @@ pub(crate) struct World {
 pub(crate) struct RunningAgent {
     handle: ShutdownHandle,
     run: JoinHandle<io::Result<()>>,
+    pub(crate) sources: SourceCache,
 }
 
 impl World {
@@ -230,7 +266,8 @@ impl World {
         change(&mut config);
         let (handle, shutdown) = shutdown();
         let agent = Agent::new(config, Arc::clone(&self.shared), Arc::clone(&self.shared));
-        RunningAgent { handle, run: tokio::spawn(agent.run(shutdown)) }
+        let sources = agent.sources();
+        RunningAgent { handle, run: tokio::spawn(agent.run(shutdown)), sources }
     }
 
     /// Waits for something to become so. Looked at after each change, and now and then for what changes elsewhere.
@@ -276,6 +313,12 @@ impl World {
     }
     pub(crate) fn fail_keeps(&self, count: u32) {
         self.shared.change(|seen| seen.keeps_to_fail = count);
+    }
+    pub(crate) fn put_sources_far_away(&self) {
+        self.shared.change(|seen| seen.is_far_away = true);
+    }
+    pub(crate) fn forget_next_source_once_opened(&self) {
+        self.shared.change(|seen| seen.forget_next_source = true);
     }
     pub(crate) fn panic_at_next_source(&self) {
         self.shared.change(|seen| seen.panic_at_next_source = true);
