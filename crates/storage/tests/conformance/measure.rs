@@ -5,7 +5,7 @@ use crate::bench::{Bench, MIB, at, noise};
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use reelyard_storage::{
-    Objects as _, Sources as _, Uploads as _,
+    Intent, Objects, Sources as _, Uploads as _,
     s3::{DEFAULT_MEMORY_BYTES, S3Store},
     source_key,
 };
@@ -113,6 +113,31 @@ fn measure_a_publication_of_five_thousand_segments() {
         objects.delete_prefix("renditions/a").await.unwrap();
         println!("removed: {:.2} s", begin.elapsed().as_secs_f64());
         println!("peak memory: {} MiB", peak_kib() / 1024);
+    });
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn measure_a_hundred_viewers_who_take_nothing() {
+    const VIEWERS: usize = 100;
+    let Some(server) = S3Server::start(Kind::SeaweedFs) else { return };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (bench, store) = as_an_operator_has_it(&server).await;
+        let (objects, key) = (store.objects(), "publications/a/a1/long.mp4");
+        objects.put_file(&bench.scratch_file(&noise(64 * MIB)), key).await.unwrap();
+        let mut stalled = Vec::new();
+        for wave in 1..=2 {
+            let before = kib("VmRSS:");
+            for _ in 0..VIEWERS {
+                let opened = Objects::open(&objects, key, Intent::ReadAll).await.unwrap();
+                let mut reading = opened.read(0..64 * MIB as u64).await.unwrap();
+                reading.next().await.unwrap().unwrap();
+                stalled.push(reading);
+            }
+            let more = (kib("VmRSS:") - before) / VIEWERS as u64;
+            println!("wave {wave}: {more} KiB more for each viewer of 64 MiB who takes nothing");
+        }
     });
 }
 

@@ -81,7 +81,7 @@ async fn answers_that_are_cut_in_the_middle_are_read_to_their_end(mut bench: Ben
 }
 
 async fn a_long_file_comes_through_faults_of_every_kind(mut bench: Bench) {
-    let bytes = noise(100 * MIB + 1);
+    let bytes = noise(66 * MIB + 1);
     bench.place().proxy.set_plan(rough(23));
     let file = bench.scratch_file(&bytes);
     bench.objects.put_file(&file, "renditions/a/t/a1/long.mp4").await.unwrap();
