@@ -31,11 +31,26 @@ pub struct RabbitServer {
     port: u16,
     port_mapper_port: u16,
     distribution_port: u16,
+    /// Listens for TLS as well, at this port.
+    tls_port: Option<u16>,
 }
 
 impl RabbitServer {
     /// `None`: it is not installed; that was said on standard error.
     pub fn start() -> Option<Self> {
+        Self::start_with(None)
+    }
+
+    /// With TLS beside, see [`Self::tls_url`]. `None` also without openssl, which makes the certificates.
+    pub fn start_with_tls() -> Option<Self> {
+        if Command::new("openssl").arg("version").output().is_err() {
+            eprintln!("SKIPPED: no openssl to make certificates with");
+            return None;
+        }
+        Self::start_with(Some(free_port()))
+    }
+
+    fn start_with(tls_port: Option<u16>) -> Option<Self> {
         let Some(script) = SCRIPTS.iter().map(PathBuf::from).find(|script| script.exists()) else {
             eprintln!("SKIPPED: no RabbitMQ (scripts/setup servers installs it)");
             return None;
@@ -47,6 +62,7 @@ impl RabbitServer {
             port: free_port(),
             port_mapper_port: free_port(),
             distribution_port: free_port(),
+            tls_port,
         };
         let mut epmd = server.port_mapper.command(Path::new("epmd"));
         epmd.args(["-address", "127.0.0.1", "-port", &server.port_mapper_port.to_string()]);
@@ -66,6 +82,16 @@ impl RabbitServer {
     /// Through a proxy at `address`.
     pub fn url_through(&self, address: &str) -> String {
         format!("amqp://guest:guest@{address}/%2f")
+    }
+
+    /// Of a broker that was started with TLS, whose certificate is for this name.
+    pub fn tls_url(&self) -> String {
+        format!("amqps://guest:guest@localhost:{}/%2f", self.tls_port.expect("it was started with TLS"))
+    }
+
+    /// PEM of the authority that signed its certificate.
+    pub fn certificate_authority(&self) -> String {
+        fs::read_to_string(self.process.directory.join("ca.pem")).expect("it was started with TLS")
     }
 
     /// Host and port.
@@ -129,15 +155,42 @@ impl RabbitServer {
         command
     }
 
+    /// An authority and, signed by it, a server's certificate for `localhost`.
+    fn make_certificates(&self) {
+        self.process.file("names", "subjectAltName=DNS:localhost\n");
+        let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+        for step in [
+            format!("req -x509 {key} -keyout ca.key -out ca.pem -days 30 -subj /CN=test"),
+            format!("req {key} -keyout server.key -out server.csr -subj /CN=localhost"),
+            "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out server.pem -days 30 -extfile names"
+                .to_owned(),
+        ] {
+            let answer = self.process.command(Path::new("openssl")).args(step.split(' ')).output();
+            let answer = answer.expect("openssl runs");
+            assert!(answer.status.success(), "openssl {step}: {}", String::from_utf8_lossy(&answer.stderr));
+        }
+    }
+
     fn launch(&mut self) {
         let data = self.process.subdirectory("data");
         let logs = self.process.subdirectory("logs");
         let plugins = self.process.file("enabled_plugins", "[].\n");
-        let settings = format!(
+        let mut settings = format!(
             "listeners.tcp.1 = 127.0.0.1:{}\nlog.console = true\nlog.console.level = info\nlog.file = false\n\
              disk_free_limit.absolute = 50MB\n",
             self.port
         );
+        if let Some(port) = self.tls_port {
+            self.make_certificates();
+            settings.push_str(&format!("listeners.ssl.1 = 127.0.0.1:{port}\n"));
+            for (setting, file) in
+                [("cacertfile", "ca.pem"), ("certfile", "server.pem"), ("keyfile", "server.key")]
+            {
+                let path = self.process.directory.join(file);
+                settings.push_str(&format!("ssl_options.{setting} = {}\n", path.display()));
+            }
+            settings.push_str("ssl_options.verify = verify_none\nssl_options.fail_if_no_peer_cert = false\n");
+        }
         let settings = self.process.file("rabbitmq.conf", &settings);
         let mut command = self.command(&self.script);
         command

@@ -113,6 +113,15 @@ impl Broker {
                 ));
             }
         }
+        if let ErrorKind::IOError(cause) = error.kind()
+            && cause.kind() == std::io::ErrorKind::InvalidData
+        {
+            return TicketError::Misconfigured(format!(
+                "RabbitMQ at {} cannot be trusted, or speaks no TLS there: {cause}. Check the URL's scheme and port, \
+                 the name in its certificate, and give the certificate of its authority if the system does not know it",
+                self.name
+            ));
+        }
         self.unavailable(&error.to_string())
     }
 

@@ -117,25 +117,30 @@ impl Publisher {
                 &self.broker.unavailable("other tickets are before these for too long"),
             );
         };
+        if !link.works() {
+            return fail_all(outcomes, &self.broker.unavailable("the connection was given up"));
+        }
+        // Nobody waits for the rest when this is dropped in the middle, and the next batch must not meet it.
+        let in_the_middle = AbandonWhenDropped(link);
         let deadline = Instant::now() + limit;
         let sending = join_all(indices.iter().map(|index| self.send(link, &tickets[*index], *index)));
         let late = self.broker.unavailable(&format!("it did not confirm them within {limit:?}"));
         let Ok(sent) = tokio::time::timeout_at(deadline.into(), sending).await else {
-            link.abandon();
             return fail_all(outcomes, &late);
         };
         let confirming = sent.into_iter().map(|sent| async { sent?.await });
         let confirmed =
             join_all(confirming.map(|confirmation| tokio::time::timeout_at(deadline.into(), confirmation)));
+        let confirmed = confirmed.await;
+        if confirmed.iter().all(Result::is_ok) {
+            std::mem::forget(in_the_middle);
+        }
         let mut returned = Vec::new();
-        for (index, confirmation) in indices.into_iter().zip(confirmed.await) {
+        for (index, confirmation) in indices.into_iter().zip(confirmed) {
             outcomes[index] = match confirmation {
                 Ok(Ok(confirmation)) => self.settled(confirmation, &mut returned),
                 Ok(Err(error)) => Err(self.broker.failure(&error)),
-                Err(_) => {
-                    link.abandon();
-                    Err(late.clone())
-                }
+                Err(_) => Err(late.clone()),
             };
         }
         for message in returned {
@@ -207,8 +212,13 @@ impl Publisher {
     /// The one there is, or a new one, unless the broker failed a moment ago.
     async fn link(&self) -> Result<Arc<Link>, TicketError> {
         let mut state = self.state.lock().await;
-        if let Some(link) = state.link.as_ref().filter(|link| link.works()) {
-            return Ok(link.clone());
+        match &state.link {
+            // A new connection would be stopped as well, and this one cannot even be closed until the broker reads on.
+            Some(link) if link.is_blocked() => {
+                return Err(self.broker.unavailable("it is short of memory or disk"));
+            }
+            Some(link) if link.works() => return Ok(link.clone()),
+            _ => {}
         }
         state.link = None;
         if let Some((until, why)) = &state.left_alone
@@ -250,6 +260,14 @@ impl Publisher {
     }
 }
 
+struct AbandonWhenDropped<'a>(&'a Link);
+
+impl Drop for AbandonWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.abandoned.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Link {
     fn works(&self) -> bool {
         !self.abandoned.load(Ordering::Relaxed)
@@ -257,8 +275,8 @@ impl Link {
             && self.channel.status().connected()
     }
 
-    fn abandon(&self) {
-        self.abandoned.store(true, Ordering::Relaxed);
+    fn is_blocked(&self) -> bool {
+        self.connection.status().connected() && self.connection.status().blocked()
     }
 
     fn declared(&self) -> std::sync::MutexGuard<'_, HashSet<Kind>> {
