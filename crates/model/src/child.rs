@@ -1,7 +1,8 @@
 //! The conversation between a worker and its media child, `reelyard-media`.
 //!
 //! One child runs one job. The parent writes one [`Request`] as JSON to the child's standard input and closes it.
-//! The source is descriptor 3, opened read-only by the parent; the child's working directory is its scratch
+//! The source is descriptor 3: a file, opened read-only by the parent, or a socket at which the parent reads for it (see
+//! `reelyard_sandbox::source`). The child's working directory is its scratch
 //! directory and the only place where it may write. The child answers on standard output, one JSON [`Message`] a
 //! line, the last of which is `Done` or `Failed`; standard error is for people. A child that ends without a last
 //! word has crashed, whatever its exit status says.

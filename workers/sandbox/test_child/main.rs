@@ -7,6 +7,7 @@
 use reelyard_model::child::{Job, Limits, Message, PROTOCOL, Request};
 use reelyard_sandbox::{
     Devices, confine,
+    source::Source,
     supervise::{ChildCommand, Watch},
 };
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
@@ -66,6 +67,7 @@ fn main() {
                 | "much-memory"
                 | "spin"
                 | "threads"
+                | "asks"
                 | "abort-confined"
         );
     let sandbox = if confined { confine(&request.limits, Path::new("."), devices) } else { Vec::new() };
@@ -76,6 +78,7 @@ fn main() {
         "hang" => hang(),
         "walls" | "walls-with-devices" | "walls-without-landlock" => try_the_walls(confined),
         "threads" => threads(),
+        "asks" => ask_for_the_source(),
         "signal" => raise(arguments[1].parse().unwrap()),
         "exit" => std::process::exit(arguments[1].parse().unwrap()),
         "abort-confined" => std::process::abort(),
@@ -252,13 +255,32 @@ fn threads() {
     say(&Message::Done);
 }
 
+/// Reads a source that the parent serves, and tries to make more of the socket than that.
+fn ask_for_the_source() {
+    let source = Source::inherited().unwrap();
+    let mut bytes = vec![0; source.byte_len() as usize];
+    let count = source.read_at(&mut bytes, 0).unwrap();
+    say(&Message::Warning { text: format!("read: {}", String::from_utf8_lossy(&bytes[..count])) });
+    let byte = [b'x'];
+    let mut part = libc::iovec { iov_base: byte.as_ptr().cast_mut().cast(), iov_len: 1 };
+    // SAFETY: an all-zero msghdr is a valid value.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    // Descriptors would travel in such messages.
+    report("send a message", call(|| unsafe { libc::sendmsg(3, &raw const message, 0) as libc::c_long }));
+    report("receive a message", call(|| unsafe { libc::recvmsg(3, &raw mut message, 0) as libc::c_long }));
+    report(
+        "another socket",
+        call(|| unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_STREAM, 0, [0; 2].as_mut_ptr()).into() }),
+    );
+    report("connect it", call(|| unsafe { libc::connect(3, [0_u8; 16].as_ptr().cast(), 16).into() }));
+    say(&Message::Done);
+}
+
 /// Tries what a decoder that was taken over would try, and reports each outcome.
 fn try_the_walls(confined: bool) {
     assert!(confined, "unconfined these would be done, to the test");
-    let report = |what: &str, outcome: std::io::Result<()>| {
-        let outcome = outcome.map_or_else(|error| error.to_string(), |()| "allowed".to_owned());
-        say(&Message::Warning { text: format!("{what}: {outcome}") });
-    };
     report("read /etc/passwd", File::open("/etc/passwd").map(drop));
     report("read /proc/self/environ", File::open("/proc/self/environ").map(drop));
     report("reopen the source", File::open("/proc/self/fd/3").map(drop));
@@ -300,7 +322,12 @@ fn try_the_walls(confined: bool) {
     say(&Message::Done);
 }
 
+fn report(what: &str, outcome: std::io::Result<()>) {
+    let outcome = outcome.map_or_else(|error| error.to_string(), |()| "allowed".to_owned());
+    say(&Message::Warning { text: format!("{what}: {outcome}") });
+}
+
 /// Minus one is "refused", and errno says how.
-fn call(attempt: impl Fn() -> libc::c_long) -> std::io::Result<()> {
+fn call(mut attempt: impl FnMut() -> libc::c_long) -> std::io::Result<()> {
     if attempt() == -1 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -5,17 +5,26 @@
 use reelyard_model::child::{Job, Limits, Message, PROTOCOL, Request};
 use reelyard_sandbox::{
     confine::is_in_force,
+    source::{Answer, Greeting, REQUEST_BYTES, ReadRequest},
     supervise::{ChildCommand, Outcome, Watch, start},
 };
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    io::{Read, Write},
+    os::{fd::OwnedFd, unix::net::UnixStream},
+};
 
 async fn messages_of(behaviour: &str) -> Vec<Message> {
+    messages_with(behaviour, tempfile::tempfile().unwrap().into()).await
+}
+
+async fn messages_with(behaviour: &str, source: OwnedFd) -> Vec<Message> {
     let scratch = tempfile::tempdir().unwrap();
     let mut running = start(ChildCommand {
         program: env!("CARGO_BIN_EXE_reelyard-sandbox-test-child").into(),
         arguments: vec![behaviour.to_owned()],
         request: Request { protocol: PROTOCOL, job: Job::Probe, limits: Limits::default() },
-        source: Some(tempfile::tempfile().unwrap().into()),
+        source: Some(source),
         scratch: scratch.path().to_owned(),
         watch: Watch::default(),
     })
@@ -53,6 +62,32 @@ async fn work_goes_on_inside() {
     let worked =
         |message: &Message| matches!(message, Message::Warning { text } if text.starts_with("33554432 "));
     assert!(messages.iter().any(worked), "{messages:?}");
+}
+
+#[tokio::test]
+async fn a_source_that_the_parent_serves_is_read_and_its_socket_is_good_for_nothing_else() {
+    let (mut ours, childs) = UnixStream::pair().unwrap();
+    let serving = std::thread::spawn(move || {
+        ours.write_all(&Greeting { byte_len: 10 }.encode()).unwrap();
+        let mut request = [0; REQUEST_BYTES];
+        ours.read_exact(&mut request).unwrap();
+        assert_eq!(ReadRequest::decode(&request), ReadRequest { offset: 0, length: 10 });
+        ours.write_all(&Answer::Bytes(10).encode()).unwrap();
+        ours.write_all(b"the source").unwrap();
+        let mut more = Vec::new();
+        ours.read_to_end(&mut more).unwrap();
+        more
+    });
+    let messages = messages_with("asks", childs.into()).await;
+    assert!(serving.join().unwrap().is_empty(), "nothing else came out of the child");
+    let mut outcomes = messages.iter().filter_map(|message| match message {
+        Message::Warning { text } => Some(text.as_str()),
+        _ => None,
+    });
+    assert_eq!(outcomes.next(), Some("read: the source"));
+    let refused: Vec<&str> = outcomes.collect();
+    assert_eq!(refused.len(), 4, "{refused:?}");
+    assert!(refused.iter().all(|outcome| outcome.ends_with("(os error 38)")), "{refused:?}");
 }
 
 /// What was tried, with each outcome, and whether Landlock was in force.

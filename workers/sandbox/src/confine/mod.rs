@@ -31,7 +31,8 @@ impl Devices {
 /// threads. Files cannot be opened anywhere else, nothing can be executed, no socket made, no other process seen.
 ///
 /// Call it before the first thread is started and before the source is touched. The source is read through
-/// descriptor 3 itself (`pread`); opening it again by `/proc/self/fd/3` is refused.
+/// descriptor 3 itself: a file with `pread`, a socket with `read` and `write`, the only calls that are left for one.
+/// Opening it again by `/proc/self/fd/3` is refused.
 ///
 /// Where there is no Landlock the scratch directory becomes the root directory, when that is permitted; so paths must
 /// be relative to the working directory afterwards, and `scratch` must be it.
