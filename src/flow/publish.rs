@@ -12,6 +12,7 @@ use futures::FutureExt as _;
 use reelyard_catalog::{
     ClaimRequest, Claimed, CompletedPublish, HeartbeatAnswer, PublishedRendition, Settled, TaskRow,
 };
+use reelyard_crash_points::crash_point;
 use reelyard_manifest::{Assignment, Facts, Presentation};
 use reelyard_model::{
     AssetId, Failure, FailureCode, Plan, TaskState,
@@ -147,6 +148,7 @@ async fn publish(app: &App, claimed: &Claimed) -> Result<Settled, PublishError> 
     for file in reelyard_manifest::text_files(&presentation) {
         app.store.put_bytes(&format!("{prefix}/{}", file.path), file.text.into()).await?;
     }
+    crash_point!("publish-before-commit").map_err(StoreError::from)?;
     let done = CompletedPublish {
         task: claimed.task.id,
         attempt: claimed.task.attempt,

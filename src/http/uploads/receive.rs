@@ -19,6 +19,7 @@ use crate::{
 };
 use axum::body::Body;
 use reelyard_catalog::{CatalogError, UploadRow};
+use reelyard_crash_points::crash_point;
 use reelyard_model::{AssetId, Completion, UploadId, UploadKind, UploadState};
 use reelyard_storage::{OpenUpload, Receive, ReceiveError};
 use reelyard_upload::{
@@ -120,7 +121,9 @@ pub(super) async fn receive(
             Err(problem) => Err(body::refuse(body, problem).await),
         }
     };
-    tokio::spawn(task.in_current_span()).await.map_err(Problem::internal)?
+    let progress = tokio::spawn(task.in_current_span()).await.map_err(Problem::internal)??;
+    crash_point!("upload-before-answer").map_err(Problem::internal)?;
+    Ok(progress)
 }
 
 enum Begun {
