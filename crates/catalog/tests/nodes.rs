@@ -255,9 +255,8 @@ async fn orders_reports_and_lost_leases_of_one_asset_at_once_leave_it_in_order()
     for round in 0..10 {
         let planned = bench.planned(round).await;
         let mut at_once = JoinSet::new();
-        for number in 0..3 {
+        for catalog in others.clone() {
             let claimed = bench.claim(&[TaskKind::Encode, TaskKind::Audio], 10).await.unwrap();
-            let catalog = others[number].clone();
             let done = CompletedTask {
                 task: claimed.task.id,
                 attempt: claimed.task.attempt,

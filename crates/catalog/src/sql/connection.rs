@@ -101,7 +101,8 @@ impl Pool {
             self.tries(),
             match self {
                 Self::Sqlite(pool) => pool.begin_with(sqlite).await.map(Connection::SqliteInside),
-                Self::Postgres(pool) => in_time(pool.begin_with(postgres)).await.map(Connection::PostgresInside),
+                Self::Postgres(pool) =>
+                    in_time(pool.begin_with(postgres)).await.map(Connection::PostgresInside),
             }
         );
         Ok(Transaction(begun?))
@@ -178,7 +179,9 @@ impl Target<'_> {
     pub(super) async fn execute(self, sql: Sql) -> Result<u64, CatalogError> {
         let changed = match self {
             Self::Pool(Pool::Sqlite(pool)) => for_sqlite(sql).execute(pool).await?.rows_affected(),
-            Self::Pool(Pool::Postgres(pool)) => in_time(for_postgres(sql).execute(pool)).await?.rows_affected(),
+            Self::Pool(Pool::Postgres(pool)) => {
+                in_time(for_postgres(sql).execute(pool)).await?.rows_affected()
+            }
             Self::Connection(connection) => match connection.raw() {
                 Raw::Sqlite(raw) => for_sqlite(sql).execute(raw).await?.rows_affected(),
                 Raw::Postgres(raw) => in_time(for_postgres(sql).execute(raw)).await?.rows_affected(),

@@ -87,6 +87,17 @@ impl Sql {
         self
     }
 
+    /// Values, separated by commas: what stands between the parentheses of `IN (...)`. Without any, a NULL, which is in
+    /// no list.
+    pub(crate) fn push_list(&mut self, values: impl Iterator<Item = impl Into<Value>>) -> &mut Self {
+        let mut before = "";
+        for value in values {
+            self.push(before).push_bind(value);
+            before = ", ";
+        }
+        if before.is_empty() { self.push("NULL") } else { self }
+    }
+
     /// The rows that are read stay as they are until the transaction ends; waits for whoever holds them. Not in
     /// statements with an outer join, which PostgreSQL refuses: lock first, then read.
     ///
@@ -104,17 +115,18 @@ impl Sql {
 
     /// The text as this database wants it.
     fn text_for(&self, engine: Engine) -> Cow<'static, str> {
-        match engine {
-            Engine::Sqlite => placeholders::for_sqlite(&self.sqlite),
+        let (portable, changed, lock) = match engine {
+            Engine::Sqlite => (&self.sqlite, placeholders::for_sqlite(&self.sqlite), None),
             Engine::Postgres => {
                 let portable = self.postgres.as_ref().unwrap_or(&self.sqlite);
-                let mut text = placeholders::for_postgres(portable);
-                if let Some(lock) = self.lock {
-                    text.to_mut().push_str(lock);
-                }
-                text
+                (portable, placeholders::for_postgres(portable), self.lock)
             }
+        };
+        let mut text = changed.map_or_else(|| portable.clone(), Cow::Owned);
+        if let Some(lock) = lock {
+            text.to_mut().push_str(lock);
         }
+        text
     }
 
     /// How many rows were changed.

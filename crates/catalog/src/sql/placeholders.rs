@@ -2,15 +2,15 @@
 //!
 //! What stands in quotes or in a comment is left alone. The texts are this crate's own, never a caller's.
 
-use std::{borrow::Cow, fmt::Write};
+use std::fmt::Write;
 
-/// `?` becomes `$1`, `$2` and so on in their order, `?3` becomes `$3`.
-pub(crate) fn for_postgres(portable: &Cow<'static, str>) -> Cow<'static, str> {
+/// `?` becomes `$1`, `$2` and so on in their order, `?3` becomes `$3`. `None`: nothing is to be changed.
+pub(crate) fn for_postgres(portable: &str) -> Option<String> {
     if !portable.contains('?') {
-        return portable.clone();
+        return None;
     }
     let mut text = String::with_capacity(portable.len() + 16);
-    let mut rest = portable.as_ref();
+    let mut rest = portable;
     let mut count = 0;
     while let Some(at) = rest.find(['?', '\'', '"', '-']) {
         text.push_str(&rest[..at]);
@@ -39,16 +39,13 @@ pub(crate) fn for_postgres(portable: &Cow<'static, str>) -> Cow<'static, str> {
         }
     }
     text.push_str(rest);
-    Cow::Owned(text)
+    Some(text)
 }
 
-/// `GREATEST(a, b)` becomes `MAX(a, b)`, which in SQLite with two arguments is no aggregate.
-pub(crate) fn for_sqlite(portable: &Cow<'static, str>) -> Cow<'static, str> {
-    if portable.contains("GREATEST(") {
-        Cow::Owned(portable.replace("GREATEST(", "MAX("))
-    } else {
-        portable.clone()
-    }
+/// `GREATEST(a, b)` becomes `MAX(a, b)`, which in SQLite with two arguments is no aggregate. `None`: nothing is to be
+/// changed.
+pub(crate) fn for_sqlite(portable: &str) -> Option<String> {
+    portable.contains("GREATEST(").then(|| portable.replace("GREATEST(", "MAX("))
 }
 
 /// How long a literal, a quoted name or a comment is that begins here; 0: none does.
@@ -70,7 +67,6 @@ mod tests {
     #[test]
     fn parameters_are_numbered_and_text_is_left_alone() {
         for (portable, expected) in [
-            ("SELECT 1", "SELECT 1"),
             ("a = ? AND b = ?", "a = $1 AND b = $2"),
             ("a = ?2 OR b = ?1 OR c = ?2", "a = $2 OR b = $1 OR c = $2"),
             ("a = '?' AND b = ?", "a = '?' AND b = $1"),
@@ -80,12 +76,13 @@ mod tests {
             ("(?, ?, ?12)", "($1, $2, $12)"),
             ("x = ? AND y = 'open", "x = $1 AND y = 'open"),
         ] {
-            assert_eq!(for_postgres(&portable.into()), expected, "{portable}");
+            assert_eq!(for_postgres(portable).as_deref(), Some(expected), "{portable}");
         }
+        assert_eq!(for_postgres("SELECT 1"), None);
     }
 
     #[test]
     fn sqlite_has_another_name_for_the_larger_one() {
-        assert_eq!(for_sqlite(&"SET a = GREATEST(a, ?)".into()), "SET a = MAX(a, ?)");
+        assert_eq!(for_sqlite("SET a = GREATEST(a, ?)").as_deref(), Some("SET a = MAX(a, ?)"));
     }
 }
