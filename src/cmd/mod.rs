@@ -13,6 +13,7 @@ mod serve;
 mod tenants;
 mod upload;
 mod worker;
+mod workers;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -31,6 +32,8 @@ enum Command {
     Serve(serve::Args),
     /// Take work from a server over HTTP, on a machine of its own.
     Worker(worker::Args),
+    /// List the machines that take work; let one of them take no more.
+    Workers(workers::Args),
     /// Upload a video, resuming where an earlier try stopped.
     Upload(upload::Args),
     /// List, watch, cancel and retry jobs.
@@ -56,6 +59,7 @@ impl Cli {
         match self.command {
             Command::Serve(args) => serve::run(args),
             Command::Worker(args) => worker::run(args),
+            Command::Workers(args) => workers::run(args),
             Command::Upload(args) => upload::run(args),
             Command::Jobs(args) => jobs::run(args),
             Command::Keys(args) => keys::run(args),

@@ -26,6 +26,7 @@ use reelyard_model::{
     child::{Job, Limits},
     worker_protocol::{GpuFacts, HelloAnswer, HelloCall, MachineFacts, WORKER_PROTOCOL},
 };
+use reelyard_tickets::{RabbitSettings, RabbitTickets};
 use reqwest::Url;
 use std::{
     fs,
@@ -79,6 +80,9 @@ pub(crate) struct Args {
     scratch: Option<PathBuf>,
     #[command(flatten)]
     bytes: depot::BytesArgs,
+    /// Be woken through RabbitMQ: amqp://user:password@host/vhost [default: the server tells when there is work]
+    #[arg(long, value_name = "URL", env = "REELYARD_TICKETS_URL", hide_env_values = true)]
+    tickets_url: Option<String>,
     /// Seconds that running tasks have to end after the first signal
     #[arg(long, value_name = "SECONDS", env = "REELYARD_DRAIN_SECONDS", default_value_t = DEFAULT_DRAIN_SECONDS)]
     drain_seconds: u64,
@@ -132,7 +136,7 @@ async fn work(args: Args) -> anyhow::Result<ExitCode> {
         write_whole(path, &format!("{worker}\n")).with_context(|| format!("writing {}", path.display()))?;
     }
     tracing::info!(%worker, lease_ms = met.lease_ms, bytes = bytes.as_str(), "worker ready");
-    let control = Arc::new(HttpControl::start(prepared.link.clone(), worker));
+    let control = Arc::new(HttpControl::start(prepared.link.clone(), worker, prepared.tickets));
     let (handle, shutdown) = reelyard_agent::shutdown();
     let config = prepared.config.clone();
     let agent = {
@@ -153,6 +157,7 @@ async fn work(args: Args) -> anyhow::Result<ExitCode> {
 struct Prepared {
     config: AgentConfig,
     link: Arc<Link>,
+    tickets: Option<RabbitTickets>,
     /// Of the scratch folder; held as long as this lives.
     _lock: fs::File,
 }
@@ -188,7 +193,12 @@ async fn prepare(args: &Args) -> anyhow::Result<Prepared> {
         watch: Watch::default(),
         drain: Duration::from_secs(args.drain_seconds),
     };
-    Ok(Prepared { config, link: Arc::new(Link::new(&servers, token, hello)?), _lock: lock })
+    let tickets = match &args.tickets_url {
+        Some(url) => Some(RabbitTickets::new(RabbitSettings::new(url)).context("--tickets-url")?),
+        None => None,
+    };
+    let link = Arc::new(Link::new(&servers, token, hello)?);
+    Ok(Prepared { config, link, tickets, _lock: lock })
 }
 
 /// Until a server has taken the hello. One that is away is waited for; the link paces the tries.

@@ -9,9 +9,11 @@ use super::{
     beats::Beats,
     link::{CallError, Link, SHORT_LIMIT},
     news::News,
+    waiting::Waiting,
 };
 use crate::app::random_u32;
 use reelyard_agent::control::{ControlPlane, ControlUnavailable};
+use reelyard_crash_points::{crash_point, switched_off};
 use reelyard_model::{
     TaskId, WorkerId,
     work::{Grant, Offer, Progress, Report, Verdict},
@@ -20,6 +22,7 @@ use reelyard_model::{
         WORKER_PROTOCOL,
     },
 };
+use reelyard_tickets::RabbitTickets;
 use std::{
     sync::{
         Arc,
@@ -34,6 +37,8 @@ const REPORT_LIMIT: Duration = Duration::from_secs(60);
 /// An idle worker looks this often without having been told: a tenant's turn comes without a ticket. A quarter of it
 /// is by chance.
 const LOOK_EVERY_MS: u64 = 5_000;
+/// The same where tickets come from a broker, which may lose some with its disk.
+const LOOK_EVERY_WITH_TICKETS_MS: u64 = 20_000;
 /// A claim of many slots is as many transactions.
 const CLAIM_LIMIT: Duration = Duration::from_secs(20);
 /// `seen` of nobody.
@@ -44,6 +49,8 @@ pub(crate) struct HttpControl {
     worker: WorkerId,
     beats: Beats,
     news: Arc<News>,
+    /// `None`: the server tells when there is something.
+    tickets: Option<Waiting>,
     /// How far the server had looked at the last claim.
     seen: AtomicI64,
     drained: AtomicBool,
@@ -51,8 +58,9 @@ pub(crate) struct HttpControl {
 
 impl HttpControl {
     /// Inside a tokio runtime: two loops run beside it until it is dropped.
-    pub(crate) fn start(link: Arc<Link>, worker: WorkerId) -> Self {
+    pub(crate) fn start(link: Arc<Link>, worker: WorkerId, tickets: Option<RabbitTickets>) -> Self {
         Self {
+            tickets: tickets.map(Waiting::new),
             beats: Beats::start(link.clone(), worker),
             news: News::start(link.clone(), worker),
             link,
@@ -89,11 +97,20 @@ impl HttpControl {
     }
 }
 
+/// As if nobody had answered.
+fn injected(injected: reelyard_crash_points::Injected) -> ControlUnavailable {
+    ControlUnavailable(injected.to_string())
+}
+
 impl ControlPlane for HttpControl {
     async fn claim(&self, offers: &[Offer]) -> Result<Vec<Grant>, ControlUnavailable> {
         let wanted = offers.iter().map(|offer| offer.slots).fold(0, u32::saturating_add);
         let answer = self.ask_for_work(offers, wanted.min(MAX_GRANTS), 0).await?;
         self.seen.store(answer.seen, Ordering::Relaxed);
+        crash_point!("worker-after-claim").map_err(injected)?;
+        if let Some(tickets) = &self.tickets {
+            tickets.claimed(answer.grants.len() >= wanted as usize).await;
+        }
         metrics::counter!("reelyard_worker_granted_total").increment(answer.grants.len() as u64);
         Ok(answer.grants)
     }
@@ -118,7 +135,9 @@ impl ControlPlane for HttpControl {
             Report::Failed { .. } => "failed",
         };
         let call = ReportCall { protocol: WORKER_PROTOCOL, worker: self.worker, task, attempt, report };
+        crash_point!("worker-before-report").map_err(injected)?;
         let answered: Result<ReportAnswer, CallError> = self.link.call("report", &call, REPORT_LIMIT).await;
+        crash_point!("worker-after-report").map_err(injected)?;
         let verdict = match answered {
             Ok(answer) => answer.verdict,
             // It will not be taken the next time either; the lease runs out and the loss is counted.
@@ -148,7 +167,12 @@ impl ControlPlane for HttpControl {
     }
 
     async fn wait_for_ticket(&self, offers: &[Offer]) {
-        let wait_ms = LOOK_EVERY_MS - u64::from(random_u32()) % (LOOK_EVERY_MS / 4);
+        let look_every_ms = if self.tickets.is_some() { LOOK_EVERY_WITH_TICKETS_MS } else { LOOK_EVERY_MS };
+        let wait_ms = look_every_ms - u64::from(random_u32()) % (look_every_ms / 4);
+        if let Some(tickets) = &self.tickets {
+            let wait_ms = if switched_off!("without-safety-net") { u64::from(u32::MAX) } else { wait_ms };
+            return tickets.wait(offers, Duration::from_millis(wait_ms)).await;
+        }
         // What it says is asked for again by the claim that follows; that it failed is told by that claim too.
         if self.ask_for_work(offers, 0, wait_ms).await.is_err() {
             sleep(Duration::from_millis(wait_ms / 10)).await;
