@@ -112,10 +112,10 @@ async fn read_on(pool: Pool, mut last: i64, hearers: Hearers, news: Arc<Notify>)
             Ok(found) if !found.is_empty() => {
                 for event in found {
                     last = event.seq;
+                    hearers.newest_is(last);
                     // No subscriber is no error.
                     let _ = hearers.events.send(Arc::new(event));
                 }
-                hearers.newest_is(last);
                 // There may be more.
                 continue;
             }
