@@ -31,6 +31,8 @@ pub struct RabbitSettings {
     pub connect_timeout: Duration,
     /// For declaring a queue, and for confirming all tickets of a batch.
     pub confirm_timeout: Duration,
+    /// A subscriber of a queue that gave nothing for so long asks for it anew.
+    pub renew_after: Duration,
 }
 
 impl RabbitSettings {
@@ -44,6 +46,8 @@ impl RabbitSettings {
             connect_timeout: Duration::from_secs(10),
             // A quorum queue syncs to disk on most of its nodes; a busy disk takes seconds.
             confirm_timeout: Duration::from_secs(10),
+            // As long as a sweep takes to see what lies too long; costs a broker two small commands for each queue.
+            renew_after: Duration::from_secs(60),
         }
     }
 }

@@ -6,15 +6,19 @@
 use super::link::{Broker, pause_after};
 use crate::{Delivery, Receipt, Source, Subscription, Ticket, TicketError, turns::Turns};
 use async_trait::async_trait;
-use futures::{StreamExt as _, stream::select_all};
+use futures::{
+    StreamExt as _,
+    stream::{BoxStream, SelectAll},
+};
 use lapin::{
-    Acker,
-    options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions},
-    types::{AMQPValue, FieldTable},
+    Acker, Channel,
+    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions},
+    types::{AMQPValue, FieldTable, ShortString},
 };
 use reelyard_model::{Tier, work::TaskKind};
 use std::{
     collections::VecDeque,
+    convert::Infallible,
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -125,59 +129,136 @@ impl Consumer {
     }
 
     /// Until something fails.
-    async fn consume(&self, again: bool) -> Result<std::convert::Infallible, TicketError> {
+    async fn consume(&self, again: bool) -> Result<Infallible, TicketError> {
         let connection = self.broker.connect("takes tickets").await?;
         let limit = self.broker.settings.confirm_timeout;
         let channel = self.broker.within(limit, "open a channel", connection.create_channel()).await?;
         // For each consumer that follows, not for all together: other brokers refuse that for quorum queues.
         let each = BasicQosOptions { global: false };
         self.broker.within(limit, "prefetch", channel.basic_qos(self.prefetch, each)).await?;
-        let mut streams = Vec::new();
-        for (class, tier) in self.kinds() {
-            self.broker.declare(&channel, class, tier).await?;
-            let queue = self.broker.queue(class, tier).as_str().into();
-            let consuming = channel.basic_consume(
-                queue,
-                "".into(),
-                BasicConsumeOptions::default(),
-                FieldTable::default(),
-            );
-            let consumer = self.broker.within(limit, "consume", consuming).await?;
-            // The end of a stream is a consumer that was cancelled: its queue was deleted, or moved.
-            let ends = futures::stream::once(std::future::ready(None));
-            let stream = consumer.map(Some).chain(ends).map(move |item| (class, tier, item));
-            streams.push(stream.boxed());
+        let mut taps = Taps { broker: &self.broker, channel, taps: Vec::new(), deliveries: SelectAll::new() };
+        for class in &self.classes {
+            for tier in Tier::ALL {
+                taps.open(*class, *tier).await?;
+            }
         }
         if again {
             tracing::info!(broker = ?self.broker, "tickets come in again");
         }
         let (give_back, mut given_back) = mpsc::unbounded_channel::<Acker>();
-        let mut deliveries = select_all(streams);
+        let every = self.broker.settings.renew_after;
+        let mut renewal = tokio::time::interval_at(Instant::now() + every, every);
         loop {
             tokio::select! {
                 Some(acker) = given_back.recv() => {
                     let options = BasicNackOptions { multiple: false, requeue: true };
                     self.broker.within(limit, "give a ticket back", acker.nack(options)).await?;
                 }
-                item = deliveries.next() => match item {
-                    Some((class, tier, Some(Ok(delivery)))) => {
-                        let ticket = read(class, tier, &delivery);
-                        let receipt = Tagged { acker: delivery.acker, give_back: give_back.clone(), broker: self.broker.clone() };
-                        self.inbox.put(tier, Delivery::new(ticket, Box::new(receipt)));
-                    }
-                    Some((_, _, Some(Err(error)))) => return Err(self.broker.failure(&error)),
-                    Some((class, tier, None)) => {
-                        let queue = self.broker.queue(class, tier);
-                        return Err(self.broker.unavailable(&format!("it stopped giving tickets of {queue}")));
-                    }
-                    None => return std::future::pending().await,
+                (class, tier, unsettled, delivery) = taps.next() => {
+                    let delivery = delivery?;
+                    let ticket = read(class, tier, &delivery);
+                    let (give_back, broker) = (give_back.clone(), self.broker.clone());
+                    let receipt = Tagged { acker: delivery.acker, give_back, broker, _unsettled: unsettled };
+                    self.inbox.put(tier, Delivery::new(ticket, Box::new(receipt)));
                 }
+                _ = renewal.tick() => taps.renew_idle().await?,
             }
         }
     }
+}
 
-    fn kinds(&self) -> impl Iterator<Item = (TaskKind, Tier)> {
-        self.classes.iter().flat_map(|class| Tier::ALL.iter().map(move |tier| (*class, *tier)))
+/// The consumers of one channel, one for each queue.
+struct Taps<'a> {
+    broker: &'a Broker,
+    channel: Channel,
+    taps: Vec<Tap>,
+    deliveries: SelectAll<BoxStream<'static, Item>>,
+}
+
+/// Where it came from (which tap, and at which of its openings), and what; nothing is the end.
+type Item = (usize, u32, Option<lapin::Result<lapin::message::Delivery>>);
+
+struct Tap {
+    class: TaskKind,
+    tier: Tier,
+    tag: ShortString,
+    opening: u32,
+    /// Gave nothing since the last renewal.
+    is_idle: bool,
+    /// Each delivery that is not settled holds one of these.
+    unsettled: Arc<()>,
+}
+
+impl Taps<'_> {
+    async fn open(&mut self, class: TaskKind, tier: Tier) -> Result<(), TicketError> {
+        let tag = self.consume(class, tier, self.taps.len(), 0).await?;
+        self.taps.push(Tap { class, tier, tag, opening: 0, is_idle: false, unsettled: Arc::default() });
+        Ok(())
+    }
+
+    async fn consume(
+        &mut self,
+        class: TaskKind,
+        tier: Tier,
+        tap: usize,
+        opening: u32,
+    ) -> Result<ShortString, TicketError> {
+        self.broker.declare(&self.channel, class, tier).await?;
+        let queue = self.broker.queue(class, tier).as_str().into();
+        let options = BasicConsumeOptions::default();
+        let consuming = self.channel.basic_consume(queue, "".into(), options, FieldTable::default());
+        let consumer = self.broker.within(self.broker.settings.confirm_timeout, "consume", consuming).await?;
+        let tag = consumer.tag();
+        let ends = futures::stream::once(std::future::ready(None));
+        self.deliveries.push(consumer.map(Some).chain(ends).map(move |item| (tap, opening, item)).boxed());
+        Ok(tag)
+    }
+
+    /// Safe to drop while it waits.
+    async fn next(&mut self) -> (TaskKind, Tier, Arc<()>, Result<lapin::message::Delivery, TicketError>) {
+        loop {
+            let Some((number, opening, item)) = self.deliveries.next().await else {
+                // No class was wanted: nothing will ever come.
+                std::future::pending::<()>().await;
+                continue;
+            };
+            let Some(tap) = self.taps.get_mut(number) else { continue };
+            let what = match item {
+                Some(item) => item.map_err(|error| self.broker.failure(&error)),
+                // We closed it ourselves.
+                None if opening != tap.opening => continue,
+                // A consumer that was cancelled: its queue was deleted, or moved.
+                None => {
+                    let queue = self.broker.queue(tap.class, tap.tier);
+                    Err(self.broker.unavailable(&format!("it stopped giving tickets of {queue}")))
+                }
+            };
+            tap.is_idle = false;
+            return (tap.class, tap.tier, tap.unsettled.clone(), what);
+        }
+    }
+
+    /// A broker does not always tell that a queue was deleted when it is declared again at once: RabbitMQ 3.10 left
+    /// consumers waiting at queues that were no more. So who gets nothing asks anew now and then.
+    async fn renew_idle(&mut self) -> Result<(), TicketError> {
+        let limit = self.broker.settings.confirm_timeout;
+        for number in 0..self.taps.len() {
+            let Some(tap) = self.taps.get_mut(number) else { continue };
+            // A new consumer would have its prefetch beside what is in hand.
+            let settled = Arc::strong_count(&tap.unsettled) == 1;
+            if !std::mem::replace(&mut tap.is_idle, true) || !settled {
+                continue;
+            }
+            tap.opening = tap.opening.wrapping_add(1);
+            let (class, tier, opening, old) = (tap.class, tap.tier, tap.opening, tap.tag.clone());
+            let cancelling = self.channel.basic_cancel(old, BasicCancelOptions::default());
+            self.broker.within(limit, "cancel", cancelling).await?;
+            let tag = self.consume(class, tier, number, opening).await?;
+            if let Some(tap) = self.taps.get_mut(number) {
+                tap.tag = tag;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -199,6 +280,7 @@ struct Tagged {
     acker: Acker,
     give_back: mpsc::UnboundedSender<Acker>,
     broker: Arc<Broker>,
+    _unsettled: Arc<()>,
 }
 
 #[async_trait]

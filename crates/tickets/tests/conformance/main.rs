@@ -70,13 +70,22 @@ fn tasks(tickets: &[Ticket]) -> Vec<TaskId> {
 
 /// For a broker at `url`, with times short enough for tests.
 fn settings(url: String, prefix: &str) -> RabbitSettings {
+    tell();
     RabbitSettings {
         prefix: prefix.to_owned(),
         max_waiting: MAX_WAITING,
         connect_timeout: Duration::from_secs(5),
         confirm_timeout: Duration::from_secs(3),
+        renew_after: Duration::from_secs(1),
         ..RabbitSettings::new(url)
     }
+}
+
+/// What the backend tells people stands beside a test that fails; `RUST_LOG` says how much of it.
+fn tell() {
+    let filter =
+        tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info,lapin=off".into());
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
 }
 
 fn rabbit(url: String, prefix: &str) -> RabbitTickets {
