@@ -5,7 +5,7 @@
 
 use crate::config;
 use anyhow::Context as _;
-use reelyard_catalog::{Catalog, TenantRow};
+use reelyard_catalog::{Catalog, PostgresSettings, TenantRow};
 use std::{path::PathBuf, process::ExitCode};
 
 #[derive(clap::Args)]
@@ -13,26 +13,39 @@ pub(super) struct Place {
     /// The server's data directory [default: $XDG_DATA_HOME/reelyard, or ~/.local/share/reelyard]
     #[arg(long, value_name = "DIR", env = "REELYARD_DATA_DIR", global = true)]
     data_dir: Option<PathBuf>,
+    /// The catalogue of a fleet, as its servers are told it: postgres://user:password@host/database
+    /// [default: the one in the data directory]
+    #[arg(long, value_name = "URL", env = "REELYARD_DATABASE_URL", hide_env_values = true, global = true)]
+    database_url: Option<String>,
 }
 
 pub(super) fn with(
     place: &Place,
     act: impl AsyncFnOnce(Catalog) -> anyhow::Result<ExitCode>,
 ) -> anyhow::Result<ExitCode> {
-    let directory = place.data_dir.clone().unwrap_or_else(config::default_data_dir);
-    let path = directory.join(config::CATALOG_FILE);
-    anyhow::ensure!(
-        path.is_file(),
-        "there is no {}; start the server once, or say where its data is with --data-dir",
-        path.display()
-    );
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let catalog = Catalog::open(&path).await.with_context(|| format!("cannot use {}", path.display()))?;
+        let catalog = open(place).await?;
         let done = act(catalog.clone()).await;
         catalog.close().await;
         done
     })
+}
+
+async fn open(place: &Place) -> anyhow::Result<Catalog> {
+    if let Some(url) = &place.database_url {
+        let connected = Catalog::connect(url, &PostgresSettings::default()).await;
+        return connected.context("cannot use the database of --database-url");
+    }
+    let directory = place.data_dir.clone().unwrap_or_else(config::default_data_dir);
+    let path = directory.join(config::CATALOG_FILE);
+    anyhow::ensure!(
+        path.is_file(),
+        "there is no {}; start the server once, or say where its data is with --data-dir, or with --database-url when it is \
+         in PostgreSQL",
+        path.display()
+    );
+    Catalog::open(&path).await.with_context(|| format!("cannot use {}", path.display()))
 }
 
 /// The tenant of this id or name.
