@@ -3,7 +3,7 @@
 //! Made once by `cmd/serve`, after everything was validated; shared as `Arc<App>`. Holds no request state.
 
 use crate::{
-    flow::{FlowError, dispatch::fleet::Fleet},
+    flow::{FlowError, desk::Desk, dispatch::fleet::Fleet},
     holders::Holders,
     http::limits::Limits,
 };
@@ -18,6 +18,10 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) struct App {
     pub(crate) catalog: Catalog,
+    /// Claims and reports on their way to the catalogue.
+    pub(crate) desk: Desk,
+    /// What this node is called among those that share the catalogue; the same after a restart.
+    pub(crate) node: String,
     /// Renditions and publications: on this disk, or in S3.
     pub(crate) store: Arc<dyn Objects>,
     /// Uploads in progress and sources: on this disk, or in S3.
@@ -48,6 +52,8 @@ pub(crate) struct App {
     /// Rung when there may be something to claim: for workers, and for the publisher.
     pub(crate) ticket: Notify,
     pub(crate) publish_ticket: Notify,
+    /// Rung when there are tickets for the broker.
+    pub(crate) relay_ticket: Notify,
     /// Rung when there are files to remove.
     pub(crate) swept_ticket: Notify,
     /// Rung when a piece of a final upload has become whole.
@@ -86,6 +92,7 @@ impl App {
         // One permit stays for whoever is about to wait.
         self.ticket.notify_one();
         self.publish_ticket.notify_one();
+        self.relay_ticket.notify_one();
     }
 }
 

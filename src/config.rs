@@ -18,6 +18,8 @@ pub(crate) const ADMIN_KEY_FILE: &str = "admin.key";
 pub(crate) const SIGNING_KEYS_FILE: &str = "signing-keys.json";
 pub(crate) const UPLOAD_KEYS_FILE: &str = "upload-keys.json";
 pub(crate) const CATALOG_FILE: &str = "catalog.sqlite";
+/// What this node is called among others on the same catalogue.
+pub(crate) const NODE_FILE: &str = "node";
 pub(crate) const LOCK_FILE: &str = "lock";
 /// Where the server that holds the lock is reached.
 pub(crate) const SERVER_URL_FILE: &str = "server.url";

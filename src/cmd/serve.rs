@@ -6,6 +6,8 @@
 
 mod background;
 mod data_dir;
+mod fleet;
+mod keys;
 mod limits;
 mod listen;
 pub(super) mod logging;
@@ -19,7 +21,6 @@ use crate::{
     presets::PresetFiles,
 };
 use anyhow::Context;
-use reelyard_catalog::Catalog;
 use reelyard_model::WorkerId;
 use reelyard_storage::LocalStore;
 use std::{io::Write, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
@@ -66,6 +67,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     storage: storage::StorageArgs,
     #[command(flatten)]
+    fleet: fleet::FleetArgs,
+    #[command(flatten)]
     limits: limits::LimitArgs,
     /// Largest upload that is accepted
     #[arg(long, value_name = "BYTES", env = "REELYARD_MAX_UPLOAD_BYTES", default_value_t = reelyard_upload::DEFAULT_MAX_UPLOAD_BYTES)]
@@ -109,7 +112,8 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         );
     }
 
-    let background = background::start(&app, args.workers).await?;
+    let tickets = args.fleet.open_tickets()?;
+    let background = background::start(&app, args.workers, tickets).await?;
     let server = tokio::spawn(connections::serve(
         listener,
         crate::http::router(app.clone()),
@@ -140,24 +144,28 @@ async fn prepare(args: &Args) -> anyhow::Result<Prepared> {
     if let Some(url) = &args.public_url {
         check_public_url(url)?;
     }
+    args.fleet.check(args.storage.is_shared())?;
     let presets = args.presets.load()?;
     let media_program = data_dir::media_program(args.media_program.as_deref())?;
     let directory = data_dir::open(args.data_dir.clone().unwrap_or_else(config::default_data_dir))?;
     let path = &directory.path;
-    let catalog = Catalog::open(&path.join(config::CATALOG_FILE))
-        .await
-        .with_context(|| format!("cannot use {}", path.join(config::CATALOG_FILE).display()))?;
-    let new_admin_key = if args.insecure_open { None } else { data_dir::admin_key(path, &catalog).await? };
-    let local = LocalStore::open(path).await?;
-    let storage = args.storage.open(&local, &catalog).await?;
+    let node = fleet::node_name(path)?;
+    let catalog = args.fleet.open_catalog(path).await?;
+    let keys = keys::open(&args.fleet, path, &catalog).await?;
+    let new_admin_key =
+        if args.insecure_open { None } else { keys::admin(&args.fleet, path, &catalog).await? };
+    let store = LocalStore::open(path).await?;
+    let storage = args.storage.open(&store, &catalog, &node, args.fleet.is_fleet()).await?;
     let app = Arc::new(App {
+        desk: flow::desk::Desk::open(&catalog),
         catalog,
+        node,
         uploads: storage.uploads,
         holders: storage.holders,
         sources_in_pieces: storage.in_pieces,
         store: storage.objects,
-        keyring: data_dir::signing_keys(path)?,
-        upload_keys: data_dir::upload_keys(path)?,
+        keyring: keys.playback,
+        upload_keys: keys.uploads,
         limits: args.limits.limits(),
         presets,
         data_dir: path.clone(),
@@ -171,6 +179,7 @@ async fn prepare(args: &Args) -> anyhow::Result<Prepared> {
         control_worker: WorkerId::from_uuid(Uuid::now_v7()),
         ticket: Notify::new(),
         publish_ticket: Notify::new(),
+        relay_ticket: Notify::new(),
         swept_ticket: Notify::new(),
         concatenate_ticket: Notify::new(),
         assemble_ticket: Notify::new(),

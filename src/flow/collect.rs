@@ -71,7 +71,7 @@ async fn completed(
         }
     };
     let done = CompletedTask { task: task.id, attempt, result, warnings, now_ms: app.now_ms() };
-    let settled = app.catalog.complete_task(done).await?;
+    let settled = app.desk.complete(done).await?;
     if settled == Settled::OtherEncoder {
         // Two chunks were begun before either was done, and one found the graphics card busy. The next attempt is told
         // which encoder to use.

@@ -16,7 +16,7 @@ use reelyard_agent::{
     control::{ControlPlane, ControlUnavailable, Depot},
     source::SourceBytes,
 };
-use reelyard_catalog::{CatalogError, ClaimRequest, EventKind, EventRow, HeartbeatAnswer};
+use reelyard_catalog::{CatalogError, ClaimWish, Claimed, EventKind, EventRow, HeartbeatAnswer};
 use reelyard_model::{
     Failure, FailureCode, TaskId,
     work::{Grant, Offer, Progress, Report, TaskKind, Verdict},
@@ -33,58 +33,76 @@ pub(crate) const STORED_LEASE_MS: u64 = 30_000;
 /// An idle worker looks without a ticket too: back-offs end silently, and tickets may be missed.
 const POLL: Duration = Duration::from_secs(1);
 
-/// Up to `most` tasks that fit these offers, each under a fresh lease, of which the worker is told `told_lease_ms`.
+/// Up to `most` tasks that fit these offers, each under a fresh lease, of which the worker is told `told_lease_ms`. First
+/// what each offer prefers, then whatever it takes.
 pub(crate) async fn claim(
     app: &App,
     offers: &[Offer],
     most: usize,
     told_lease_ms: u64,
 ) -> Result<Vec<Grant>, FlowError> {
+    let mut free = free_slots(offers, most);
     let mut grants = Vec::new();
-    for offer in offers {
-        for _ in 0..offer.slots {
-            if grants.len() >= most || app.shutdown.is_cancelled() {
-                return Ok(grants);
+    for preferred in [true, false] {
+        if app.shutdown.is_cancelled() {
+            break;
+        }
+        let wishes = offers.iter().zip(&free).map(|(offer, slots)| wish(offer, preferred, *slots)).collect();
+        let claimed = match app.desk.claim(wishes, app.fleet.lease_ms, app.now_ms()).await {
+            Ok(claimed) => claimed,
+            // What was granted already is not to wait for its lease.
+            Err(error) if !grants.is_empty() => {
+                tracing::warn!(%error, granted = grants.len(), "dispatch: a claim is answered in part");
+                break;
             }
-            match claim_one(app, offer, told_lease_ms).await {
-                Ok(Some(grant)) => grants.push(grant),
-                Ok(None) => break,
-                // What was granted already is not to wait for its lease.
-                Err(error) if !grants.is_empty() => {
-                    tracing::warn!(%error, granted = grants.len(), "dispatch: a claim is answered in part");
-                    return Ok(grants);
+            Err(error) => return Err(error.into()),
+        };
+        for (slots, claimed) in free.iter_mut().zip(claimed) {
+            for one in claimed {
+                if let Some(grant) = grant_or_settle(app, one, told_lease_ms).await? {
+                    *slots -= 1;
+                    grants.push(grant);
                 }
-                Err(error) => return Err(error),
             }
         }
     }
     Ok(grants)
 }
 
-/// First what the offer prefers, then whatever it takes.
-async fn claim_one(app: &App, offer: &Offer, told_lease_ms: u64) -> Result<Option<Grant>, FlowError> {
-    for kinds in [&offer.prefers, &offer.kinds] {
-        let request = ClaimRequest {
-            worker: offer.worker,
-            // Publishing is the control plane's own work.
-            kinds: kinds.iter().copied().filter(|kind| *kind != TaskKind::Publish).collect(),
-            lease_ms: app.fleet.lease_ms,
-            now_ms: app.now_ms(),
-        };
-        // One that cannot be granted makes room for the next.
-        while let Some(claimed) = app.catalog.claim(&request).await? {
-            let (task, attempt) = (claimed.task.id, claimed.task.attempt);
-            match grants::grant(app, claimed, told_lease_ms).await {
-                Ok(grant) => return Ok(Some(grant)),
-                Err(grants::NoGrant::NotNow(error)) => {
-                    app.catalog.release(task, attempt, app.now_ms()).await?;
-                    return Err(error);
-                }
-                Err(grants::NoGrant::Never(failure)) => {
-                    tracing::error!(%task, %failure, "dispatch: a task cannot be granted");
-                    collect::failed(app, task, attempt, failure).await?;
-                }
-            }
+/// The slots of each offer, `most` of all together.
+fn free_slots(offers: &[Offer], most: usize) -> Vec<u32> {
+    let mut left = u32::try_from(most).unwrap_or(u32::MAX);
+    let take = |offer: &Offer| {
+        let slots = u32::try_from(offer.slots).unwrap_or(u32::MAX).min(left);
+        left -= slots;
+        slots
+    };
+    offers.iter().map(take).collect()
+}
+
+fn wish(offer: &Offer, preferred: bool, slots: u32) -> ClaimWish {
+    let kinds = if preferred { &offer.prefers } else { &offer.kinds };
+    // Publishing is the control plane's own work.
+    let kinds = kinds.iter().copied().filter(|kind| *kind != TaskKind::Publish).collect();
+    ClaimWish { worker: offer.worker, kinds, slots }
+}
+
+/// `None`: what was claimed cannot be granted, and went back in line or was given up.
+async fn grant_or_settle(
+    app: &App,
+    claimed: Claimed,
+    told_lease_ms: u64,
+) -> Result<Option<Grant>, FlowError> {
+    let (task, attempt) = (claimed.task.id, claimed.task.attempt);
+    match grants::grant(app, claimed, told_lease_ms).await {
+        Ok(grant) => return Ok(Some(grant)),
+        Err(grants::NoGrant::NotNow(error)) => {
+            tracing::warn!(%task, %error, "dispatch: a task cannot be granted now and goes back in line");
+            app.catalog.release(task, attempt, app.now_ms()).await?;
+        }
+        Err(grants::NoGrant::Never(failure)) => {
+            tracing::error!(%task, %failure, "dispatch: a task cannot be granted");
+            collect::failed(app, task, attempt, failure).await?;
         }
     }
     Ok(None)

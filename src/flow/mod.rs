@@ -7,10 +7,12 @@
 pub(crate) mod assemble;
 pub(crate) mod collect;
 pub(crate) mod concatenate;
+pub(crate) mod desk;
 pub(crate) mod dispatch;
 pub(crate) mod plan;
 pub(crate) mod publish;
 pub(crate) mod receive;
+pub(crate) mod relay;
 pub(crate) mod same_content;
 pub(crate) mod sweep;
 

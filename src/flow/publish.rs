@@ -10,7 +10,7 @@ use super::{FlowError, collect, dispatch, receive};
 use crate::app::{App, panic_text};
 use futures::FutureExt as _;
 use reelyard_catalog::{
-    ClaimRequest, Claimed, CompletedPublish, HeartbeatAnswer, PublishedRendition, Settled, TaskRow,
+    ClaimWish, Claimed, CompletedPublish, HeartbeatAnswer, PublishedRendition, Settled, TaskRow,
 };
 use reelyard_crash_points::crash_point;
 use reelyard_manifest::{Assignment, Facts, Presentation};
@@ -46,13 +46,9 @@ pub(crate) async fn run(app: Arc<App>) {
 
 /// Claims one publish task and does it. False: there was none.
 pub(crate) async fn publish_next(app: &App) -> Result<bool, FlowError> {
-    let request = ClaimRequest {
-        worker: app.control_worker,
-        kinds: vec![TaskKind::Publish],
-        lease_ms: LEASE_MS,
-        now_ms: app.now_ms(),
-    };
-    let Some(claimed) = app.catalog.claim(&request).await? else {
+    let wish = ClaimWish { worker: app.control_worker, kinds: vec![TaskKind::Publish], slots: 1 };
+    let claimed = app.desk.claim(vec![wish], LEASE_MS, app.now_ms()).await?;
+    let Some(claimed) = claimed.into_iter().flatten().next() else {
         return Ok(false);
     };
     let (task, attempt) = (claimed.task.id, claimed.task.attempt);

@@ -78,7 +78,7 @@ impl Pauses {
 
 /// Takes up where the last process ended: its in-process workers are gone, and so are their leases.
 pub(crate) async fn at_start(app: &App) -> Result<(), FlowError> {
-    for task in app.catalog.end_in_process_leases(app.now_ms(), random_u32()).await? {
+    for task in app.catalog.end_in_process_leases(&app.node, app.now_ms(), random_u32()).await? {
         let state = task.state.as_str();
         if task.state == TaskState::Ready {
             tracing::info!(task = %task.id, asset = %task.asset, "sweep: a task of the last process is up for grabs again");

@@ -381,6 +381,8 @@ mod tests {
             required: true,
             state,
             priority: 0,
+            tier: reelyard_model::Tier::Normal,
+            ready_ms: 0,
             attempt: 1,
             worker: None,
             lease_until_ms: None,

@@ -32,6 +32,13 @@ pub enum CatalogError {
     Migration(#[from] sqlx::migrate::MigrateError),
 }
 
+/// Of a test that makes a commit fail.
+impl From<reelyard_crash_points::Injected> for CatalogError {
+    fn from(injected: reelyard_crash_points::Injected) -> Self {
+        Self::Unavailable { reason: injected.to_string() }
+    }
+}
+
 impl From<UnknownName> for CatalogError {
     fn from(unknown: UnknownName) -> Self {
         Self::Unreadable { what: unknown.what, reason: unknown.to_string() }

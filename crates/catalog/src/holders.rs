@@ -98,6 +98,16 @@ impl Catalog {
         self.commit(write).await
     }
 
+    /// This node starts anew: whatever its last process held is free. Others keep what they hold.
+    pub async fn forget_holders_of(&self, node: &str) -> Result<(), CatalogError> {
+        let mut write = self.write().await?;
+        sql("UPDATE upload SET holder = NULL, wanted_by = NULL WHERE holder = ?")
+            .bind(node)
+            .execute(write.connection())
+            .await?;
+        self.commit(write).await
+    }
+
     /// Uploads of this node that another one wants.
     pub async fn wanted_uploads(&self, node: &str) -> Result<Vec<UploadId>, CatalogError> {
         let found: Vec<String> = sql("SELECT id FROM upload WHERE holder = ? AND wanted_by IS NOT NULL")

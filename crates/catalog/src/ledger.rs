@@ -31,15 +31,14 @@ impl Catalog {
         // One transaction: a commit between two of these questions would show half of it.
         let mut read = self.reader.snapshot().await?;
         let id = upload.to_string();
-        let known = sql(
-            "SELECT COALESCE(upload_ledger.byte_offset, 0) AS byte_offset, upload_ledger.hash_state
+        let known =
+            sql("SELECT COALESCE(upload_ledger.byte_offset, 0) AS byte_offset, upload_ledger.hash_state
              FROM upload LEFT JOIN upload_ledger ON upload_ledger.upload = upload.id
              WHERE upload.id = ? AND (upload.state NOT IN ('terminated', 'expired', 'rejected')
-                                      OR EXISTS (SELECT 1 FROM asset WHERE asset.upload = upload.id))",
-        )
-        .bind(&id)
-        .fetch_optional(read.connection())
-        .await?;
+                                      OR EXISTS (SELECT 1 FROM asset WHERE asset.upload = upload.id))")
+            .bind(&id)
+            .fetch_optional(read.connection())
+            .await?;
         let known = known.ok_or_else(|| CatalogError::not_found("upload", upload))?;
         let extents = sql("SELECT * FROM upload_extent WHERE upload = ? ORDER BY start_byte")
             .bind(&id)
@@ -91,11 +90,9 @@ impl Catalog {
                 .await?;
         }
         if let Some((offset, hash)) = &change.checkpoint {
-            sql(
-                "INSERT INTO upload_ledger (upload, byte_offset, hash_state) VALUES (?1, ?2, ?3)
+            sql("INSERT INTO upload_ledger (upload, byte_offset, hash_state) VALUES (?1, ?2, ?3)
                  ON CONFLICT (upload) DO UPDATE SET byte_offset = ?2, hash_state = ?3
-                 WHERE upload_ledger.byte_offset <= ?2",
-            )
+                 WHERE upload_ledger.byte_offset <= ?2")
             .bind(&id)
             .bind(signed(*offset))
             .bind(hash)

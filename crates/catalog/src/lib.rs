@@ -5,43 +5,57 @@
 //! `reelyard-model`. The crate knows no clock and no randomness: times are Unix milliseconds, ids and random numbers
 //! come in as arguments. A worker's write names its attempt and is refused when that is no longer the current one.
 //!
-//! One connection writes, several read (WAL), so a write never meets another write of this process. `synchronous` is
-//! FULL: what a method reported as done survives `kill -9` and loss of power.
+//! On SQLite one connection writes and several read (WAL), so a write never meets another write of this process, and
+//! `synchronous` is FULL: what a method reported as done survives `kill -9` and loss of power. On PostgreSQL several
+//! nodes write at once; `store` and `locks` say how they keep out of each other's way.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod assets;
-mod claim;
+mod audit;
+mod beats;
+mod completions;
 mod content;
+mod dispatch;
 mod error;
 mod events;
 mod finals;
+mod finish;
+mod fleet;
 mod follow;
 mod holders;
 mod keys;
+mod leases;
 mod ledger;
 mod locks;
 mod migrations;
+mod outbox;
 mod outcome;
 mod overview;
 mod page;
 mod possession;
 mod publications;
+mod queues;
 mod quota;
 mod rows;
 mod sql;
 mod store;
 mod tasks;
 mod uploads;
+mod workers;
 
 pub use assets::AssetFilter;
-pub use claim::{ClaimRequest, Claimed, HeartbeatAnswer};
+pub use audit::{Actor, AuditAction, AuditFilter, AuditRow};
+pub use beats::Heartbeat;
 pub use content::{Condition, ContentQuery};
+pub use dispatch::{ClaimBatch, ClaimRequest, ClaimWish, Claimed};
 pub use error::CatalogError;
 pub use events::{EventKind, EventRow};
 pub use holders::Taken;
 pub use keys::{LiveApiKey, NewApiKey, Scope, Scopes, TenantRow, UnknownScope};
+pub use leases::{HeartbeatAnswer, TaskFailure};
 pub use ledger::LedgerError;
+pub use outbox::{OutboxTicket, ReadyQueue};
 pub use outcome::{
     CompletedProbe, CompletedPublish, CompletedTask, FailedTask, NewRendition, NewTask, PublishedRendition,
     Settled,
@@ -49,9 +63,11 @@ pub use outcome::{
 pub use overview::{Counts, StateCount, TaskCount, Waiting};
 pub use page::{Cursor, Page};
 pub use possession::{PossessionRow, Proven, VainTries};
+pub use queues::QueuePause;
 pub use quota::{DEFERRED_STEP_BYTES, OverQuota, TenantLimits, UploadGrant, Usage};
 pub use rows::{ApiKeyRow, AssetRow, PublicationRow, RenditionRow, TaskRow, UploadRow};
 pub use sql::postgres::PostgresSettings;
 pub use store::Catalog;
 pub use tasks::TaskFilter;
 pub use uploads::{FinishUpload, FinishedUpload, NewUpload};
+pub use workers::{NewWorker, WorkerRow};

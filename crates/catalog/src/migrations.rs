@@ -17,10 +17,14 @@ const SQLITE: &[Listed] = &[
     (5, "access", include_str!("../migrations/sqlite/0005_access.sql")),
     (6, "same content", include_str!("../migrations/sqlite/0006_same_content.sql")),
     (7, "upload indexes", include_str!("../migrations/sqlite/0007_upload_indexes.sql")),
+    (8, "fleet", include_str!("../migrations/sqlite/0008_fleet.sql")),
 ];
 
 /// The first one is SQLite's first seven.
-const POSTGRES: &[Listed] = &[(1, "catalogue", include_str!("../migrations/postgres/0001_catalogue.sql"))];
+const POSTGRES: &[Listed] = &[
+    (1, "catalogue", include_str!("../migrations/postgres/0001_catalogue.sql")),
+    (2, "fleet", include_str!("../migrations/postgres/0002_fleet.sql")),
+];
 
 pub(crate) fn sqlite() -> Migrator {
     up_to(SQLITE, i64::MAX)
@@ -77,13 +81,14 @@ mod tests {
             (5, "6bd1ebcffe903e67"),
             (6, "97fc34a515ca484f"),
             (7, "70fbbfe62a6e7e29"),
+            (8, "4b25c1f577be9d40"),
         ];
         assert_frozen(SQLITE, FROZEN);
     }
 
     #[test]
     fn files_that_databases_have_seen_do_not_change() {
-        assert_frozen(POSTGRES, &[(1, "")]);
+        assert_frozen(POSTGRES, &[(1, "59e05af819021b47"), (2, "218c07ab78a8acaa")]);
     }
 
     fn assert_frozen(list: &[Listed], frozen: &[(i64, &str)]) {

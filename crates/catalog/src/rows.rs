@@ -5,7 +5,7 @@ use crate::sql::Row;
 use crate::{CatalogError, Scopes};
 use reelyard_model::{
     AssetId, AssetState, Completion, Failure, MediaInfo, PlaybackId, PublicationState, TaskId, TaskState,
-    TenantId, UploadId, UploadKind, UploadState, WorkerId,
+    TenantId, Tier, UploadId, UploadKind, UploadState, WorkerId,
     work::{TaskKind, TaskResult},
 };
 use serde::de::DeserializeOwned;
@@ -31,6 +31,8 @@ pub struct UploadRow {
     /// The client's metadata as it came (tus: the `Upload-Metadata` header).
     pub metadata: String,
     pub preset: String,
+    /// As its sender asked for; its asset's.
+    pub priority: i32,
     pub sha256: Option<String>,
     /// Once finished.
     pub asset: Option<AssetId>,
@@ -60,7 +62,10 @@ pub struct AssetRow {
     /// Sentences for the creator.
     pub warnings: Vec<String>,
     pub failure: Option<Failure>,
+    /// As its sender asked for; says the tier of its tasks.
     pub priority: i32,
+    /// Which made its first chunk that was done, and so has to make all others.
+    pub encoder: Option<String>,
     pub traceparent: String,
     pub created_ms: i64,
     pub updated_ms: i64,
@@ -82,6 +87,8 @@ pub struct TaskRow {
     /// Without it the asset does not play.
     pub required: bool,
     pub state: TaskState,
+    pub tier: Tier,
+    /// Within its tier and kind.
     pub priority: i32,
     /// The fencing token; 0 before the first lease.
     pub attempt: u32,
@@ -106,6 +113,8 @@ pub struct TaskRow {
     pub updated_ms: i64,
     pub started_ms: Option<i64>,
     pub finished_ms: Option<i64>,
+    /// When it became ready for the last time; 0: never yet.
+    pub ready_ms: i64,
 }
 
 #[derive(Clone, Debug)]
@@ -151,7 +160,7 @@ pub(crate) const ASSET_SELECT: &str = "SELECT asset.*, publication.playback_id F
 /// Columns of [`TaskRow`] for lists: without the result, which is as long as the video.
 pub(crate) const TASK_LIST_COLUMNS: &str = "id, asset, tenant, kind, ordinal, required, state, priority, attempt, \
      worker, lease_until_ms, not_before_ms, failed_count, lost_count, restart_count, failure, done_us, total_us, \
-     NULL AS result, done_attempt, traceparent, created_ms, updated_ms, started_ms, finished_ms";
+     NULL AS result, done_attempt, traceparent, created_ms, updated_ms, started_ms, finished_ms, tier, ready_ms";
 /// Columns of [`UploadRow`].
 pub(crate) const UPLOAD_SELECT: &str =
     "SELECT upload.*, asset.id AS asset FROM upload LEFT JOIN asset ON asset.upload = upload.id";
@@ -233,6 +242,7 @@ impl UploadRow {
             file_name: row.get("file_name")?,
             metadata: row.get("metadata")?,
             preset: row.get("preset")?,
+            priority: number(row, "priority")?,
             sha256: row.get("sha256")?,
             asset: optional_text(row, "asset")?,
             token: row.get("token")?,
@@ -261,6 +271,7 @@ impl AssetRow {
             warnings: json(row, "warnings")?,
             failure: optional_json(row, "failure")?,
             priority: number(row, "priority")?,
+            encoder: row.get("encoder")?,
             traceparent: row.get("traceparent")?,
             created_ms: row.get("created_ms")?,
             updated_ms: row.get("updated_ms")?,
@@ -281,6 +292,7 @@ impl TaskRow {
             ordinal: number(row, "ordinal")?,
             required: row.get::<i64>("required")? != 0,
             state: text(row, "state")?,
+            tier: text(row, "tier")?,
             priority: number(row, "priority")?,
             attempt: number(row, "attempt")?,
             worker: optional_text(row, "worker")?,
@@ -299,6 +311,7 @@ impl TaskRow {
             updated_ms: row.get("updated_ms")?,
             started_ms: row.get("started_ms")?,
             finished_ms: row.get("finished_ms")?,
+            ready_ms: row.get("ready_ms")?,
         })
     }
 }

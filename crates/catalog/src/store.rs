@@ -11,6 +11,7 @@ use crate::{
     follow::{Follower, Hearers},
     sql::{self, Connection, Engine, Pool, Transaction},
 };
+use reelyard_crash_points::{crash_point, site};
 use reelyard_model::TenantId;
 use std::{path::Path, sync::Arc};
 use tokio::sync::{broadcast, watch};
@@ -29,12 +30,15 @@ pub struct Catalog {
     hearers: Hearers,
     /// Of a database that other nodes write too.
     follower: Option<Arc<Follower>>,
+    /// Wake-ups are given to a broker, so they are written down first.
+    has_outbox: bool,
 }
 
 /// A write transaction and the events that it will store and publish with its commit.
 pub(crate) struct Write {
     transaction: Transaction,
     events: Vec<NewEvent>,
+    pub(crate) has_outbox: bool,
 }
 
 impl Catalog {
@@ -42,7 +46,7 @@ impl Catalog {
     pub async fn open(path: &Path) -> Result<Self, CatalogError> {
         let (writer, reader) = sql::sqlite::open(path).await?;
         let hearers = hearers(&reader).await?;
-        let catalog = Self { writer, reader, hearers, follower: None };
+        let catalog = Self { writer, reader, hearers, follower: None, has_outbox: false };
         catalog.add_tenant(TenantId::DEFAULT, "default", 0).await?;
         Ok(catalog)
     }
@@ -54,10 +58,26 @@ impl Catalog {
         let hearers = hearers(&pool).await?;
         let last = *hearers.last_event.borrow();
         let follower = Follower::start(&pool, options, last, &hearers);
-        let catalog =
-            Self { writer: pool.clone(), reader: pool, hearers, follower: Some(Arc::new(follower)) };
+        let catalog = Self {
+            writer: pool.clone(),
+            reader: pool,
+            hearers,
+            follower: Some(Arc::new(follower)),
+            has_outbox: false,
+        };
         catalog.add_tenant(TenantId::DEFAULT, "default", 0).await?;
         Ok(catalog)
+    }
+
+    /// Every task that becomes ready leaves a ticket for the broker ([`Catalog::take_tickets`]).
+    #[must_use]
+    pub fn with_outbox(self) -> Self {
+        Self { has_outbox: true, ..self }
+    }
+
+    /// Whether other processes write it too.
+    pub const fn is_shared(&self) -> bool {
+        self.follower.is_some()
     }
 
     /// Waits for the write in hand and lets the database go; SQLite folds the log into the file.
@@ -110,31 +130,39 @@ impl Catalog {
     }
 
     pub(crate) async fn write(&self) -> Result<Write, CatalogError> {
-        Ok(Write { transaction: self.writer.begin().await?, events: Vec::new() })
+        let transaction = self.writer.begin().await?;
+        Ok(Write { transaction, events: Vec::new(), has_outbox: self.has_outbox })
     }
 
     /// In a task of its own: a caller that goes away in the middle (a client hung up) must not leave a change that is
     /// stored and that nobody in this process hears of.
     ///
     /// On SQLite two commits may be announced in the other order than they were stored in; their numbers tell.
-    pub(crate) async fn commit(&self, write: Write) -> Result<(), CatalogError> {
+    #[track_caller]
+    pub(crate) fn commit(&self, write: Write) -> impl Future<Output = Result<(), CatalogError>> + use<> {
+        // For tests that end the program at this very commit.
+        let site = site!();
         let catalog = self.clone();
-        let committing = tokio::spawn(async move {
-            let Write { mut transaction, events } = write;
-            let stored = events::store(transaction.connection(), events).await?;
-            transaction.commit().await?;
-            if let Some(newest) = stored.last() {
-                catalog.hearers.newest_is(newest.seq);
-            }
-            if catalog.follower.is_none() {
-                for event in stored {
-                    let _ = catalog.hearers.events.send(Arc::new(event));
+        async move {
+            let committing = tokio::spawn(async move {
+                let Write { mut transaction, events, .. } = write;
+                let stored = events::store(transaction.connection(), events).await?;
+                crash_point!("catalogue-before-commit", site)?;
+                transaction.commit().await?;
+                crash_point!("catalogue-after-commit", site)?;
+                if let Some(newest) = stored.last() {
+                    catalog.hearers.newest_is(newest.seq);
                 }
-            }
-            Ok::<(), CatalogError>(())
-        });
-        // The task does not panic; without it the runtime is going down.
-        committing.await.unwrap_or_else(|_| Err(sqlx::Error::WorkerCrashed.into()))
+                if catalog.follower.is_none() {
+                    for event in stored {
+                        let _ = catalog.hearers.events.send(Arc::new(event));
+                    }
+                }
+                Ok::<(), CatalogError>(())
+            });
+            // The task does not panic; without it the runtime is going down.
+            committing.await.unwrap_or_else(|_| Err(sqlx::Error::WorkerCrashed.into()))
+        }
     }
 
     /// Runs a whole transaction again when PostgreSQL took it back in favour of another one (a deadlock): nothing of it

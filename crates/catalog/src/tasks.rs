@@ -1,13 +1,13 @@
 //! Task rows: made with their needs, moved by events, listed, cancelled and tried again.
 
 use crate::rows::TASK_LIST_COLUMNS;
-use crate::sql::{Connection, Sql, either, sql};
+use crate::sql::{Connection, Sql, sql};
 use crate::{
     Catalog, CatalogError, Condition, Cursor, EventKind, NewTask, Page, TaskRow, assets, content,
-    events::NewEvent, page::MAX_PAGE_ROWS, store::Write,
+    events::NewEvent, outbox, page::MAX_PAGE_ROWS, store::Write,
 };
 use reelyard_model::{
-    AssetId, AssetState, TaskId, TaskState, TenantId,
+    AssetId, AssetState, TaskId, TaskState, TenantId, Tier,
     state::Refused,
     task_state::{self, TaskEvent},
     work::TaskKind,
@@ -31,6 +31,7 @@ pub struct TaskFilter {
 pub(crate) struct TaskOwner<'a> {
     pub(crate) asset: AssetId,
     pub(crate) tenant: TenantId,
+    pub(crate) tier: Tier,
     pub(crate) traceparent: &'a str,
     pub(crate) now_ms: i64,
 }
@@ -76,8 +77,9 @@ impl Catalog {
 
     /// The encoder of the chunks of this asset that are done, if any is.
     pub async fn encoder_in_use(&self, asset: AssetId) -> Result<Option<String>, CatalogError> {
-        let mut connection = self.reader.acquire().await?;
-        encoder_in_use(&mut connection, asset).await
+        let found: Option<Option<String>> =
+            sql("SELECT encoder FROM asset WHERE id = ?").bind(asset).scalar_optional(&self.reader).await?;
+        Ok(found.flatten())
     }
 
     /// Stops one task. When its assets cannot do without it, all that wait for it are cancelled; else they go on.
@@ -147,21 +149,6 @@ impl Catalog {
     }
 }
 
-pub(crate) async fn encoder_in_use(
-    connection: &mut Connection,
-    asset: AssetId,
-) -> Result<Option<String>, CatalogError> {
-    let found: Option<Option<String>> = either(
-        "SELECT result ->> '$.encoder' FROM task WHERE asset = ? AND kind = 'encode' AND state = 'done' LIMIT 1",
-        "SELECT CAST(result AS JSON) ->> 'encoder' FROM task
-         WHERE asset = ? AND kind = 'encode' AND state = 'done' LIMIT 1",
-    )
-    .bind(asset.to_string())
-    .scalar_optional(connection)
-    .await?;
-    Ok(found.flatten())
-}
-
 pub(crate) fn push_any_of<'a>(query: &mut Sql, column: &'static str, names: impl Iterator<Item = &'a str>) {
     let mut before = " IN (";
     for name in names {
@@ -193,12 +180,17 @@ pub(crate) async fn of_asset(
     found.iter().map(TaskRow::read).collect()
 }
 
-/// To be changed: no worker gets one, and none is given back, until the transaction ends.
+/// To be changed: no worker gets one, and none is given back, until the transaction ends. By their ids: that is the order
+/// in which batches of heartbeats and reports take rows of this table, too.
 pub(crate) async fn of_asset_locked(
     connection: &mut Connection,
     asset: AssetId,
 ) -> Result<Vec<TaskRow>, CatalogError> {
-    let found = sql(OF_ASSET).bind(asset).for_update().fetch_all(connection).await?;
+    let found = sql("SELECT * FROM task WHERE asset = ? ORDER BY id")
+        .bind(asset)
+        .for_update()
+        .fetch_all(connection)
+        .await?;
     found.iter().map(TaskRow::read).collect()
 }
 
@@ -210,8 +202,9 @@ pub(crate) async fn insert_task(
 ) -> Result<(), CatalogError> {
     sql(
         "INSERT INTO task (id, asset, tenant, kind, ordinal, required, state, priority, attempt, not_before_ms,
-                           failed_count, lost_count, done_us, total_us, traceparent, created_ms, updated_ms)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 0, 0, 0, ?, ?, ?)",
+                           failed_count, lost_count, done_us, total_us, traceparent, created_ms, updated_ms, tier,
+                           ready_ms)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 0, 0, 0, ?, ?, ?, ?, ?)",
     )
     .bind(new.id.to_string())
     .bind(owner.asset.to_string())
@@ -224,8 +217,13 @@ pub(crate) async fn insert_task(
     .bind(owner.traceparent)
     .bind(owner.now_ms)
     .bind(owner.now_ms)
+    .bind(owner.tier.as_str())
+    .bind(if state == TaskState::Ready { owner.now_ms } else { 0 })
     .execute(write.connection())
     .await?;
+    if state == TaskState::Ready {
+        outbox::write_ticket(write, new.id, new.kind, owner.tier, owner.traceparent, owner.now_ms).await?;
+    }
     for needed in &new.needs {
         sql("INSERT INTO task_need (task, needs) VALUES (?, ?)")
             .bind(new.id.to_string())
@@ -260,19 +258,29 @@ pub(crate) async fn move_task(
         task.worker = None;
         task.lease_until_ms = None;
     }
-    sql(
-        "UPDATE task SET state = ?, worker = ?, lease_until_ms = ?, updated_ms = ?, finished_ms = ? WHERE id = ?",
-    )
+    if task.state == TaskState::Ready {
+        task.ready_ms = now_ms;
+    }
+    sql("UPDATE task SET state = ?, worker = ?, lease_until_ms = ?, updated_ms = ?, finished_ms = ?, ready_ms = ?
+         WHERE id = ?")
     .bind(task.state.as_str())
-    .bind(task.worker.map(|worker| worker.to_string()))
+    .bind(task.worker)
     .bind(task.lease_until_ms)
     .bind(now_ms)
     .bind(task.finished_ms)
-    .bind(task.id.to_string())
+    .bind(task.ready_ms)
+    .bind(task.id)
     .execute(write.connection())
     .await?;
     if from == task.state {
         return Ok(());
+    }
+    match (from, task.state) {
+        (_, TaskState::Ready) => {
+            outbox::write_ticket(write, task.id, task.kind, task.tier, &task.traceparent, now_ms).await?;
+        }
+        (TaskState::Ready, _) => outbox::drop_tickets(write, std::iter::once(task.id)).await?,
+        _ => {}
     }
     let failure = task.failure.as_ref().map(|failure| failure.code);
     write.emit(NewEvent {

@@ -10,7 +10,9 @@ use crate::{
 use anyhow::Context;
 use futures::FutureExt as _;
 use reelyard_agent::{Agent, AgentConfig, Machine, ShutdownHandle, Slots, Watch};
+use reelyard_catalog::NewWorker;
 use reelyard_model::WorkerId;
+use reelyard_tickets::Tickets;
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use tokio::task::{JoinHandle, JoinSet};
 use uuid::Uuid;
@@ -26,10 +28,14 @@ pub(super) struct Background {
 }
 
 /// Registers the workers of this process, takes up what the last one left, and starts.
-pub(super) async fn start(app: &Arc<App>, workers: Option<u32>) -> anyhow::Result<Background> {
+pub(super) async fn start(
+    app: &Arc<App>,
+    workers: Option<u32>,
+    tickets: Option<Arc<dyn Tickets>>,
+) -> anyhow::Result<Background> {
     // First: it forgets the workers of the last process.
     flow::sweep::at_start(app).await?;
-    app.catalog.add_worker(app.control_worker, "control", true, app.now_ms()).await?;
+    register(app, app.control_worker, "control", serde_json::json!({})).await?;
     let agent = match workers {
         Some(0) => {
             tracing::warn!("no media tasks are done in this process (--workers 0)");
@@ -49,6 +55,22 @@ pub(super) async fn start(app: &Arc<App>, workers: Option<u32>) -> anyhow::Resul
         app.holders.run(app.shutdown.clone(), || app.now_ms()).await;
         Ok(())
     }));
+    if app.catalog.is_shared() {
+        loops.spawn(keep_running(app.clone(), "news of other nodes", |app| {
+            flow::relay::ring_by_events(app).map(Ok)
+        }));
+    }
+    if let Some(tickets) = tickets {
+        let to = tickets.clone();
+        loops.spawn(keep_running(app.clone(), "relay", move |app| flow::relay::run(app, to.clone()).map(Ok)));
+        let to = tickets.clone();
+        loops.spawn(keep_running(app.clone(), "tickets anew", move |app| {
+            flow::relay::run_reissue(app, to.clone()).map(Ok)
+        }));
+        loops.spawn(keep_running(app.clone(), "publish tickets", move |app| {
+            flow::relay::take_publish_tickets(app, tickets.clone()).map(Ok)
+        }));
+    }
     Ok(Background { agent, loops })
 }
 
@@ -72,13 +94,28 @@ async fn keep_running<F: Future<Output = anyhow::Result<()>>>(
     }
 }
 
+/// A worker of this process: its leases end when this node starts anew.
+async fn register(app: &App, id: WorkerId, name: &str, machine: serde_json::Value) -> anyhow::Result<()> {
+    let new = NewWorker {
+        id,
+        name: name.to_owned(),
+        node: Some(app.node.clone()),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        machine,
+        now_ms: app.now_ms(),
+    };
+    app.catalog.register_worker(&new).await?;
+    Ok(())
+}
+
 async fn start_agent(
     app: &Arc<App>,
     workers: Option<u32>,
 ) -> anyhow::Result<(ShutdownHandle, JoinHandle<()>)> {
     let machine = tokio::task::spawn_blocking(Machine::look).await?;
     let worker = WorkerId::from_uuid(Uuid::now_v7());
-    app.catalog.add_worker(worker, "in-process", true, app.now_ms()).await?;
+    let facts = serde_json::json!({ "cores": machine.cores, "memory_bytes": machine.memory_bytes });
+    register(app, worker, "in-process", facts).await?;
     let config = AgentConfig {
         worker,
         program: app.media_program.clone(),

@@ -11,7 +11,6 @@ use reelyard_storage::{
     s3::{DEFAULT_MEMORY_BYTES, S3Config, S3Credentials, S3Settings, S3Store},
 };
 use std::{env, sync::Arc};
-use uuid::Uuid;
 
 #[derive(clap::Args)]
 pub(crate) struct StorageArgs {
@@ -35,7 +34,19 @@ pub(super) struct Storage {
 }
 
 impl StorageArgs {
-    pub(super) async fn open(&self, local: &LocalStore, catalog: &Catalog) -> anyhow::Result<Storage> {
+    /// Whether other machines can reach it.
+    pub(super) const fn is_shared(&self) -> bool {
+        self.storage_url.is_some()
+    }
+
+    /// `node`: who holds uploads here. In a fleet others hold some too; alone, whatever an earlier process held is free.
+    pub(super) async fn open(
+        &self,
+        local: &LocalStore,
+        catalog: &Catalog,
+        node: &str,
+        is_fleet: bool,
+    ) -> anyhow::Result<Storage> {
         let Some(url) = &self.storage_url else {
             let (uploads, objects) = (Arc::new(local.clone()), Arc::new(local.clone()));
             return Ok(Storage { uploads, objects, holders: Holders::alone(), in_pieces: false });
@@ -47,9 +58,13 @@ impl StorageArgs {
         let store = S3Store::open(&config, credentials()?, ledger, settings)
             .await
             .with_context(|| format!("--storage-url {url}"))?;
-        // The lock of the data directory, where the catalogue lies, is held.
-        catalog.forget_holders().await?;
-        let holders = Holders::among_nodes(catalog.clone(), Uuid::now_v7().to_string());
+        if is_fleet {
+            catalog.forget_holders_of(node).await?;
+        } else {
+            // The lock of the data directory, where the catalogue lies, is held.
+            catalog.forget_holders().await?;
+        }
+        let holders = Holders::among_nodes(catalog.clone(), node.to_owned());
         let objects = Arc::new(store.objects());
         Ok(Storage { uploads: Arc::new(store), objects, holders, in_pieces: true })
     }

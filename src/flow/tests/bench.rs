@@ -58,7 +58,9 @@ impl Bench {
         let worker = WorkerId::from_uuid(Uuid::now_v7());
         let store = LocalStore::open(directory.path()).await.unwrap();
         let app = Arc::new(App {
+            desk: flow::desk::Desk::open(&catalog),
             catalog,
+            node: "node".to_owned(),
             uploads: Arc::new(store.clone()),
             holders: Holders::alone(),
             store: Arc::new(store),
@@ -76,6 +78,7 @@ impl Bench {
             control_worker,
             ticket: Notify::new(),
             publish_ticket: Notify::new(),
+            relay_ticket: Notify::new(),
             swept_ticket: Notify::new(),
             concatenate_ticket: Notify::new(),
             assemble_ticket: Notify::new(),

@@ -115,7 +115,8 @@ async fn track(
 
 /// A file whose bytes are its name: initialization segments of all chunks are the same, as they must be.
 async fn keep(bench: &Bench, grant: &Grant, file: &str) -> FileOutput {
-    let scratch = bench.app.data_dir.join("scratch").join(format!("{}-{}", grant.task, file.replace('/', "-")));
+    let scratch =
+        bench.app.data_dir.join("scratch").join(format!("{}-{}", grant.task, file.replace('/', "-")));
     std::fs::write(&scratch, file).unwrap();
     bench.depot.keep(&scratch, &format!("{}/{file}", grant.output_prefix)).await.unwrap();
     FileOutput {

@@ -111,7 +111,12 @@ async fn a_file_that_comes_after_the_publication_goes_too() {
     work(&bench, asset, Some(TaskKind::Audio)).await;
     sweep::files(&bench.app).await;
     assert!(bench.files("renditions").is_empty());
-    bench.app.store.put_bytes(&format!("renditions/{asset}/late/a1/audio/00000.m4s"), "late".into()).await.unwrap();
+    bench
+        .app
+        .store
+        .put_bytes(&format!("renditions/{asset}/late/a1/audio/00000.m4s"), "late".into())
+        .await
+        .unwrap();
     sweep::files(&bench.app).await;
     assert!(bench.files("renditions").is_empty(), "{:?}", bench.files("renditions"));
 }

@@ -58,7 +58,9 @@ async fn app(folder: &Path, catalog: Catalog, place: Place, insecure_open: bool)
     let worker = WorkerId::from_uuid(Uuid::now_v7());
     catalog.add_worker(worker, "test", true, 0).await.unwrap();
     Arc::new(App {
+        desk: crate::flow::desk::Desk::open(&catalog),
         catalog,
+        node: "node".to_owned(),
         uploads: place.uploads,
         holders: place.holders,
         store: place.objects,
@@ -76,6 +78,7 @@ async fn app(folder: &Path, catalog: Catalog, place: Place, insecure_open: bool)
         presets: reelyard_planner::Presets::built_in().unwrap(),
         ticket: Notify::new(),
         publish_ticket: Notify::new(),
+        relay_ticket: Notify::new(),
         swept_ticket: Notify::new(),
         concatenate_ticket: Notify::new(),
         assemble_ticket: Notify::new(),

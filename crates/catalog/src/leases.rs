@@ -1,34 +1,18 @@
-//! Leases: a task is claimed by one worker at a time, kept by heartbeats, given back or lost.
+//! Leases after the claim: kept by heartbeats, given back, or lost; and what became of attempts that did not work out.
 
 use crate::sql::sql;
 use crate::{
-    AssetRow, Catalog, CatalogError, TaskRow, assets,
-    rows::{json, to_json},
+    Catalog, CatalogError, Heartbeat, TaskRow, assets,
+    rows::{json, number, optional_text, to_json},
     store::Write,
     tasks,
 };
 use reelyard_model::{
-    Failure, FailureCode, Plan, TaskId, TaskState, WorkerId,
+    Failure, FailureCode, TaskId, TaskState, WorkerId,
     retry_policy::{self, WhatNext},
     task_state::{self, TaskEvent},
-    work::{Progress, TaskKind},
+    work::Progress,
 };
-
-#[derive(Clone, Debug)]
-pub struct ClaimRequest {
-    pub worker: WorkerId,
-    pub kinds: Vec<TaskKind>,
-    pub lease_ms: u64,
-    pub now_ms: i64,
-}
-
-/// A task under a fresh lease, with what a grant is made of.
-#[derive(Clone, Debug)]
-pub struct Claimed {
-    pub task: TaskRow,
-    pub asset: AssetRow,
-    pub plan: Option<Plan>,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeartbeatAnswer {
@@ -39,86 +23,17 @@ pub enum HeartbeatAnswer {
 }
 
 impl Catalog {
-    /// The most urgent ready task of these kinds, then the oldest, then the one with the smallest id (ids rise in the
-    /// order in which the plan made its tasks), under a fresh lease and attempt.
-    pub async fn claim(&self, request: &ClaimRequest) -> Result<Option<Claimed>, CatalogError> {
-        // Looking costs no write lock: idle workers ask often.
-        if request.kinds.is_empty() || !self.anything_to_claim(request).await? {
-            return Ok(None);
-        }
-        let mut write = self.write().await?;
-        end_back_offs(&mut write, request.now_ms).await?;
-        let mut query = sql("SELECT * FROM task WHERE state = 'ready'");
-        tasks::push_any_of(&mut query, "kind", request.kinds.iter().map(|kind| kind.as_str()));
-        query.push(" ORDER BY priority DESC, created_ms, id LIMIT 1");
-        let Some(row) = query.for_update_skip_locked().fetch_optional(write.connection()).await? else {
-            self.commit(write).await?;
-            return Ok(None);
-        };
-        let mut task = TaskRow::read(&row)?;
-        task.attempt += 1;
-        task.worker = Some(request.worker);
-        task.lease_until_ms = Some(request.now_ms.saturating_add_unsigned(request.lease_ms));
-        task.started_ms = Some(request.now_ms);
-        task.done_us = 0;
-        tasks::move_task(&mut write, &mut task, TaskEvent::Claim, request.now_ms).await?;
-        sql("UPDATE task SET attempt = ?, started_ms = ?, done_us = 0 WHERE id = ?")
-            .bind(task.attempt)
-            .bind(request.now_ms)
-            .bind(task.id.to_string())
-            .execute(write.connection())
-            .await?;
-        let asset = assets::require(write.connection(), task.asset).await?;
-        let plan = sql("SELECT plan FROM plan WHERE asset = ?")
-            .bind(task.asset.to_string())
-            .fetch_optional(write.connection())
-            .await?;
-        let plan = plan.as_ref().map(|row| json(row, "plan")).transpose()?;
-        self.commit(write).await?;
-        Ok(Some(Claimed { task, asset, plan }))
-    }
-
-    async fn anything_to_claim(&self, request: &ClaimRequest) -> Result<bool, CatalogError> {
-        let mut query = sql(
-            "SELECT EXISTS (SELECT 1 FROM task WHERE (state = 'ready' OR (state = 'retry_wait' AND not_before_ms <= ",
-        );
-        query.push_bind(request.now_ms).push("))");
-        tasks::push_any_of(&mut query, "kind", request.kinds.iter().map(|kind| kind.as_str()));
-        query.push(")");
-        let anything: i64 = query.scalar(&self.reader).await?;
-        Ok(anything != 0)
-    }
-
-    /// Prolongs the lease and stores the progress.
+    /// One of [`Catalog::heartbeats`].
     pub async fn heartbeat(
         &self,
-        id: TaskId,
+        task: TaskId,
         attempt: u32,
         progress: Progress,
         lease_ms: u64,
         now_ms: i64,
     ) -> Result<HeartbeatAnswer, CatalogError> {
-        let mut write = self.write().await?;
-        let task = tasks::require(write.connection(), id).await?;
-        if task.attempt != attempt {
-            return Ok(HeartbeatAnswer::Lost);
-        }
-        if task.state == TaskState::Cancelled {
-            return Ok(HeartbeatAnswer::Cancelled);
-        }
-        if task_state::next(task.state, TaskEvent::Heartbeat).is_err() {
-            return Ok(HeartbeatAnswer::Lost);
-        }
-        sql("UPDATE task SET lease_until_ms = ?, done_us = ?, total_us = ?, updated_ms = ? WHERE id = ?")
-            .bind(now_ms.saturating_add_unsigned(lease_ms))
-            .bind(progress.done_us)
-            .bind(progress.total_us)
-            .bind(now_ms)
-            .bind(id.to_string())
-            .execute(write.connection())
-            .await?;
-        self.commit(write).await?;
-        Ok(HeartbeatAnswer::Continue)
+        let answers = self.heartbeats(&[Heartbeat { task, attempt, progress }], lease_ms, now_ms).await?;
+        answers.first().copied().ok_or_else(|| CatalogError::not_found("task", task))
     }
 
     /// The worker gives the task back unharmed (it is being shut down). False: it was not its any more.
@@ -133,17 +48,20 @@ impl Catalog {
         Ok(true)
     }
 
-    /// Ends all leases of workers that lived in a server process, and forgets those workers. Called at the start of a
+    /// Ends all leases of workers that lived in this node's process, and forgets those workers. Called at the start of a
     /// server, when that process is known to be gone, before it adds its own. The server's end says nothing about the
     /// task, so it is given back; one that was there too often is counted as lost ([`retry_policy::restart_is_a_loss`]).
     /// `random` is uniform over u32.
     pub async fn end_in_process_leases(
         &self,
+        node: &str,
         now_ms: i64,
         random: u32,
     ) -> Result<Vec<TaskRow>, CatalogError> {
+        // Without a node: from before there were several.
         let found: Vec<String> = sql("SELECT id FROM task WHERE state = 'leased'
-             AND worker IN (SELECT id FROM worker WHERE in_process = 1) ORDER BY id")
+             AND worker IN (SELECT id FROM worker WHERE in_process = 1 AND (node IS NULL OR node = ?)) ORDER BY id")
+        .bind(node)
         .scalars(&self.reader)
         .await?;
         let mut ended = Vec::with_capacity(found.len());
@@ -153,7 +71,10 @@ impl Catalog {
             ended.extend(one);
         }
         let mut write = self.write().await?;
-        sql("DELETE FROM worker WHERE in_process = 1").execute(write.connection()).await?;
+        sql("DELETE FROM worker WHERE in_process = 1 AND (node IS NULL OR node = ?)")
+            .bind(node)
+            .execute(write.connection())
+            .await?;
         self.commit(write).await?;
         Ok(ended)
     }
@@ -287,6 +208,67 @@ async fn lose(
     settle_failure(write, task, failure, event, what_next, now_ms).await
 }
 
+/// An attempt that did not work out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TaskFailure {
+    pub attempt: u32,
+    /// It went silent; else it told of its failure.
+    pub lost: bool,
+    pub worker: Option<WorkerId>,
+    pub started_ms: Option<i64>,
+    pub ended_ms: i64,
+    /// With the last lines of the child's standard error.
+    pub failure: Failure,
+}
+
+impl Catalog {
+    /// What is known of the attempts of a task that did not work out, the last first.
+    pub async fn task_failures(&self, task: TaskId) -> Result<Vec<TaskFailure>, CatalogError> {
+        let found = sql("SELECT * FROM task_failure WHERE task = ? ORDER BY attempt DESC")
+            .bind(task)
+            .fetch_all(&self.reader)
+            .await?;
+        found
+            .iter()
+            .map(|row| {
+                Ok(TaskFailure {
+                    attempt: number(row, "attempt")?,
+                    lost: row.get::<String>("outcome")? == LOST,
+                    worker: optional_text(row, "worker")?,
+                    started_ms: row.get("started_ms")?,
+                    ended_ms: row.get("ended_ms")?,
+                    failure: json(row, "failure")?,
+                })
+            })
+            .collect()
+    }
+}
+
+const FAILED: &str = "failed";
+const LOST: &str = "lost";
+
+async fn keep_evidence(
+    write: &mut Write,
+    task: &TaskRow,
+    failure: &str,
+    event: TaskEvent,
+    now_ms: i64,
+) -> Result<(), CatalogError> {
+    let lost = matches!(event, TaskEvent::LoseForNow | TaskEvent::LoseForGood);
+    sql("INSERT INTO task_failure (task, attempt, outcome, worker, started_ms, ended_ms, failure)
+         VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (task, attempt) DO NOTHING")
+    .bind(task.id)
+    .bind(task.attempt)
+    .bind(if lost { LOST } else { FAILED })
+    .bind(task.worker)
+    .bind(task.started_ms)
+    .bind(now_ms)
+    .bind(failure)
+    .execute(write.connection())
+    .await?;
+    Ok(())
+}
+
 /// Stores the failure, moves the task, and tells the asset when the task is dead.
 pub(crate) async fn settle_failure(
     write: &mut Write,
@@ -300,8 +282,10 @@ pub(crate) async fn settle_failure(
         WhatNext::RetryAfter { wait_ms } => now_ms.saturating_add_unsigned(wait_ms),
         WhatNext::GiveUp => 0,
     };
+    let told = to_json("failure", &failure)?;
+    keep_evidence(write, task, &told, event, now_ms).await?;
     sql("UPDATE task SET failure = ?, not_before_ms = ? WHERE id = ?")
-        .bind(to_json("failure", &failure)?)
+        .bind(told)
         .bind(task.not_before_ms)
         .bind(task.id.to_string())
         .execute(write.connection())

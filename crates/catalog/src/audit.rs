@@ -1,0 +1,125 @@
+//! The audit log: what people did to jobs, queues, workers and keys. Only ever grows; the database itself refuses to
+//! change or remove a row.
+//!
+//! Written in the same transaction as what it tells of, so nothing is done without a line and no line tells of what
+//! was not done.
+
+use crate::{
+    Catalog, CatalogError,
+    page::MAX_PAGE_ROWS,
+    rows::{json, optional_text},
+    sql::{Connection, Row, sql},
+};
+use reelyard_model::TenantId;
+
+/// Who does something, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Actor {
+    /// An API key by its id and label, or the command line on the server's machine.
+    pub name: String,
+    /// In their words.
+    pub reason: Option<String>,
+}
+
+/// What was done, as `noun.verb`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuditAction(pub &'static str);
+
+impl AuditAction {
+    pub const JOB_CANCELLED: Self = Self("job.cancelled");
+    pub const JOB_RETRIED: Self = Self("job.retried");
+    pub const JOBS_REPLAYED: Self = Self("jobs.replayed");
+    pub const RENDITION_REMADE: Self = Self("rendition.remade");
+    pub const ASSET_CANCELLED: Self = Self("asset.cancelled");
+    pub const ASSET_RETRIED: Self = Self("asset.retried");
+    pub const QUEUE_PAUSED: Self = Self("queue.paused");
+    pub const QUEUE_RESUMED: Self = Self("queue.resumed");
+    pub const WORKER_DRAINED: Self = Self("worker.drained");
+    pub const WORKER_RESUMED: Self = Self("worker.resumed");
+    pub const TENANT_SHARE_SET: Self = Self("tenant.share_set");
+}
+
+/// One line that is to be written.
+#[derive(Clone, Debug)]
+pub(crate) struct NewAudit<'a> {
+    pub(crate) at_ms: i64,
+    /// `None`: the whole fleet's.
+    pub(crate) tenant: Option<TenantId>,
+    pub(crate) actor: &'a Actor,
+    pub(crate) action: AuditAction,
+    pub(crate) subject: String,
+    pub(crate) data: serde_json::Value,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct AuditRow {
+    /// Rises with every line.
+    pub seq: i64,
+    pub at_ms: i64,
+    pub tenant: Option<TenantId>,
+    pub actor: String,
+    pub action: String,
+    /// The id of a job, asset or worker, or the name of a queue.
+    pub subject: String,
+    pub reason: Option<String>,
+    pub data: serde_json::Value,
+}
+
+impl AuditRow {
+    fn read(row: &Row) -> Result<Self, CatalogError> {
+        Ok(Self {
+            seq: row.get("seq")?,
+            at_ms: row.get("at_ms")?,
+            tenant: optional_text(row, "tenant")?,
+            actor: row.get("actor")?,
+            action: row.get("action")?,
+            subject: row.get("subject")?,
+            reason: row.get("reason")?,
+            data: json(row, "data")?,
+        })
+    }
+}
+
+/// Which lines.
+#[derive(Clone, Debug, Default)]
+pub struct AuditFilter {
+    /// `None`: all tenants' and the fleet's.
+    pub tenant: Option<TenantId>,
+    pub subject: Option<String>,
+    /// Only lines before this one.
+    pub before_seq: Option<i64>,
+    pub limit: u32,
+}
+
+impl Catalog {
+    /// Newest first. For older ones give the last line's `seq` as `before_seq`.
+    pub async fn audit_log(&self, filter: &AuditFilter) -> Result<Vec<AuditRow>, CatalogError> {
+        let mut query = sql("SELECT * FROM audit WHERE 1 = 1");
+        if let Some(tenant) = filter.tenant {
+            query.push(" AND tenant = ").push_bind(tenant);
+        }
+        if let Some(subject) = &filter.subject {
+            query.push(" AND subject = ").push_bind(subject);
+        }
+        if let Some(before) = filter.before_seq {
+            query.push(" AND seq < ").push_bind(before);
+        }
+        query.push(" ORDER BY seq DESC LIMIT ").push_bind(filter.limit.clamp(1, MAX_PAGE_ROWS));
+        let found = query.fetch_all(&self.reader).await?;
+        found.iter().map(AuditRow::read).collect()
+    }
+}
+
+pub(crate) async fn write_audit(connection: &mut Connection, new: NewAudit<'_>) -> Result<(), CatalogError> {
+    sql("INSERT INTO audit (at_ms, tenant, actor, action, subject, reason, data) VALUES (?, ?, ?, ?, ?, ?, ?)")
+        .bind(new.at_ms)
+        .bind(new.tenant)
+        .bind(&new.actor.name)
+        .bind(new.action.0)
+        .bind(new.subject)
+        .bind(&new.actor.reason)
+        .bind(new.data.to_string())
+        .execute(connection)
+        .await?;
+    Ok(())
+}

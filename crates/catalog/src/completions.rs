@@ -1,0 +1,192 @@
+//! Finished encode, audio and stills tasks, many at a time. A node gathers the reports of its workers for a moment
+//! (`src/flow/desk`) and stores them together: one transaction, one answer for each.
+//!
+//! Each is conditional on its attempt and safe to repeat, as if it had come alone: a report that does not count is
+//! answered so and keeps none of the others back.
+
+use crate::{
+    Catalog, CatalogError, CompletedTask, EventKind, Settled, TaskRow, assets,
+    events::NewEvent,
+    rows::{text, to_json},
+    sql::{Connection, sql},
+    store::Write,
+    tasks,
+};
+use reelyard_model::{
+    AssetId, TaskId, TaskState,
+    task_state::{self, TaskEvent},
+    work::{TaskKind, TaskResult},
+};
+use serde_json::json;
+use std::collections::{BTreeSet, HashMap};
+
+/// A report that counts.
+struct Counts {
+    task: TaskRow,
+    result: String,
+    warnings: Vec<String>,
+    now_ms: i64,
+}
+
+impl Catalog {
+    /// In the order of the reports.
+    pub async fn complete_tasks(&self, reports: Vec<CompletedTask>) -> Result<Vec<Settled>, CatalogError> {
+        if reports.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut write = self.write().await?;
+        let mut known = lock(write.connection(), &reports).await?;
+        let mut encoders = encoders_of(write.connection(), &known).await?;
+        let mut settled = Vec::with_capacity(reports.len());
+        let mut counting = Vec::new();
+        for report in reports {
+            let Some(task) = known.get_mut(&report.task) else {
+                return Err(CatalogError::not_found("task", report.task));
+            };
+            let verdict = judge(task, &report, &mut encoders)?;
+            if verdict == Settled::Now {
+                task.state = task_state::next(task.state, TaskEvent::Complete)?;
+                task.failure = None;
+                task.done_attempt = Some(task.attempt);
+                counting.push(Counts {
+                    result: to_json("result", &report.result)?,
+                    task: task.clone(),
+                    warnings: report.warnings,
+                    now_ms: report.now_ms,
+                });
+            }
+            settled.push(verdict);
+        }
+        if counting.is_empty() {
+            return Ok(settled);
+        }
+        store(&mut write, &counting).await?;
+        for (asset, encoder) in encoders.iter().filter_map(|(asset, used)| Some((asset, used.new.as_ref()?)))
+        {
+            sql("UPDATE asset SET encoder = ? WHERE id = ? AND encoder IS NULL")
+                .bind(encoder)
+                .bind(*asset)
+                .execute(write.connection())
+                .await?;
+        }
+        for done in counting.iter().filter(|done| !done.warnings.is_empty()) {
+            assets::warn_all(&mut write, done.task.asset, &done.warnings).await?;
+        }
+        unblock(&mut write, &counting).await?;
+        self.commit(write).await?;
+        Ok(settled)
+    }
+}
+
+/// The encoder of an asset's chunks.
+#[derive(Default)]
+struct Encoder {
+    stored: Option<String>,
+    /// Said by the first chunk, in this batch.
+    new: Option<String>,
+}
+
+/// The tasks as they are, with their assets locked before them: whoever changes an asset takes its row first.
+async fn lock(
+    connection: &mut Connection,
+    reports: &[CompletedTask],
+) -> Result<HashMap<TaskId, TaskRow>, CatalogError> {
+    let ids: BTreeSet<TaskId> = reports.iter().map(|report| report.task).collect();
+    let mut owners = sql("SELECT id FROM asset WHERE id IN (SELECT asset FROM task WHERE id IN (");
+    owners.push_list(ids.iter().copied()).push(")) ORDER BY id");
+    connection.lock(owners).await?;
+    let mut query = sql("SELECT * FROM task WHERE id IN (");
+    query.push_list(ids.iter().copied()).push(") ORDER BY id");
+    let found = query.for_update().fetch_all(connection).await?;
+    found.iter().map(|row| TaskRow::read(row).map(|task| (task.id, task))).collect()
+}
+
+async fn encoders_of(
+    connection: &mut Connection,
+    known: &HashMap<TaskId, TaskRow>,
+) -> Result<HashMap<AssetId, Encoder>, CatalogError> {
+    let owners: BTreeSet<AssetId> =
+        known.values().filter(|task| task.kind == TaskKind::Encode).map(|task| task.asset).collect();
+    if owners.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let mut query = sql("SELECT id, encoder FROM asset WHERE id IN (");
+    query.push_list(owners.into_iter()).push(")");
+    let found = query.fetch_all(connection).await?;
+    found
+        .iter()
+        .map(|row| Ok((text(row, "id")?, Encoder { stored: row.get("encoder")?, new: None })))
+        .collect()
+}
+
+/// Whether the attempt may still speak for the task.
+fn judge(
+    task: &TaskRow,
+    report: &CompletedTask,
+    encoders: &mut HashMap<AssetId, Encoder>,
+) -> Result<Settled, CatalogError> {
+    if let Some(verdict) = crate::outcome::refusal(task, report.attempt, TaskEvent::Complete) {
+        return Ok(verdict);
+    }
+    if let (TaskKind::Encode, TaskResult::Encoded { encoder, .. }) = (task.kind, &report.result) {
+        let used = encoders.entry(task.asset).or_default();
+        match used.stored.as_ref().or(used.new.as_ref()) {
+            Some(other) if other != encoder => return Ok(Settled::OtherEncoder),
+            Some(_) => {}
+            None => used.new = Some(encoder.clone()),
+        }
+    }
+    Ok(Settled::Now)
+}
+
+async fn store(write: &mut Write, counting: &[Counts]) -> Result<(), CatalogError> {
+    let mut query = sql(
+        "UPDATE task SET state = 'done', result = given.column2, done_attempt = attempt, failure = NULL, worker = NULL,
+         lease_until_ms = NULL, done_us = GREATEST(done_us, total_us), updated_ms = ",
+    );
+    let now_ms = counting.iter().map(|done| done.now_ms).max().unwrap_or_default();
+    query.push_bind(now_ms).push(", finished_ms = ").push_bind(now_ms).push(" FROM (VALUES ");
+    for (index, done) in counting.iter().enumerate() {
+        query.push(if index == 0 { "(" } else { ", (" }).push_bind(done.task.id).push(", ");
+        query.push_bind(&done.result).push(")");
+        let task = &done.task;
+        write.emit(NewEvent {
+            at_ms: now_ms,
+            tenant: task.tenant,
+            kind: EventKind::TASK_CHANGED,
+            upload: None,
+            asset: Some(task.asset),
+            task: Some(task.id),
+            data: json!({
+                "kind": task.kind, "ordinal": task.ordinal, "state": task.state, "from": TaskState::Leased,
+                "attempt": task.attempt, "failure": null,
+            }),
+        });
+    }
+    query.push(") AS given WHERE task.id = given.column1");
+    query.execute(write.connection()).await?;
+    Ok(())
+}
+
+/// Tasks that waited for these, and for nothing else any more, become ready.
+async fn unblock(write: &mut Write, counting: &[Counts]) -> Result<(), CatalogError> {
+    let mut query = sql("SELECT DISTINCT task_need.task FROM task_need JOIN task ON task.id = task_need.task
+         WHERE task.state = 'blocked' AND task_need.needs IN (");
+    query.push_list(counting.iter().map(|done| done.task.id)).push(
+        ") AND NOT EXISTS (
+            SELECT 1 FROM task_need AS other JOIN task AS needed ON needed.id = other.needs
+            WHERE other.task = task_need.task AND NOT (needed.state = 'done'
+                OR (needed.required = 0 AND needed.state IN ('dead', 'cancelled'))))
+         ORDER BY task_need.task",
+    );
+    let waiting: Vec<String> = query.scalars(write.connection()).await?;
+    let now_ms = counting.iter().map(|done| done.now_ms).max().unwrap_or_default();
+    for id in waiting {
+        let id = id
+            .parse()
+            .map_err(|error| CatalogError::Unreadable { what: "task", reason: format!("{id:?}: {error}") })?;
+        let mut dependent = tasks::require(write.connection(), id).await?;
+        tasks::move_task(write, &mut dependent, TaskEvent::Unblock, now_ms).await?;
+    }
+    Ok(())
+}
