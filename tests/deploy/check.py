@@ -28,7 +28,7 @@ API_END_SECONDS = 10
 WORKER_END_SECONDS = 20
 
 # A worker may be taken over by what it decodes, or be somebody else's machine.
-SERVERS_ONLY = {"REELYARD_DATABASE_URL", "REELYARD_TICKETS_URL"}
+SERVERS_ONLY = {"REELYARD_DATABASE_URL"}
 
 findings: list[str] = []
 
@@ -124,7 +124,7 @@ def compose(made):
         if name.startswith("api-") and seconds(service.get("stop_grace_period", "10s")) <= API_END_SECONDS:
             find(path.name, f"{name} is killed before it has ended by itself")
         if name.startswith("worker") and SERVERS_ONLY & set(service["environment"]):
-            find(path.name, f"{name} holds a password that is for API nodes only")
+            find(path.name, f"{name} holds the password of the database")
     return services
 
 
@@ -209,7 +209,7 @@ def deployment(where, thing, named):
         if ("Secret", secret) not in named:
             find(where, f"wants the secret {secret}, which secrets.example.yaml does not show")
     if name.startswith("reelyard-worker") and "reelyard-database" in wanted:
-        find(where, "a worker holds passwords that are for API nodes only")
+        find(where, "a worker holds the password of the database")
     volumes = {volume["name"] for volume in pod["volumes"]}
     for mount in container["volumeMounts"]:
         if mount["name"] not in volumes:
