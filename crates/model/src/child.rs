@@ -30,6 +30,7 @@ pub struct Request {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
+#[allow(clippy::large_enum_variant, reason = "there is one of them for each child")]
 pub enum Job {
     /// What FFmpeg, which encoders open. Reads no source.
     Capabilities,

@@ -92,6 +92,19 @@ pub struct Chunk {
     pub start_pts: i64,
     /// `None` in the last chunk: to the end of the file, whatever was measured.
     pub end_pts: Option<i64>,
+    /// Where its first keyframe, and the one behind its last picture, lie in the file, if the probe could tell. For
+    /// reading ahead from afar and nothing else: a wrong one costs bytes, not pictures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_byte: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_byte: Option<u64>,
+}
+
+impl Chunk {
+    /// The whole track, from here on.
+    pub fn whole(start_pts: i64) -> Self {
+        Self { index: 0, start_pts, end_pts: None, start_byte: None, end_byte: None }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

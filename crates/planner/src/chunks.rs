@@ -36,7 +36,7 @@ pub(crate) fn chunks(
     policy: &ChunkPolicy,
     reasons: &mut Reasons,
 ) -> Vec<Chunk> {
-    let whole = vec![Chunk { index: 0, start_pts: track.start_pts, end_pts: None }];
+    let whole = vec![Chunk::whole(track.start_pts)];
     if let Some(why) = unreliable_index(track, container) {
         reasons.add("chunks", format!("one chunk: {why}"));
         return whole;
@@ -70,7 +70,13 @@ pub(crate) fn chunks(
         .iter()
         .zip(ends)
         .zip(indexes)
-        .map(|((start_pts, end_pts), index)| Chunk { index, start_pts: *start_pts, end_pts })
+        .map(|((start_pts, end_pts), index)| Chunk {
+            index,
+            start_pts: *start_pts,
+            end_pts,
+            start_byte: byte_of(track, *start_pts),
+            end_byte: end_pts.and_then(|pts| byte_of(track, pts)),
+        })
         .collect()
 }
 
@@ -112,6 +118,12 @@ fn nearest_keyframe(track: &VideoTrack, ideal: i64, earliest: i64, latest: i64) 
     .flatten()
     .filter(|pts| allowed.contains(pts))
     .min_by_key(|pts| pts.abs_diff(ideal))
+}
+
+/// Where the keyframe that is shown at this time lies in the file.
+fn byte_of(track: &VideoTrack, pts: i64) -> Option<u64> {
+    let found = track.keyframes.binary_search_by_key(&pts, |keyframe| keyframe.pts).ok()?;
+    track.keyframes.get(found)?.byte_offset
 }
 
 /// Why the index cannot be trusted for cuts, if so.

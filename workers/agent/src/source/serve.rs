@@ -183,29 +183,32 @@ impl Session {
                         return Err(SourceFailure::Unavailable(what));
                     }
                     begun += 1;
-                    self.begin(id.number, advice);
+                    let expected = self.ahead.expected_from(id.number, advice.window);
+                    // Behind what is expected: it was asked for all the same.
+                    let end = if expected.is_empty() { id.number + advice.window } else { expected.end };
+                    self.begin(id.number..end, advice.run);
                 }
             }
         }
     }
 
-    /// The next stretch is begun when a quarter of the present one is still to be read.
+    /// The next stretch is begun when half of the present one is still to be read.
     fn fetch_early(&mut self, block: u64, advice: Advice) {
         let of_run = self.fetches.iter().filter(|fetch| fetch.run == advice.run);
         if let Some(end) = of_run.map(|fetch| fetch.blocks.end).max()
-            && end.saturating_sub(block) <= advice.window / 4
+            && end.saturating_sub(block) <= advice.window / 2
         {
-            self.begin(end, advice);
+            self.begin(self.ahead.expected_from(end, advice.window), advice.run);
         }
     }
 
-    fn begin(&mut self, from: u64, advice: Advice) {
+    fn begin(&mut self, blocks: Range<u64>, run: u64) {
         let last = self.byte_len.div_ceil(BLOCK_BYTES);
-        let claim = self.cache.shared.claim(&self.source, from, last.min(from.saturating_add(advice.window)));
+        let claim = self.cache.shared.claim(&self.source, blocks.start, blocks.end.min(last));
         // A later stretch of the same reading says where that stands; those that are over have nothing to say.
         self.fetches.retain(|fetch| !fetch.is_over() || fetch.failure().is_some());
         if !claim.blocks().is_empty() {
-            self.fetches.push(Fetch::start(self.fetcher.clone(), advice.run, claim));
+            self.fetches.push(Fetch::start(self.fetcher.clone(), run, claim));
         }
     }
 }

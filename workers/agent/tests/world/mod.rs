@@ -384,7 +384,7 @@ fn encode() -> Job {
             },
             chunks: Vec::new(),
         },
-        chunk: Chunk { index: 0, start_pts: 0, end_pts: None },
+        chunk: Chunk::whole(0),
         encoder: EncoderChoice::X264,
     }
 }

@@ -144,7 +144,7 @@ pub(super) mod tests {
 
     #[test]
     fn gops_begin_at_the_first_picture_of_each_multiple() {
-        let chunk = Chunk { index: 1, start_pts: 1000, end_pts: Some(1101) };
+        let chunk = Chunk { index: 1, end_pts: Some(1101), ..Chunk::whole(1000) };
         let mut timeline = Timeline::new(&plan((1, 25), 10), chunk);
         assert_eq!(timeline.start_ticks, 990 * 3600);
         let keyframes: Vec<i64> =
@@ -156,8 +156,7 @@ pub(super) mod tests {
 
     #[test]
     fn milliseconds_that_round_down_still_open_the_gop() {
-        let mut timeline =
-            Timeline::new(&plan((1, 1000), 0), Chunk { index: 0, start_pts: 0, end_pts: None });
+        let mut timeline = Timeline::new(&plan((1, 1000), 0), Chunk::whole(0));
         timeline.place(0);
         assert_eq!(timeline.place(1999), Some(Place { ticks: 179_910, keyframe: true }));
         assert_eq!(timeline.place(2033).map(|place| place.keyframe), Some(false));
@@ -165,8 +164,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_hole_at_the_start_is_closed_and_a_long_hold_is_repeated() {
-        let mut timeline =
-            Timeline::new(&plan((1, 25), 0), Chunk { index: 0, start_pts: 0, end_pts: Some(300) });
+        let mut timeline = Timeline::new(&plan((1, 25), 0), Chunk { end_pts: Some(300), ..Chunk::whole(0) });
         assert_eq!(timeline.place(7), Some(Place { ticks: 0, keyframe: true }));
         let repeats = timeline.repeats_before(timeline.ticks_of(120));
         assert_eq!(repeats.iter().map(|place| place.ticks).collect::<Vec<_>>(), [180_000, 360_000]);

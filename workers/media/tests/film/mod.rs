@@ -35,8 +35,8 @@ pub fn cut(info: &MediaInfo, video: &mut VideoPlan, keyframes: &[usize]) {
     video.chunks = (0..starts.len())
         .map(|index| Chunk {
             index: index as u32,
-            start_pts: starts[index],
             end_pts: starts.get(index + 1).copied(),
+            ..Chunk::whole(starts[index])
         })
         .collect();
 }
