@@ -13,8 +13,16 @@ mod armed;
 #[cfg(feature = "armed")]
 pub use armed::{is_switched_off, reach, reach_at};
 
+/// Who called.
+#[cfg(feature = "armed")]
+pub type Site = &'static std::panic::Location<'static>;
+/// Nothing.
+#[cfg(not(feature = "armed"))]
+#[derive(Clone, Copy, Debug)]
+pub struct Site;
+
 /// Every place. Those of the catalogue's commits are one for each calling line: `NAME@file.rs:line`.
-pub const POINTS: [&str; 12] = [
+pub const POINTS: [&str; 13] = [
     "catalogue-before-commit",
     "catalogue-after-commit",
     "objects-before-put",
@@ -24,6 +32,7 @@ pub const POINTS: [&str; 12] = [
     "publish-before-commit",
     "relay-before-issue",
     "relay-after-confirm",
+    "publish-ticket-before-acknowledge",
     "worker-after-claim",
     "worker-before-report",
     "worker-after-report",
@@ -64,7 +73,7 @@ macro_rules! crash_point {
         Ok::<(), $crate::Injected>(())
     };
     ($name:literal, $site:expr) => {{
-        let () = $site;
+        let _: $crate::Site = $site;
         Ok::<(), $crate::Injected>(())
     }};
 }
@@ -83,7 +92,7 @@ macro_rules! site {
 #[macro_export]
 macro_rules! site {
     () => {
-        ()
+        $crate::Site
     };
 }
 
