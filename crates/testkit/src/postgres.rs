@@ -11,7 +11,7 @@ use std::{
     io::{self, Read as _, Write as _},
     net::TcpStream,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
@@ -125,7 +125,7 @@ impl PostgresServer {
         let answer = initdb.arg(self.data()).output().expect("initdb runs");
         assert!(answer.status.success(), "initdb failed: {}", String::from_utf8_lossy(&answer.stderr));
         // Kept for the next time; by rename, for others may be doing the same. Without it only time is lost.
-        let staging = made_before.with_extension(format!("staging-{}", std::process::id()));
+        let staging = made_before.with_extension(format!("staging-{}-{}", std::process::id(), self.port));
         let kept = copy_tree(&self.data(), &staging).and_then(|()| fs::rename(&staging, &made_before));
         if kept.is_err() {
             let _ = fs::remove_dir_all(&staging);
@@ -181,7 +181,7 @@ impl Drop for PostgresServer {
         let segment = self.segment();
         self.process.kill();
         if let Some(segment) = segment {
-            let _ = Command::new("ipcrm").args(["-m", &segment]).stderr(std::process::Stdio::null()).status();
+            let _ = Command::new("ipcrm").args(["-m", &segment]).stderr(Stdio::null()).status();
         }
     }
 }
@@ -202,7 +202,7 @@ fn programs() -> Option<PathBuf> {
 
 /// With owners and modes.
 fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
-    let status = Command::new("cp").arg("-a").arg(from).arg(to).status()?;
+    let status = Command::new("cp").arg("-a").arg(from).arg(to).stderr(Stdio::null()).status()?;
     if status.success() { Ok(()) } else { Err(io::Error::other("cp failed")) }
 }
 

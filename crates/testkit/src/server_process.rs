@@ -21,7 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Lines on its input are the process to kill (nothing: none) and, after a space, a System V shared memory segment that
-/// the kernel would keep for ever. A parent is stopped before its children are looked for, so that none slips away.
+/// the kernel would keep for ever; it outlives a killed server, so it stays known until there is another one. A parent
+/// is stopped before its children are looked for, so that none slips away.
 const GUARD: &str = r#"
 end() {
     kill -STOP "$1"
@@ -33,7 +34,7 @@ end() {
     kill -KILL "$1"
 }
 pid= segment=
-while read -r new_pid new_segment; do pid=$new_pid segment=$new_segment; done
+while read -r new_pid new_segment; do pid=$new_pid segment=${new_segment:-$segment}; done
 if [ -n "$pid" ]; then end "$pid"; fi
 if [ -n "$segment" ]; then ipcrm -m "$segment"; fi
 tries=0
