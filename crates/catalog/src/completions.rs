@@ -34,8 +34,12 @@ impl Catalog {
         if reports.is_empty() {
             return Ok(Vec::new());
         }
+        self.until_not_taken_back(|| self.complete_tasks_once(&reports)).await
+    }
+
+    async fn complete_tasks_once(&self, reports: &[CompletedTask]) -> Result<Vec<Settled>, CatalogError> {
         let mut write = self.write().await?;
-        let mut known = lock(write.connection(), &reports).await?;
+        let mut known = lock(write.connection(), reports).await?;
         let mut encoders = encoders_of(write.connection(), &known).await?;
         let mut settled = Vec::with_capacity(reports.len());
         let mut counting = Vec::new();
@@ -43,7 +47,7 @@ impl Catalog {
             let Some(task) = known.get_mut(&report.task) else {
                 return Err(CatalogError::not_found("task", report.task));
             };
-            let verdict = judge(task, &report, &mut encoders)?;
+            let verdict = judge(task, report, &mut encoders)?;
             if verdict == Settled::Now {
                 task.state = task_state::next(task.state, TaskEvent::Complete)?;
                 task.failure = None;
@@ -51,7 +55,7 @@ impl Catalog {
                 counting.push(Counts {
                     result: to_json("result", &report.result)?,
                     task: task.clone(),
-                    warnings: report.warnings,
+                    warnings: report.warnings.clone(),
                     now_ms: report.now_ms,
                 });
             }

@@ -71,6 +71,10 @@ impl Catalog {
 
     /// For each wish its tasks, as many as there are and at most its slots.
     pub async fn claim_many(&self, batch: &ClaimBatch) -> Result<Vec<Vec<Claimed>>, CatalogError> {
+        self.until_not_taken_back(|| self.claim_many_once(batch)).await
+    }
+
+    async fn claim_many_once(&self, batch: &ClaimBatch) -> Result<Vec<Vec<Claimed>>, CatalogError> {
         let mut claimed: Vec<Vec<Claimed>> = batch.wishes.iter().map(|_| Vec::new()).collect();
         let slots = self.open_slots(&batch.wishes).await?;
         if slots.iter().all(|group| group.free == 0 || group.kinds.is_empty()) {

@@ -85,6 +85,11 @@ impl Catalog {
         if tasks.is_empty() {
             return Ok(());
         }
+        // Claims remove tickets too, several at a time and in whatever order.
+        self.until_not_taken_back(|| self.tickets_issued_once(token, tasks)).await
+    }
+
+    async fn tickets_issued_once(&self, token: Uuid, tasks: &[TaskId]) -> Result<(), CatalogError> {
         let mut write = self.write().await?;
         let mut query = sql("DELETE FROM ticket_outbox WHERE claim_token = ");
         query.push_bind(token).push(" AND task IN (").push_list(tasks.iter().copied()).push(")");
