@@ -236,6 +236,9 @@ fn greeting(app: &App, url: &str, new_admin_key: Option<&str>) -> String {
         None if app.insecure_open => {
             "no keys needed (--insecure-open): everybody on this machine may use it".to_owned()
         }
+        None if !key_file.exists() => {
+            "the admin key was shown by the node that was the first to start; `reelyard keys add` makes more".to_owned()
+        }
         None => format!("admin key in {}", key_file.display()),
     };
     format!("Reelyard serves at {url}\n  data in {}\n  {keys}\n", app.data_dir.display())

@@ -13,6 +13,10 @@ use std::{sync::Arc, time::Duration};
 
 /// Lost leases and ended back-offs are looked for so often; both are one indexed question.
 const LEASES_EVERY: Duration = Duration::from_secs(2);
+/// Nodes that share a catalogue leave files and expired uploads to one of them; after so many rounds without a sign of it
+/// another takes over.
+const FILES_DUTY: &str = "sweep files";
+const FILES_DUTY_ROUNDS: u32 = 3;
 /// Files and expired uploads.
 const FILES_EVERY: Duration = Duration::from_secs(30);
 /// How long events stay readable: for somebody who comes back from a holiday. Rows of assets and tasks stay for good.
@@ -45,13 +49,25 @@ pub(crate) async fn run(app: Arc<App>) {
 /// Files, and uploads that came to nothing.
 pub(crate) async fn run_files(app: Arc<App>) {
     while !app.shutdown.is_cancelled() {
-        files(&app).await;
+        if is_ours(&app).await {
+            files(&app).await;
+        }
         tokio::select! {
             () = app.shutdown.cancelled() => return,
             () = app.swept_ticket.notified() => {}
             () = tokio::time::sleep(FILES_EVERY) => {}
         }
     }
+}
+
+/// Whether this node sweeps for all. When nobody knows, it does: sweeping twice harms nothing.
+async fn is_ours(app: &App) -> bool {
+    if !app.catalog.is_shared() {
+        return true;
+    }
+    let now_ms = app.now_ms();
+    let until_ms = now_ms + (FILES_EVERY * FILES_DUTY_ROUNDS).as_millis() as i64;
+    app.catalog.take_duty(FILES_DUTY, &app.node, now_ms, until_ms).await.unwrap_or(true)
 }
 
 /// Whether heartbeats could be sent lately.

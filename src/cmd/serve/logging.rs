@@ -4,8 +4,9 @@ use anyhow::Context;
 use std::io::IsTerminal;
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
-/// Statements of the database are of interest to those who ask for them.
-const DEFAULT_FILTER: &str = "info,sqlx=warn,hyper=warn";
+/// Statements of the database are of interest to those who ask for them; what the broker's client says of a lost
+/// connection, the tickets tell in our words.
+const DEFAULT_FILTER: &str = "info,sqlx=warn,hyper=warn,lapin=off";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {
