@@ -194,7 +194,7 @@ fn make(folder: &Path, file: &str, seconds: u32, options: &str) -> PathBuf {
     child::ffmpeg(
         folder,
         &format!(
-            "-f lavfi -i testsrc2=s=640x360:r=25:d={seconds},noise=alls=24:allf=t -f lavfi -i sine=d={seconds} \
+            "-f lavfi -i testsrc2=s=426x240:r=25:d={seconds},noise=alls=24:allf=t -f lavfi -i sine=d={seconds} \
              -c:v libx264 -preset ultrafast -bf 2 -g 50 -b:v 6M -maxrate 6M -bufsize 6M -pix_fmt yuv420p \
              -c:a aac -b:a 128k {options} {file}"
         ),
