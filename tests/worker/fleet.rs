@@ -21,21 +21,29 @@ pub(crate) struct Fleet {
     admin_key: String,
     pub(crate) worker_key: String,
     arguments: Vec<String>,
+    variables: Vec<(String, String)>,
     folder: tempfile::TempDir,
 }
 
 impl Fleet {
     pub(crate) fn start(arguments: &[&str]) -> Self {
+        Self::start_in(arguments, &[])
+    }
+
+    /// With these variables in the environment of the server and of its workers.
+    pub(crate) fn start_in(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let variables: Vec<(String, String)> =
+            variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
         // A port of our own, so that a restart has the same address.
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let server = serve(&data, address, &arguments);
+        let server = serve(&data, address, &arguments, &variables);
         let admin_key = fs::read_to_string(data.join("admin.key")).unwrap().trim().to_owned();
         let worker_key = add_key(&data, "worker");
         let url = format!("http://{address}");
-        Self { server, url, data, address, admin_key, worker_key, arguments, folder }
+        Self { server, url, data, address, admin_key, worker_key, arguments, variables, folder }
     }
 
     pub(crate) fn kill_server(&mut self) {
@@ -44,7 +52,7 @@ impl Fleet {
     }
 
     pub(crate) fn restart_server(&mut self) {
-        self.server = serve(&self.data, self.address, &self.arguments);
+        self.server = serve(&self.data, self.address, &self.arguments, &self.variables);
     }
 
     pub(crate) fn worker(&self, name: &str, arguments: &[&str]) -> Worker {
@@ -63,6 +71,7 @@ impl Fleet {
             .arg(&ready)
             .args(arguments)
             .env("REELYARD_WORKER_TOKEN", token)
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .env("REELYARD_MEDIA_PROGRAM", media_program())
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
@@ -222,7 +231,7 @@ impl Drop for Worker {
     }
 }
 
-fn serve(data: &Path, address: SocketAddr, arguments: &[String]) -> Child {
+fn serve(data: &Path, address: SocketAddr, arguments: &[String], variables: &[(String, String)]) -> Child {
     let ready = data.with_extension("ready");
     let _ = fs::remove_file(&ready);
     let log = File::options().create(true).append(true).open(data.with_extension("log")).unwrap();
@@ -232,6 +241,7 @@ fn serve(data: &Path, address: SocketAddr, arguments: &[String]) -> Child {
         .arg("--ready-file")
         .arg(&ready)
         .args(arguments)
+        .envs(variables.iter().map(|(name, value)| (name, value)))
         .env("REELYARD_MEDIA_PROGRAM", media_program())
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -9,5 +9,6 @@ mod endings;
 mod fencing;
 mod fleet;
 mod publishing;
+mod stores;
 #[path = "../support/mod.rs"]
 mod support;

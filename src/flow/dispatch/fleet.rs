@@ -1,37 +1,47 @@
-//! The workers that this server knows: who said hello, when each was last heard of, and which ones an operator wants idle.
+//! The workers elsewhere: who said hello, when each was last heard of, and which ones an operator wants idle.
 //!
-//! Kept in memory: a worker that a node does not know (it started anew, or the call came through another node) is
-//! asked to say hello again. Nothing about leases depends on it.
+//! The rows are the truth, for all nodes. This node remembers each row for a moment, so that calls that come many times
+//! a second cost no more than one look, and gathers who was heard, so that this costs one write for all of them every
+//! few seconds. Nothing about leases depends on it.
 
 use super::STORED_LEASE_MS;
+use crate::app::App;
+use reelyard_catalog::{Actor, CatalogError, NewWorker};
 use reelyard_model::{WorkerId, worker_protocol::HelloCall};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 use tokio::sync::watch;
 
-/// Workers that are remembered; each start of a worker is a new one. Beyond that, the one silent for longest goes.
-const MOST_WORKERS: usize = 4096;
-/// A worker that was silent for so long, without a good-bye, is shown as gone: several of its calls are missing.
-pub(crate) const SILENT_AFTER_MS: i64 = 60_000;
+/// So long a row is believed: an operator's order through another node takes effect that late.
+const REMEMBERED_MS: i64 = 1_000;
+const LOOK_AGAIN: Duration = Duration::from_millis(REMEMBERED_MS.unsigned_abs());
+/// Between two writes of who was heard.
+const HEARD_EVERY_MS: i64 = 5_000;
+/// Workers that are remembered; beyond that all are looked up anew.
+const MOST_REMEMBERED: usize = 4096;
 
-#[derive(Clone, Debug)]
-pub(crate) struct KnownWorker {
-    pub(crate) hello: HelloCall,
-    pub(crate) since_ms: i64,
-    pub(crate) last_seen_ms: i64,
-    /// An operator wants it to take nothing new.
-    pub(crate) drain: bool,
-    /// It said good-bye.
-    pub(crate) ended_ms: Option<i64>,
+/// What a row said a moment ago.
+#[derive(Clone, Copy)]
+struct Remembered {
+    drain: bool,
+    at_ms: i64,
+}
+
+#[derive(Default)]
+struct Heard {
+    workers: HashSet<WorkerId>,
+    told_ms: i64,
 }
 
 pub(crate) struct Fleet {
     /// Length of every lease.
     pub(crate) lease_ms: u64,
-    workers: Mutex<HashMap<WorkerId, KnownWorker>>,
-    /// Rises when an operator has changed something.
+    remembered: Mutex<HashMap<WorkerId, Remembered>>,
+    heard: Mutex<Heard>,
+    /// Rises when an operator has changed something through this node.
     orders: watch::Sender<u64>,
 }
 
@@ -43,79 +53,107 @@ impl Default for Fleet {
 
 impl Fleet {
     pub(crate) fn with_leases_of(lease_ms: u64) -> Self {
-        Self { lease_ms, workers: Mutex::default(), orders: watch::Sender::new(0) }
-    }
-
-    /// A worker is there. Safe to repeat: it stays what it was.
-    pub(crate) fn hello(&self, hello: HelloCall, now_ms: i64) {
-        let mut workers = self.workers();
-        if workers.len() >= MOST_WORKERS
-            && !workers.contains_key(&hello.worker)
-            && let Some(silent) =
-                workers.iter().min_by_key(|(_, known)| known.last_seen_ms).map(|(id, _)| *id)
-        {
-            workers.remove(&silent);
-        }
-        let known = workers.entry(hello.worker).or_insert_with(|| KnownWorker {
-            hello: hello.clone(),
-            since_ms: now_ms,
-            last_seen_ms: now_ms,
-            drain: false,
-            ended_ms: None,
-        });
-        known.hello = hello;
-        known.last_seen_ms = now_ms;
-        known.ended_ms = None;
-    }
-
-    /// A call of it came. `None`: it is not known here; else whether it is to take nothing new.
-    pub(crate) fn seen(&self, worker: WorkerId, now_ms: i64) -> Option<bool> {
-        let mut workers = self.workers();
-        let known = workers.get_mut(&worker)?;
-        known.last_seen_ms = now_ms;
-        Some(known.drain)
-    }
-
-    pub(crate) fn goodbye(&self, worker: WorkerId, now_ms: i64) {
-        if let Some(known) = self.workers().get_mut(&worker) {
-            known.ended_ms = Some(now_ms);
+        Self {
+            lease_ms,
+            remembered: Mutex::default(),
+            heard: Mutex::default(),
+            orders: watch::Sender::new(0),
         }
     }
 
-    /// `None`: there is no such worker.
-    pub(crate) fn set_drain(&self, worker: WorkerId, drain: bool) -> Option<KnownWorker> {
-        let mut workers = self.workers();
-        let known = workers.get_mut(&worker)?;
-        known.drain = drain;
-        let known = known.clone();
-        drop(workers);
-        self.orders.send_modify(|changes| *changes += 1);
-        Some(known)
-    }
-
-    /// Returns when this worker's `drain` is another than the one it knows.
-    pub(crate) async fn drain_is_not(&self, worker: WorkerId, known_to_it: bool) -> bool {
-        let mut changes = self.orders.subscribe();
-        loop {
-            let drain = self.workers().get(&worker).is_some_and(|known| known.drain);
-            if drain != known_to_it {
-                return drain;
-            }
-            if changes.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
+    fn remember(&self, worker: WorkerId, remembered: Remembered) {
+        let mut all = lock(&self.remembered);
+        if all.len() >= MOST_REMEMBERED {
+            all.clear();
         }
+        all.insert(worker, remembered);
     }
+}
 
-    /// Newest first.
-    pub(crate) fn list(&self) -> Vec<KnownWorker> {
-        let mut all: Vec<KnownWorker> = self.workers().values().cloned().collect();
-        all.sort_by_key(|known| std::cmp::Reverse((known.since_ms, known.hello.worker)));
-        all
-    }
+/// A worker is there. Safe to repeat.
+pub(crate) async fn hello(app: &App, hello: HelloCall) -> Result<(), CatalogError> {
+    let machine = serde_json::to_value(&hello.machine).unwrap_or_default();
+    let new = NewWorker {
+        id: hello.worker,
+        name: hello.name,
+        node: None,
+        version: hello.version,
+        machine,
+        now_ms: app.now_ms(),
+    };
+    app.catalog.register_worker(&new).await
+}
 
-    fn workers(&self) -> MutexGuard<'_, HashMap<WorkerId, KnownWorker>> {
-        // Whoever panicked with it left a whole entry.
-        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+/// A call of it came. `None`: it has no row, so it has to say hello; else whether it is to take nothing new.
+pub(crate) async fn heard(app: &App, worker: WorkerId) -> Result<Option<bool>, CatalogError> {
+    let now_ms = app.now_ms();
+    let told = {
+        let mut heard = lock(&app.fleet.heard);
+        heard.workers.insert(worker);
+        let due = now_ms - heard.told_ms >= HEARD_EVERY_MS;
+        if due {
+            heard.told_ms = now_ms;
+        }
+        due.then(|| heard.workers.drain().collect::<Vec<_>>())
+    };
+    if let Some(told) = told {
+        app.catalog.workers_seen(&told, now_ms).await?;
     }
+    drains(app, worker).await
+}
+
+async fn drains(app: &App, worker: WorkerId) -> Result<Option<bool>, CatalogError> {
+    let now_ms = app.now_ms();
+    let remembered = lock(&app.fleet.remembered).get(&worker).copied();
+    if let Some(remembered) = remembered.filter(|one| now_ms - one.at_ms < REMEMBERED_MS) {
+        return Ok(Some(remembered.drain));
+    }
+    let row = app.catalog.worker(worker).await?;
+    let drain = row.map(|row| row.drain);
+    if let Some(drain) = drain {
+        app.fleet.remember(worker, Remembered { drain, at_ms: now_ms });
+    }
+    Ok(drain)
+}
+
+pub(crate) async fn goodbye(app: &App, worker: WorkerId) -> Result<(), CatalogError> {
+    app.catalog.worker_ended(worker, app.now_ms()).await
+}
+
+/// False: there is no such worker.
+pub(crate) async fn set_drain(
+    app: &App,
+    worker: WorkerId,
+    drain: bool,
+    actor: &Actor,
+) -> Result<bool, CatalogError> {
+    let now_ms = app.now_ms();
+    let is_there = app.catalog.set_worker_drain(worker, drain, actor, now_ms).await?;
+    if is_there {
+        app.fleet.remember(worker, Remembered { drain, at_ms: now_ms });
+        app.fleet.orders.send_modify(|changes| *changes += 1);
+    }
+    Ok(is_there)
+}
+
+/// Returns when this worker's `drain` is another than the one it knows.
+pub(crate) async fn drain_is_not(
+    app: &App,
+    worker: WorkerId,
+    known_to_it: bool,
+) -> Result<bool, CatalogError> {
+    let mut changes = app.fleet.orders.subscribe();
+    loop {
+        let drain = drains(app, worker).await?.unwrap_or(known_to_it);
+        if drain != known_to_it {
+            return Ok(drain);
+        }
+        // Through this node it is told at once; through another one it is seen at the next look.
+        let _ = tokio::time::timeout(LOOK_AGAIN, changes.changed()).await;
+    }
+}
+
+/// Whoever panicked with it left whole entries.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

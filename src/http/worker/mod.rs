@@ -18,7 +18,7 @@ use crate::{
     app::App,
     flow::{
         FlowError,
-        dispatch::{self, orders},
+        dispatch::{self, fleet, orders},
     },
 };
 use axum::extract::{DefaultBodyLimit, State};
@@ -79,10 +79,8 @@ async fn hello(
             format!("`name` is a line of 1 to {MAX_NAME_LETTERS} letters, and `version` is no longer."),
         ));
     }
-    let now_ms = app.now_ms();
-    app.catalog.add_worker(call.worker, &call.name, false, now_ms).await?;
     tracing::info!(worker = %call.worker, name = call.name, version = call.version, "dispatch: a worker says hello");
-    app.fleet.hello(call, now_ms);
+    fleet::hello(&app, call).await?;
     let version = env!("CARGO_PKG_VERSION").to_owned();
     Ok(axum::Json(HelloAnswer { version, lease_ms: app.fleet.lease_ms }))
 }
@@ -107,7 +105,7 @@ async fn claim(
         call.offers.into_iter().map(|offer| Offer { worker: call.worker, ..offer }).collect();
     let mut after = call.after;
     loop {
-        let drain = known(&app, call.worker)?;
+        let drain = known(&app, call.worker).await?;
         let seen = *app.catalog.last_event().borrow();
         let mut grants = Vec::new();
         if call.max > 0 && !drain {
@@ -120,7 +118,7 @@ async fn claim(
         }
         let woken = tokio::select! {
             () = app.shutdown.cancelled() => return Err(ending()),
-            _ = app.fleet.drain_is_not(call.worker, drain) => true,
+            _ = fleet::drain_is_not(&app, call.worker, drain) => true,
             ready = timeout_at(until, orders::something_ready(&app, &kinds, from)), if !drain => match ready {
                 Ok(ready) => ready.map(|()| true)?,
                 Err(_) => false,
@@ -165,7 +163,7 @@ async fn heartbeat(
 ) -> Result<axum::Json<HeartbeatAnswer>, Problem> {
     check_version(call.protocol)?;
     check_count("beats", call.beats.len(), MAX_ATTEMPTS)?;
-    app.fleet.seen(call.worker, app.now_ms());
+    note(&app, call.worker).await;
     let mut verdicts = Vec::with_capacity(call.beats.len());
     let mut failed = None;
     for beat in &call.beats {
@@ -193,7 +191,7 @@ async fn report(
     Json(call): Json<ReportCall>,
 ) -> Result<axum::Json<ReportAnswer>, Problem> {
     check_version(call.protocol)?;
-    app.fleet.seen(call.worker, app.now_ms());
+    note(&app, call.worker).await;
     let verdict = dispatch::report(&app, call.task, call.attempt, call.report).await.map_err(flow_problem)?;
     Ok(axum::Json(ReportAnswer { verdict }))
 }
@@ -215,7 +213,7 @@ async fn release(
     }
     if call.goodbye {
         tracing::info!(worker = %call.worker, "dispatch: a worker says good-bye");
-        app.fleet.goodbye(call.worker, app.now_ms());
+        fleet::goodbye(&app, call.worker).await?;
     }
     Ok(axum::Json(ReleaseAnswer { released }))
 }
@@ -231,12 +229,12 @@ async fn orders_for(
 ) -> Result<axum::Json<OrdersAnswer>, Problem> {
     check_version(call.protocol)?;
     check_count("held", call.held.len(), MAX_ATTEMPTS)?;
-    let drain = known(&app, call.worker)?;
+    let drain = known(&app, call.worker).await?;
     let nothing = OrdersAnswer { over: Vec::new(), drain };
     let answer = tokio::select! {
         () = app.shutdown.cancelled() => return Err(ending()),
         over = orders::over(&app, &call.held), if !call.held.is_empty() => OrdersAnswer { over: over?, drain },
-        drain = app.fleet.drain_is_not(call.worker, call.drain) => OrdersAnswer { drain, ..nothing },
+        drain = fleet::drain_is_not(&app, call.worker, call.drain) => OrdersAnswer { drain: drain?, ..nothing },
         () = sleep_until(wait_until(call.wait_ms)) => nothing,
     };
     Ok(axum::Json(answer))
@@ -266,9 +264,16 @@ fn check_count(member: &str, count: usize, most: usize) -> Result<(), Problem> {
     ))
 }
 
+/// Being heard is for people, and fails no call.
+async fn note(app: &App, worker: WorkerId) {
+    if let Err(error) = fleet::heard(app, worker).await {
+        tracing::debug!(%error, %worker, "dispatch: that a worker was heard is not noted");
+    }
+}
+
 /// Whether it is to take nothing new; the problem when this server has not met it.
-fn known(app: &App, worker: WorkerId) -> Result<bool, Problem> {
-    app.fleet.seen(worker, app.now_ms()).ok_or_else(|| {
+async fn known(app: &App, worker: WorkerId) -> Result<bool, Problem> {
+    fleet::heard(app, worker).await?.ok_or_else(|| {
         Problem::new(Kind::WorkerUnknown, "This server has not met this worker: say hello, then call again.")
     })
 }

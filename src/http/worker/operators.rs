@@ -3,7 +3,7 @@
 use super::ProblemBody;
 use crate::{
     app::App,
-    flow::dispatch::fleet::{KnownWorker, SILENT_AFTER_MS},
+    flow::dispatch::fleet,
     http::{
         auth::Caller,
         extract::{Path, id},
@@ -12,12 +12,17 @@ use crate::{
     },
 };
 use axum::{Json, extract::State};
-use reelyard_catalog::Scope;
-use reelyard_model::WorkerId;
+use reelyard_catalog::{Actor, Scope, WorkerRow};
+use reelyard_model::{WorkerId, worker_protocol::MachineFacts};
 use serde::Serialize;
 use std::sync::Arc;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
+
+/// A worker that was silent for so long, without a good-bye, is shown as gone: several of its calls are missing.
+const SILENT_AFTER_MS: i64 = 60_000;
+/// Ended workers are shown for so long.
+const SHOWN_MS: i64 = 24 * 3600 * 1000;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()
@@ -40,6 +45,8 @@ struct WorkerView {
     #[schema(example = "working")]
     state: &'static str,
     version: String,
+    /// Tasks that it has now.
+    running: u64,
     cores: u32,
     memory_bytes: u64,
     gpus: Vec<String>,
@@ -51,37 +58,43 @@ struct WorkerView {
 }
 
 impl WorkerView {
-    fn of(known: KnownWorker, now_ms: i64) -> Self {
-        let state = match &known {
-            KnownWorker { ended_ms: Some(_), .. } => "ended",
-            known if now_ms - known.last_seen_ms > SILENT_AFTER_MS => "silent",
-            KnownWorker { drain: true, .. } => "draining",
+    fn of(row: WorkerRow, now_ms: i64) -> Self {
+        let state = match &row {
+            WorkerRow { ended_ms: Some(_), .. } => "ended",
+            // One that lives in a server is heard as long as that server is.
+            row if !row.in_process && now_ms - row.last_seen_ms > SILENT_AFTER_MS => "silent",
+            WorkerRow { drain: true, .. } => "draining",
             _ => "working",
         };
-        let KnownWorker { hello, since_ms, last_seen_ms, .. } = known;
+        // Whatever else it told is for a newer server.
+        let machine: MachineFacts = serde_json::from_value(row.machine).unwrap_or_default();
         Self {
-            id: hello.worker.to_string(),
-            name: hello.name,
+            id: row.id.to_string(),
+            name: row.name,
             state,
-            version: hello.version,
-            cores: hello.machine.cores,
-            memory_bytes: hello.machine.memory_bytes,
-            gpus: hello.machine.gpus.into_iter().map(|gpu| gpu.name).collect(),
-            heavy_slots: hello.machine.heavy_slots,
-            light_slots: hello.machine.light_slots,
-            since: links::rfc3339(since_ms),
-            last_seen: links::rfc3339(last_seen_ms),
+            version: row.version,
+            running: row.running,
+            cores: machine.cores,
+            memory_bytes: machine.memory_bytes,
+            gpus: machine.gpus.into_iter().map(|gpu| gpu.name).collect(),
+            heavy_slots: machine.heavy_slots,
+            light_slots: machine.light_slots,
+            since: links::rfc3339(row.started_ms),
+            last_seen: links::rfc3339(row.last_seen_ms),
         }
     }
 }
 
 /// List the workers of the fleet.
 #[utoipa::path(get, path = "/v1/workers", tag = "worker",
-    responses((status = 200, description = "The workers that this server has met.", body = WorkerList)))]
+    responses((status = 200, description = "Those that have not ended, and those heard of in the last day.", body = WorkerList)))]
 async fn list_workers(State(app): State<Arc<App>>, caller: Caller) -> Result<Json<WorkerList>, Problem> {
     caller.require(Scope::Admin)?;
     let now_ms = app.now_ms();
-    let items = app.fleet.list().into_iter().map(|known| WorkerView::of(known, now_ms)).collect();
+    let rows = app.catalog.workers(now_ms - SHOWN_MS).await?;
+    // The control plane's own row, which only publishes, is no machine.
+    let machines = rows.into_iter().filter(|row| !row.in_process || row.machine.get("cores").is_some());
+    let items = machines.map(|row| WorkerView::of(row, now_ms)).collect();
     Ok(Json(WorkerList { items }))
 }
 
@@ -94,7 +107,7 @@ async fn drain_worker(
     caller: Caller,
     Path(worker): Path<String>,
 ) -> Result<Json<WorkerView>, Problem> {
-    set_drain(&app, caller, &worker, true)
+    set_drain(&app, caller, &worker, true).await
 }
 
 /// Let a drained worker take work again.
@@ -106,13 +119,23 @@ async fn resume_worker(
     caller: Caller,
     Path(worker): Path<String>,
 ) -> Result<Json<WorkerView>, Problem> {
-    set_drain(&app, caller, &worker, false)
+    set_drain(&app, caller, &worker, false).await
 }
 
-fn set_drain(app: &App, caller: Caller, worker: &str, drain: bool) -> Result<Json<WorkerView>, Problem> {
+async fn set_drain(
+    app: &App,
+    caller: Caller,
+    worker: &str,
+    drain: bool,
+) -> Result<Json<WorkerView>, Problem> {
     caller.require(Scope::Admin)?;
     let worker: WorkerId = id(worker, "worker")?;
-    let known = app.fleet.set_drain(worker, drain).ok_or_else(|| Problem::not_found("worker"))?;
+    let actor = Actor { name: format!("an admin key of tenant {}", caller.tenant), reason: None };
+    let none = || Problem::not_found("worker");
+    if !fleet::set_drain(app, worker, drain, &actor).await? {
+        return Err(none());
+    }
     tracing::info!(%worker, drain, "dispatch: an operator told a worker whether to take work");
-    Ok(Json(WorkerView::of(known, app.now_ms())))
+    let row = app.catalog.worker(worker).await?.ok_or_else(none)?;
+    Ok(Json(WorkerView::of(row, app.now_ms())))
 }
