@@ -1,6 +1,6 @@
 # Every target installs what it needs by itself (scripts/setup); run `make help` for the list.
 .DEFAULT_GOAL := help
-.PHONY: chaos-uploads fuzz help setup build demo test test-kill lint fmt deny bench bench-uploads clean
+.PHONY: chaos chaos-uploads fuzz help setup build demo test test-kill lint fmt deny bench bench-uploads clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,13 @@ chaos-uploads: ## the long campaign against uploads on disk and in S3 (KILLS=300
 	@scripts/setup test
 	@cargo build --workspace --bins --quiet
 	@REELYARD_TEST_KILLS=$(or $(KILLS),300) REELYARD_TEST_SEED=$(or $(SEED),1) cargo nextest run -p reelyard --test uploads --no-capture chaos crash
+
+chaos: ## the fault campaign against a whole fleet, and every crash point (SEED=1 ROUNDS=500; SWITCHES=without-fencing)
+	@scripts/setup test
+	@scripts/crash-program
+	@cargo build --workspace --bins --quiet
+	@REELYARD_CHAOS_SEED=$(or $(SEED),1) REELYARD_CHAOS_ROUNDS=$(or $(ROUNDS),500) REELYARD_CHAOS_SWITCHES="$(SWITCHES)" \
+	  REELYARD_CRASH_POINTS=all cargo nextest run -p reelyard --test fleet --no-fail-fast --no-capture $(or $(ONLY),chaos points)
 
 fuzz: ## the long fuzz campaign: every target for MINUTES=10
 	@scripts/setup build
