@@ -116,12 +116,31 @@ fn bytes_to_workers(farm: &Farm) -> u64 {
     farm.workers.iter().map(|worker| worker.lines.storage.passed().to_client).sum()
 }
 
+/// What the workers say that they fetched is what the proxies before the store have passed, and for the chunks it is
+/// little more than the source.
 fn read_little(farm: &Farm, source: &[u8], before: u64) {
-    let read = bytes_to_workers(farm) - before;
-    let ratio = read as f64 / source.len() as f64;
-    eprintln!("{read} bytes from the store to all workers for a source of {}: {ratio:.2}x", source.len());
-    let chunks = farm.count("SELECT count(*) FROM task WHERE kind = 'encode'");
-    assert!(chunks >= 5, "{chunks} chunks");
+    let passed = bytes_to_workers(farm) - before;
+    let times = |bytes: u64| bytes as f64 / source.len() as f64;
+    let told = |what: &str, kind: &str| -> u64 {
+        let logs: Vec<String> = farm.workers.iter().map(|worker| worker.process.log()).collect();
+        let lines = logs.iter().flat_map(|log| log.lines());
+        let lines = lines.filter(|line| line.contains("source read by ranges") && line.contains(kind));
+        lines.filter_map(|line| line.split_once(what)?.1.split_whitespace().next()?.parse::<u64>().ok()).sum()
+    };
+    let (all, chunks) = (told("fetched_bytes=", ""), told("fetched_bytes=", "kind=\"encode\""));
+    let count = farm.count("SELECT count(*) FROM task WHERE kind = 'encode'");
+    eprintln!(
+        "{count} chunks on {} workers fetched {:.3}x the source ({:.3}x were read by the children); with probe, sound and stills {:.3}x, and {:.3}x passed on the way to the workers",
+        farm.workers.len(),
+        times(chunks),
+        times(told("served_bytes=", "kind=\"encode\"")),
+        times(all),
+        times(passed)
+    );
+    assert!(count >= 5, "{count} chunks");
+    assert!(times(chunks) <= 1.1, "the chunks fetched {chunks} bytes of {}", source.len());
+    // Heads of answers, and answers to what was stored.
+    assert!(all <= passed && passed <= all + (1 << 20), "said {all}, passed {passed}");
 }
 
 /// What a player gets: the playlist of every rung.

@@ -19,6 +19,7 @@ use std::{
 
 /// Leases, back-offs and one more try of everything that was given up.
 const SETTLING: Duration = Duration::from_secs(300);
+const SETTLING_CRIPPLED: Duration = Duration::from_secs(100);
 /// The sweep looks every half minute, and a last time a minute after an asset has come to its end.
 const SWEEPING: Duration = Duration::from_secs(150);
 
@@ -114,7 +115,7 @@ fn settle(farm: &Farm, world: &World, counts: &mut Counts) {
         if open == 0 {
             return;
         }
-        if begin.elapsed() > SETTLING {
+        if begin.elapsed() > if world.is_crippled { SETTLING_CRIPPLED } else { SETTLING } {
             let stuck = farm.rows(
                 "SELECT id, state, updated_ms FROM asset WHERE state IN ('waiting', 'processing', 'failed')",
             );

@@ -48,6 +48,8 @@ pub(crate) struct World {
     /// Calm: finish what you have and begin nothing new.
     ending: AtomicBool,
     violations: Mutex<Vec<String>>,
+    /// A promise is switched off: what does not settle soon never will, and that is what is to be seen.
+    is_crippled: bool,
 }
 
 impl World {
@@ -106,6 +108,7 @@ fn whatever_breaks_nothing_that_was_promised_is_lost() {
         reference,
         ending: AtomicBool::new(false),
         violations: Mutex::default(),
+        is_crippled: !switches.is_empty(),
     });
     let creators: Vec<_> = [Dialect::Tus, Dialect::Tus, Dialect::Parts]
         .into_iter()
@@ -115,8 +118,7 @@ fn whatever_breaks_nothing_that_was_promised_is_lost() {
             thread::spawn(move || Creator::new(world, dialect, seed).run())
         })
         .collect();
-    let may_wipe = !switches.contains(&"without-safety-net");
-    let mut nemesis = Nemesis::new(&mut farm, &world, seed, may_wipe);
+    let mut nemesis = Nemesis::new(&mut farm, &world, seed, &switches);
     nemesis.run(rounds);
     let struck = std::mem::take(&mut nemesis.counts);
     world.ending.store(true, Ordering::Relaxed);
@@ -131,8 +133,9 @@ fn whatever_breaks_nothing_that_was_promised_is_lost() {
         + farm.workers.iter().map(|worker| worker.lines.faults()).sum::<u64>();
     let violations = world.violations.lock().unwrap();
     eprintln!(
-        "seed {seed}: {} faults {struck:?}\n{lines} connections cut or requests failed on the way; {counts:?}\n{broken:?} of faults, {:?} in all, {} violations",
+        "seed {seed}: {} faults {struck:?}\n{lines} connections cut or requests failed on the way; {} uploads acknowledged, {counts:?}\n{broken:?} of faults, {:?} in all, {} violations",
         struck.values().sum::<u64>(),
+        counts.assets,
         begin.elapsed(),
         violations.len()
     );

@@ -16,6 +16,8 @@ enum Kind {
     KillNode,
     KillWorker,
     KillMediaChild,
+    StopNode,
+    StopWorker,
     SleepingNode,
     SleepingWorker,
     KillBroker,
@@ -33,10 +35,12 @@ enum Kind {
 }
 
 /// How often each is drawn. Starting a broker again costs ten seconds of a processor, so it is rarer.
-const WEIGHTS: [(Kind, u64); 17] = [
+const WEIGHTS: [(Kind, u64); 19] = [
     (Kind::KillNode, 10),
     (Kind::KillWorker, 12),
     (Kind::KillMediaChild, 10),
+    (Kind::StopNode, 3),
+    (Kind::StopWorker, 3),
     (Kind::SleepingNode, 5),
     (Kind::SleepingWorker, 8),
     (Kind::KillBroker, 2),
@@ -57,14 +61,27 @@ pub(super) struct Nemesis<'a> {
     farm: &'a mut Farm,
     world: &'a World,
     chance: Chance,
-    /// Told apart, so that a campaign without its safety net leaves the broker's data alone.
+    /// Without the safety net the broker's data is left alone: only the net makes up for their loss.
     may_wipe: bool,
+    /// Half of all draws are of these, where a promise is switched off that they would show.
+    favours: Vec<Kind>,
     pub(super) counts: BTreeMap<String, u64>,
 }
 
 impl<'a> Nemesis<'a> {
-    pub(super) fn new(farm: &'a mut Farm, world: &'a World, seed: u64, may_wipe: bool) -> Self {
-        Self { farm, world, chance: Chance(seed ^ 0x4E45_4D45), may_wipe, counts: BTreeMap::new() }
+    /// `switches`: promises that are switched off.
+    pub(super) fn new(farm: &'a mut Farm, world: &'a World, seed: u64, switches: &[&str]) -> Self {
+        let mut favours = Vec::new();
+        for switch in switches {
+            favours.extend(match *switch {
+                "without-fencing" => vec![Kind::SleepingWorker],
+                "without-confirms" => vec![Kind::KillBroker, Kind::LineToBroker, Kind::SleepingBroker],
+                "without-sync" => vec![Kind::KillNode],
+                _ => Vec::new(),
+            });
+        }
+        let may_wipe = !switches.contains(&"without-safety-net");
+        Self { farm, world, chance: Chance(seed ^ 0x4E45_4D45), may_wipe, favours, counts: BTreeMap::new() }
     }
 
     /// So many faults, and then everything is whole again.
@@ -85,6 +102,10 @@ impl<'a> Nemesis<'a> {
     }
 
     fn draw(&mut self) -> Kind {
+        if !self.favours.is_empty() && self.chance.below(2) == 0 {
+            let index = self.one_of(self.favours.len());
+            return self.favours[index];
+        }
         let total: u64 = WEIGHTS.iter().map(|(_, weight)| weight).sum();
         let mut drawn = self.chance.below(total);
         for (kind, weight) in WEIGHTS {
@@ -109,6 +130,7 @@ impl<'a> Nemesis<'a> {
             Kind::KillNode | Kind::SleepingNode => self.strike_node(kind == Kind::KillNode),
             Kind::KillWorker | Kind::SleepingWorker => self.strike_worker(kind == Kind::KillWorker),
             Kind::KillMediaChild => self.kill_media_child(),
+            Kind::StopNode | Kind::StopWorker => self.stop(kind == Kind::StopNode),
             Kind::KillBroker => {
                 self.farm.servers.rabbit.kill();
                 self.sleep(100, 2000);
@@ -178,6 +200,26 @@ impl<'a> Nemesis<'a> {
             thread::sleep(Duration::from_millis(sleep_ms));
             worker.process.resume();
         }
+    }
+
+    /// As an operator does it, by SIGTERM: it ends in order and in bounded time.
+    fn stop(&mut self, is_node: bool) {
+        let process = if is_node {
+            let number = self.one_of(self.farm.nodes.len());
+            let node = &mut self.farm.nodes[number];
+            node.lines.calm();
+            &mut node.process
+        } else {
+            let number = self.one_of(self.farm.workers.len());
+            let worker = &mut self.farm.workers[number];
+            worker.lines.calm();
+            &mut worker.process
+        };
+        let ended = process.stop();
+        if !ended.success() {
+            self.world.violation(format!("{} was asked to stop, and said {ended}", process.recipe.name));
+        }
+        start_again(self.world, process);
     }
 
     fn kill_media_child(&mut self) {
