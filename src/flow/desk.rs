@@ -58,7 +58,7 @@ impl Desk {
         Self { claims, reports }
     }
 
-    /// For each wish its tasks. Who goes away before the answer has come leaves leases that run out.
+    /// For each wish its tasks. Of whoever goes away before the answer has come they are given back.
     pub(crate) async fn claim(
         &self,
         wishes: Vec<ClaimWish>,
@@ -105,8 +105,9 @@ async fn claim_together(catalog: &Catalog, calls: Vec<ClaimCall>, lease_ms: u64)
             let mut claimed = claimed.into_iter();
             for call in calls {
                 let its = claimed.by_ref().take(call.wishes.len()).collect();
-                // One that went away in the last moment: its leases run out.
-                let _ = call.answer.send(Ok(its));
+                if let Err(Ok(unwanted)) = call.answer.send(Ok(its)) {
+                    tokio::spawn(give_back(catalog.clone(), unwanted, now_ms));
+                }
             }
         }
         Err(error) => {
@@ -114,6 +115,15 @@ async fn claim_together(catalog: &Catalog, calls: Vec<ClaimCall>, lease_ms: u64)
             for call in calls {
                 let _ = call.answer.send(Err(error.clone()));
             }
+        }
+    }
+}
+
+/// Whoever asked went away in the last moment. What fails here is found when the leases run out.
+async fn give_back(catalog: Catalog, unwanted: Vec<Vec<Claimed>>, now_ms: i64) {
+    for Claimed { task, .. } in unwanted.into_iter().flatten() {
+        if let Err(error) = catalog.release(task.id, task.attempt, now_ms).await {
+            tracing::warn!(task = %task.id, %error, "desk: a task that nobody waits for keeps its lease until that is over");
         }
     }
 }

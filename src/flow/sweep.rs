@@ -21,6 +21,8 @@ const FILES_DUTY_ROUNDS: u32 = 3;
 const FILES_EVERY: Duration = Duration::from_secs(30);
 /// How long events stay readable: for somebody who comes back from a holiday. Rows of assets and tasks stay for good.
 const EVENTS_KEPT_MS: i64 = 30 * 24 * 3600 * 1000;
+/// How long a worker that nobody hears of any more is shown: for whoever asks on Monday what ran on Friday.
+const WORKERS_KEPT_MS: i64 = 7 * 24 * 3600 * 1000;
 /// A pause of [`LEASES_EVERY`] that takes so long means that this process, or the whole machine, stood still (a laptop
 /// that slept). Then so did the workers in it, and their silence tells nothing.
 const STOOD_STILL_MS: i64 = 10_000;
@@ -30,7 +32,8 @@ const SETTLED_AFTER_MS: i64 = 60_000;
 
 /// Leases alone: work must go on while a store is slow.
 pub(crate) async fn run(app: Arc<App>) {
-    let mut pauses = Pauses::default();
+    // Workers elsewhere may have lived all the time that nobody heard them: each gets the chance to be heard first.
+    let mut pauses = Pauses { patient_until_ms: app.now_ms().saturating_add_unsigned(app.fleet.lease_ms) };
     while !app.shutdown.is_cancelled() {
         if pauses.silence_tells(app.now_ms())
             && let Err(error) = leases(&app).await
@@ -125,6 +128,9 @@ pub(crate) async fn files(app: &App) {
     }
     if let Err(error) = events(app).await {
         tracing::error!(%error, "sweep: events; trying again later");
+    }
+    if let Err(error) = app.catalog.forget_workers(app.now_ms() - WORKERS_KEPT_MS).await {
+        tracing::error!(%error, "sweep: workers; trying again later");
     }
     let assets = match app.catalog.assets_to_sweep().await {
         Ok(assets) => assets,
