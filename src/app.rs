@@ -12,6 +12,7 @@ use reelyard_model::WorkerId;
 use reelyard_planner::{DEFAULT_PRESET, Presets};
 use reelyard_sign::{Keyring, upload_token::UploadKeys};
 use reelyard_storage::{Objects, UploadStore};
+use reelyard_tickets::Tickets;
 use std::{any::Any, path::PathBuf, sync::Arc};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -49,6 +50,8 @@ pub(crate) struct App {
     pub(crate) fleet: Fleet,
     /// The control plane as a worker: what it leases itself (publish).
     pub(crate) control_worker: WorkerId,
+    /// The broker that wakes workers elsewhere, where there is one.
+    pub(crate) tickets: Option<Arc<dyn Tickets>>,
     /// Rung when there may be something to claim: for workers, and for the publisher.
     pub(crate) ticket: Notify,
     pub(crate) publish_ticket: Notify,

@@ -33,12 +33,13 @@ pub(crate) struct Opening<'a> {
     pub(crate) file_name: &'a str,
     pub(crate) preset: Option<&'a str>,
     pub(crate) title: Option<&'a str>,
+    pub(crate) tier: Option<&'a str>,
 }
 
 impl Opening<'_> {
     fn body(&self) -> serde_json::Value {
         let mut body = json!({ "length": self.length, "filename": self.file_name });
-        for (key, value) in [("preset", self.preset), ("title", self.title)] {
+        for (key, value) in [("preset", self.preset), ("title", self.title), ("tier", self.tier)] {
             if let Some(value) = value {
                 body[key] = json!(value);
             }

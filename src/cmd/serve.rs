@@ -112,8 +112,7 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         );
     }
 
-    let tickets = args.fleet.open_tickets()?;
-    let background = background::start(&app, args.workers, tickets).await?;
+    let background = background::start(&app, args.workers, app.tickets.clone()).await?;
     let server = tokio::spawn(connections::serve(
         listener,
         crate::http::router(app.clone()),
@@ -177,6 +176,7 @@ async fn prepare(args: &Args) -> anyhow::Result<Prepared> {
             .lease_seconds
             .map_or_else(Fleet::default, |seconds| Fleet::with_leases_of(seconds * 1000)),
         control_worker: WorkerId::from_uuid(Uuid::now_v7()),
+        tickets: args.fleet.open_tickets()?,
         ticket: Notify::new(),
         publish_ticket: Notify::new(),
         relay_ticket: Notify::new(),
@@ -237,7 +237,8 @@ fn greeting(app: &App, url: &str, new_admin_key: Option<&str>) -> String {
             "no keys needed (--insecure-open): everybody on this machine may use it".to_owned()
         }
         None if !key_file.exists() => {
-            "the admin key was shown by the node that was the first to start; `reelyard keys add` makes more".to_owned()
+            "the admin key was shown by the node that was the first to start; `reelyard keys add` makes more"
+                .to_owned()
         }
         None => format!("admin key in {}", key_file.display()),
     };

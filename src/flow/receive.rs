@@ -8,7 +8,7 @@
 use super::{FlowError, collect, same_content};
 use crate::app::App;
 use reelyard_catalog::{FinishUpload, NewUpload, UploadGrant, UploadRow};
-use reelyard_model::{AssetId, Completion, TaskId, TenantId, UploadId, UploadKind, UploadState};
+use reelyard_model::{AssetId, Completion, TaskId, TenantId, Tier, UploadId, UploadKind, UploadState};
 use reelyard_storage::{StoreError, Terms, source_key};
 use reelyard_upload::{Transfer, tus::Metadata};
 use uuid::Uuid;
@@ -40,6 +40,8 @@ pub(crate) struct Announcement {
     pub(crate) metadata: String,
     /// `None`: the default preset.
     pub(crate) preset: Option<String>,
+    /// How urgent it is; 0 unless somebody says so.
+    pub(crate) priority: i32,
     /// W3C trace context of the request, where there was a valid one.
     pub(crate) traceparent: Option<String>,
 }
@@ -86,6 +88,7 @@ pub(crate) async fn create(app: &App, announcement: Announcement) -> Result<Uplo
                 file_name: announcement.file_name,
                 metadata: announcement.metadata,
                 preset,
+                priority: announcement.priority,
                 traceparent: announcement.traceparent.unwrap_or_else(new_traceparent),
                 now_ms,
                 expires_ms: now_ms.saturating_add(UPLOAD_EXPIRES_AFTER_MS),
@@ -291,6 +294,13 @@ pub(crate) fn asset_of(upload: UploadId) -> AssetId {
 }
 
 /// The title that the client gave, else one made of the file's name.
+/// As the metadata that was accepted says it.
+pub(crate) fn priority_of(metadata: &str) -> i32 {
+    let metadata = Metadata::parse(metadata).unwrap_or_default();
+    let tier = metadata.text("tier").and_then(|name| name.parse::<Tier>().ok());
+    tier.unwrap_or(Tier::Normal).priority()
+}
+
 pub(crate) fn title_of(metadata: &str, file_name: Option<&str>) -> String {
     let metadata = Metadata::parse(metadata).unwrap_or_default();
     let given: String = metadata

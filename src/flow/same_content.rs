@@ -206,6 +206,7 @@ async fn make(
         return Ok(Verdict::Unknown);
     }
     let now_ms = app.now_ms();
+    let priority = receive::priority_of(&row.metadata);
     let upload = NewUpload {
         id: row.id,
         tenant: row.tenant,
@@ -218,6 +219,7 @@ async fn make(
         file_name: row.file_name,
         metadata: row.metadata,
         preset: row.preset,
+        priority,
         traceparent: receive::new_traceparent(),
         now_ms,
         expires_ms: now_ms,

@@ -7,6 +7,7 @@ use super::{
     links::{self, PlaybackLinks},
     openapi::ProblemBody,
     problem::{Kind, Problem},
+    reason::{Reason, ReasonBody},
 };
 use crate::app::App;
 use axum::{Json as JsonBody, extract::State, http::HeaderMap};
@@ -105,6 +106,7 @@ pub(super) async fn delete_asset(
 
 /// Stop all work on an asset. Refused once it is ready or has failed.
 #[utoipa::path(post, path = "/v1/assets/{id}/cancel", tag = "assets", params(("id" = String, Path, description = "The asset's id.")),
+    request_body = Option<ReasonBody>,
     responses((status = 200, description = "The asset, cancelled.", body = Asset),
               (status = 404, description = "There is none, or it is not yours.", body = ProblemBody, content_type = "application/problem+json"),
               (status = 409, description = "Its state does not allow it.", body = ProblemBody, content_type = "application/problem+json")))]
@@ -113,16 +115,19 @@ pub(super) async fn cancel_asset(
     caller: Caller,
     Path(asset): Path<String>,
     headers: HeaderMap,
+    Reason(reason): Reason,
 ) -> Result<JsonBody<Asset>, Problem> {
     caller.require(Scope::AssetsWrite)?;
     let row = owned(&app, caller, &asset).await?;
-    let row = app.catalog.cancel_asset(row.id, links::now_ms()).await?;
+    let actor = caller.actor(&app, reason).await?;
+    let row = app.catalog.cancel_asset(row.id, &actor, links::now_ms()).await?;
     app.swept_ticket.notify_one();
     Ok(JsonBody(show(&app, &links::base_url(&app, &headers), row).await?))
 }
 
 /// Try a failed or cancelled asset again. What was done stays done.
 #[utoipa::path(post, path = "/v1/assets/{id}/retry", tag = "assets", params(("id" = String, Path, description = "The asset's id.")),
+    request_body = Option<ReasonBody>,
     responses((status = 200, description = "The asset, back at work.", body = Asset),
               (status = 404, description = "There is none, or it is not yours.", body = ProblemBody, content_type = "application/problem+json"),
               (status = 409, description = "It has neither failed nor been cancelled.", body = ProblemBody, content_type = "application/problem+json")))]
@@ -131,11 +136,44 @@ pub(super) async fn retry_asset(
     caller: Caller,
     Path(asset): Path<String>,
     headers: HeaderMap,
+    Reason(reason): Reason,
 ) -> Result<JsonBody<Asset>, Problem> {
     caller.require(Scope::AssetsWrite)?;
     let row = owned(&app, caller, &asset).await?;
-    let row = app.catalog.retry_asset(row.id, links::now_ms()).await?;
+    let actor = caller.actor(&app, reason).await?;
+    let row = app.catalog.retry_asset(row.id, &actor, links::now_ms()).await?;
     app.ring();
+    Ok(JsonBody(show(&app, &links::base_url(&app, &headers), row).await?))
+}
+
+/// Try again what makes one rendition: of the sound its one job, of a video rendition the chunks that were given up or
+/// cancelled (each chunk makes all video renditions at once). Where the asset was given up, all that is not done is
+/// tried again.
+#[utoipa::path(post, path = "/v1/assets/{id}/renditions/{name}/retry", tag = "assets",
+    params(("id" = String, Path, description = "The asset's id."),
+           ("name" = String, Path, description = "The rendition's name, as the asset shows it.", example = "480p")),
+    request_body = Option<ReasonBody>,
+    responses((status = 200, description = "The asset, back at work.", body = Asset),
+              (status = 404, description = "There is no such asset or rendition, or it is not yours.", body = ProblemBody, content_type = "application/problem+json"),
+              (status = 409, description = "Nothing of it was given up or cancelled, or it was published without it.", body = ProblemBody, content_type = "application/problem+json")))]
+pub(super) async fn retry_rendition(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path((asset, name)): Path<(String, String)>,
+    headers: HeaderMap,
+    Reason(reason): Reason,
+) -> Result<JsonBody<Asset>, Problem> {
+    caller.require(Scope::AssetsWrite)?;
+    let row = owned(&app, caller, &asset).await?;
+    let actor = caller.actor(&app, reason).await?;
+    let tried = app.catalog.retry_rendition(row.id, &name, &actor, links::now_ms()).await?;
+    if tried.is_empty() {
+        let detail =
+            "Nothing that makes this rendition was given up or cancelled, so there is nothing to try again.";
+        return Err(Problem::new(Kind::StateConflict, detail).with("state", row.state.as_str()));
+    }
+    app.ring();
+    let row = owned(&app, caller, &asset).await?;
     Ok(JsonBody(show(&app, &links::base_url(&app, &headers), row).await?))
 }
 

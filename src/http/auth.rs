@@ -23,8 +23,8 @@ use axum::{
     response::Response,
 };
 use http::{Extensions, HeaderMap, Uri, header, request::Parts};
-use reelyard_catalog::{Scope, Scopes, TenantLimits, UploadGrant, UploadRow};
-use reelyard_model::TenantId;
+use reelyard_catalog::{Actor, Scope, Scopes, TenantLimits, UploadGrant, UploadRow};
+use reelyard_model::{TenantId, Tier};
 use reelyard_sign::upload_token::{
     Denied, MAX_UPLOAD_TOKEN_BYTES, UploadToken, UploadTokenError, Use, Wish, looks_like_token,
 };
@@ -48,6 +48,8 @@ pub(crate) struct Peer(pub(crate) IpAddr);
 pub(crate) struct Caller {
     pub(crate) tenant: TenantId,
     scopes: Scopes,
+    /// `None`: the server has none.
+    key: Option<Uuid>,
 }
 
 /// Who is uploading: a key that may, or an upload token.
@@ -75,6 +77,8 @@ pub(crate) struct Permit {
     pub(crate) grant: UploadGrant,
     /// Where the token chooses it.
     pub(crate) preset: Option<String>,
+    /// Of the tier that was asked for.
+    pub(crate) priority: i32,
 }
 
 impl FromRequestParts<Arc<App>> for Caller {
@@ -84,8 +88,8 @@ impl FromRequestParts<Arc<App>> for Caller {
         let Uploader { tenant, by, .. } =
             Uploader::of_request(app, &parts.headers, &parts.extensions).await?;
         match by {
-            By::Everybody => Ok(Self { tenant, scopes: Scopes::of(&[Scope::Admin]) }),
-            By::Key { scopes, .. } => Ok(Self { tenant, scopes }),
+            By::Everybody => Ok(Self { tenant, scopes: Scopes::of(&[Scope::Admin]), key: None }),
+            By::Key { id, scopes } => Ok(Self { tenant, scopes, key: Some(id) }),
             By::Token(_) => Err(Problem::new(
                 Kind::OutsideUploadToken,
                 "An upload token opens the upload routes (`/uploads`) alone; this address needs an API key.",
@@ -119,6 +123,15 @@ impl FromRequestParts<Arc<App>> for WorkerCaller {
 impl Caller {
     pub(crate) fn require(self, scope: Scope) -> Result<(), Problem> {
         if self.scopes.contain(scope) { Ok(()) } else { Err(missing_scope(scope)) }
+    }
+
+    /// As the audit log names it.
+    pub(crate) async fn actor(self, app: &App, reason: Option<String>) -> Result<Actor, Problem> {
+        let name = match self.key {
+            Some(key) => app.catalog.name_of_key(key).await?,
+            None => "somebody on this machine (the server runs without keys)".to_owned(),
+        };
+        Ok(Actor { name, reason })
     }
 }
 
@@ -161,8 +174,7 @@ impl Uploader {
         if let Err(problem) = &found
             && problem.kind().status_code() == 401
         {
-            let Peer(address) =
-                extensions.get().copied().unwrap_or(Peer(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
+            let Peer(address) = extensions.get().copied().unwrap_or(Peer(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
             app.limits.rates.failure(address, app.limits.now_ms())?;
         }
         found
@@ -234,12 +246,39 @@ impl Uploader {
                     max_byte_len: token.max_length,
                     ..UploadGrant::default()
                 };
-                Permit { grant, preset: token.preset.clone() }
+                Permit { grant, preset: token.preset.clone(), ..Permit::default() }
             }
         };
         permit.grant.open_uploads = Some(app.limits.open_uploads);
         app.limits.rates.creation(self.tenant, app.limits.now_ms())?;
         Ok(permit)
+    }
+
+    /// The permit with the tier that the metadata asks for. What is urgent keeps everybody else waiting, so that takes
+    /// the scope `admin`.
+    pub(crate) fn within_tier(&self, permit: Permit, tier: Option<&str>) -> Result<Permit, Problem> {
+        let Some(name) = tier else { return Ok(permit) };
+        let Ok(tier) = name.parse::<Tier>() else {
+            let known = Tier::ALL.iter().map(|tier| tier.as_str()).collect::<Vec<_>>().join(", ");
+            let detail = format!("There is no tier {name:?}; there are {known}.");
+            return Err(Problem::new(Kind::BadRequest, detail).with("parameter", "tier"));
+        };
+        if tier == Tier::Urgent {
+            match &self.by {
+                By::Everybody => {}
+                By::Key { scopes, .. } if scopes.contain(Scope::Admin) => {}
+                By::Key { .. } => {
+                    let detail = "Only a key with the scope `admin` may ask for the tier `urgent`; leave the tier out, \
+                                  or ask for `normal` or `bulk`.";
+                    return Err(Problem::new(Kind::MissingScope, detail).with("scope", "admin"));
+                }
+                By::Token(_) => {
+                    let detail = "No upload token may ask for the tier `urgent`; leave the tier out, or ask for `normal` or `bulk`.";
+                    return Err(Problem::new(Kind::OutsideUploadToken, detail));
+                }
+            }
+        }
+        Ok(Permit { priority: tier.priority(), ..permit })
     }
 
     /// May this be done with an upload of its tenant? Whose tenant it is was looked at before.

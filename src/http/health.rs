@@ -12,8 +12,8 @@ use axum::{
 };
 use http::header;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use reelyard_catalog::{Counts, EventKind, EventRow, Scope};
-use reelyard_model::{AssetState, TaskState, UploadState, work::TaskKind};
+use reelyard_catalog::{Counts, EventKind, EventRow, ReadyQueue, Scope};
+use reelyard_model::{AssetState, TaskState, Tier, UploadState, work::TaskKind};
 use serde_json::json;
 use std::{
     sync::{Arc, OnceLock},
@@ -78,6 +78,16 @@ fn describe_the_rest() {
         "reelyard_oldest_ready_job_age_seconds",
         metrics::Unit::Seconds,
         "How long the job that has waited longest for a worker has waited; 0 when none waits."
+    );
+    metrics::describe_gauge!(
+        "reelyard_oldest_ready_task_seconds",
+        metrics::Unit::Seconds,
+        "How long the job of a kind that has waited longest for a worker has waited; 0 when none waits. To scale by."
+    );
+    metrics::describe_gauge!("reelyard_ready_tasks", "Jobs that could start now, by kind and tier.");
+    metrics::describe_gauge!(
+        "reelyard_outbox_tickets",
+        "Wake-ups that the broker has not confirmed; a number that grows says that it is away."
     );
     metrics::describe_gauge!("reelyard_last_event_number", "Number of the newest stored event.");
     metrics::describe_counter!(
@@ -229,6 +239,8 @@ pub(super) async fn metrics_text(State(app): State<Arc<App>>, caller: Caller) ->
     let oldest_seconds =
         counts.oldest_ready_ms.map_or(0.0, |since| (super::links::now_ms() - since).max(0) as f64 / 1000.0);
     metrics::gauge!("reelyard_oldest_ready_job_age_seconds").set(oldest_seconds);
+    set_queue_gauges(&app.catalog.ready_queues().await?, super::links::now_ms());
+    metrics::gauge!("reelyard_outbox_tickets").set(app.catalog.outbox_len().await? as f64);
     metrics::gauge!("reelyard_last_event_number").set(counts.last_event as f64);
     handle.run_upkeep();
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], handle.render())
@@ -250,6 +262,21 @@ fn set_state_gauges(counts: &Counts) {
             let found = counts.tasks.iter().find(|count| count.kind == kind && count.state == *state);
             metrics::gauge!("reelyard_jobs", "kind" => kind.as_str(), "state" => state.as_str())
                 .set(found.map_or(0, |count| count.count) as f64);
+        }
+    }
+}
+
+/// What waits for workers, for whoever starts and stops them. Paused kinds too: they wait all the same.
+fn set_queue_gauges(queues: &[ReadyQueue], now_ms: i64) {
+    for kind in TaskKind::ALL {
+        let of_kind = || queues.iter().filter(move |queue| queue.kind == kind);
+        let oldest_ms = of_kind().map(|queue| queue.oldest_ready_ms).min();
+        let waited_seconds = oldest_ms.map_or(0.0, |since_ms| (now_ms - since_ms).max(0) as f64 / 1000.0);
+        metrics::gauge!("reelyard_oldest_ready_task_seconds", "kind" => kind.as_str()).set(waited_seconds);
+        for tier in Tier::ALL {
+            let waiting: u64 = of_kind().filter(|queue| queue.tier == *tier).map(|queue| queue.waiting).sum();
+            metrics::gauge!("reelyard_ready_tasks", "kind" => kind.as_str(), "tier" => tier.as_str())
+                .set(waiting as f64);
         }
     }
 }

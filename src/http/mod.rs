@@ -7,6 +7,7 @@
 
 mod asset_view;
 mod assets;
+mod audit;
 pub(crate) mod auth;
 pub(crate) mod connections;
 mod console;
@@ -22,6 +23,8 @@ mod openapi;
 mod playback;
 mod presets;
 pub(crate) mod problem;
+mod queues;
+mod reason;
 #[cfg(test)]
 mod tests;
 pub(crate) mod trace;
@@ -84,12 +87,18 @@ fn described_routes() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
         .routes(routes!(assets::show_asset, assets::delete_asset))
         .routes(routes!(assets::cancel_asset))
         .routes(routes!(assets::retry_asset))
+        .routes(routes!(assets::retry_rendition))
         .routes(routes!(assets::show_plan))
         .routes(routes!(assets::make_links))
         .routes(routes!(jobs::list_jobs))
         .routes(routes!(jobs::show_job))
         .routes(routes!(jobs::cancel_job))
         .routes(routes!(jobs::retry_job))
+        .routes(routes!(jobs::replay_jobs))
+        .routes(routes!(queues::list_queues))
+        .routes(routes!(queues::pause_queue))
+        .routes(routes!(queues::resume_queue))
+        .routes(routes!(audit::list_audit))
         .routes(routes!(upload_tokens::make_upload_token))
         .routes(routes!(presets::list_presets))
         .routes(routes!(presets::show_preset))

@@ -96,36 +96,6 @@ impl Catalog {
         found.iter().map(RenditionRow::read).collect()
     }
 
-    /// Stops all work on it, unless other assets with the same bytes wait for that too. Safe to repeat; refused once it
-    /// is ready.
-    pub async fn cancel_asset(&self, id: AssetId, now_ms: i64) -> Result<AssetRow, CatalogError> {
-        self.until_not_taken_back(|| self.cancel_asset_once(id, now_ms)).await
-    }
-
-    async fn cancel_asset_once(&self, id: AssetId, now_ms: i64) -> Result<AssetRow, CatalogError> {
-        let mut write = self.write().await?;
-        write.lock_content_of(id).await?;
-        let mut asset = require(write.connection(), id).await?;
-        cancel(&mut write, &mut asset, now_ms).await?;
-        self.commit(write).await?;
-        Ok(asset)
-    }
-
-    /// Another try for all that died or was cancelled; what is done stays done. Assets with the same bytes that failed
-    /// with it get the other try too.
-    pub async fn retry_asset(&self, id: AssetId, now_ms: i64) -> Result<AssetRow, CatalogError> {
-        self.until_not_taken_back(|| self.retry_asset_once(id, now_ms)).await
-    }
-
-    async fn retry_asset_once(&self, id: AssetId, now_ms: i64) -> Result<AssetRow, CatalogError> {
-        let mut write = self.write().await?;
-        write.lock_content_of(id).await?;
-        let mut asset = require(write.connection(), id).await?;
-        retry(&mut write, &mut asset, now_ms).await?;
-        self.commit(write).await?;
-        Ok(asset)
-    }
-
     /// Stops all work, takes it off the air and leaves a tombstone; the sweep removes the files. Work and files that
     /// another asset with the same bytes needs stay. Safe to repeat.
     pub async fn delete_asset(&self, id: AssetId, now_ms: i64) -> Result<AssetRow, CatalogError> {

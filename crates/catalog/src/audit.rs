@@ -11,6 +11,7 @@ use crate::{
     sql::{Connection, Row, sql},
 };
 use reelyard_model::TenantId;
+use uuid::Uuid;
 
 /// Who does something, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +84,7 @@ impl AuditRow {
 /// Which lines.
 #[derive(Clone, Debug, Default)]
 pub struct AuditFilter {
-    /// `None`: all tenants' and the fleet's.
+    /// Its lines, and the fleet's. `None`: all tenants' too.
     pub tenant: Option<TenantId>,
     pub subject: Option<String>,
     /// Only lines before this one.
@@ -92,11 +93,21 @@ pub struct AuditFilter {
 }
 
 impl Catalog {
+    /// The name of an API key in the log. Its label is what people know it by, its id what nobody can choose.
+    pub async fn name_of_key(&self, key: Uuid) -> Result<String, CatalogError> {
+        let label: Option<String> =
+            sql("SELECT label FROM api_key WHERE id = ?").bind(key).scalar_optional(&self.reader).await?;
+        Ok(match label {
+            Some(label) => format!("key {label:?} ({key})"),
+            None => format!("key {key}"),
+        })
+    }
+
     /// Newest first. For older ones give the last line's `seq` as `before_seq`.
     pub async fn audit_log(&self, filter: &AuditFilter) -> Result<Vec<AuditRow>, CatalogError> {
         let mut query = sql("SELECT * FROM audit WHERE 1 = 1");
         if let Some(tenant) = filter.tenant {
-            query.push(" AND tenant = ").push_bind(tenant);
+            query.push(" AND (tenant IS NULL OR tenant = ").push_bind(tenant).push(")");
         }
         if let Some(subject) = &filter.subject {
             query.push(" AND subject = ").push_bind(subject);

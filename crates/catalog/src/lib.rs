@@ -29,6 +29,7 @@ mod leases;
 mod ledger;
 mod locks;
 mod migrations;
+mod operations;
 mod outbox;
 mod outcome;
 mod overview;
@@ -38,10 +39,12 @@ mod publications;
 mod queues;
 mod quota;
 mod rows;
+mod shares;
 mod sql;
 mod store;
 mod tasks;
 mod uploads;
+mod waiting;
 mod workers;
 
 pub use assets::AssetFilter;
@@ -55,19 +58,22 @@ pub use holders::Taken;
 pub use keys::{LiveApiKey, NewApiKey, Scope, Scopes, TenantRow, UnknownScope};
 pub use leases::{HeartbeatAnswer, TaskFailure};
 pub use ledger::LedgerError;
+pub use operations::{MAX_REPLAYED, ReplayFilter, Replayed};
 pub use outbox::{OutboxTicket, ReadyQueue};
 pub use outcome::{
     CompletedProbe, CompletedPublish, CompletedTask, FailedTask, NewRendition, NewTask, PublishedRendition,
     Settled,
 };
-pub use overview::{Counts, StateCount, TaskCount, Waiting};
+pub use overview::{Counts, StateCount, TaskCount};
 pub use page::{Cursor, Page};
 pub use possession::{PossessionRow, Proven, VainTries};
-pub use queues::QueuePause;
+pub use queues::{QueuePause, QueueView};
 pub use quota::{DEFERRED_STEP_BYTES, OverQuota, TenantLimits, UploadGrant, Usage};
 pub use rows::{ApiKeyRow, AssetRow, PublicationRow, RenditionRow, TaskRow, UploadRow};
+pub use shares::TenantShare;
 pub use sql::postgres::PostgresSettings;
 pub use store::Catalog;
 pub use tasks::TaskFilter;
 pub use uploads::{FinishUpload, FinishedUpload, NewUpload};
+pub use waiting::{Takers, WORKER_SILENT_AFTER_MS};
 pub use workers::{NewWorker, WorkerRow};

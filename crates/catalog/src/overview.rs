@@ -1,8 +1,8 @@
-//! Counts for metrics, and the answer to "why is this waiting?".
+//! Counts for metrics.
 
 use crate::sql::sql;
-use crate::{Catalog, CatalogError, TaskRow, rows};
-use reelyard_model::{AssetState, TaskId, TaskState, UploadState, work::TaskKind};
+use crate::{Catalog, CatalogError, rows};
+use reelyard_model::{AssetState, TaskState, UploadState, work::TaskKind};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateCount<S> {
@@ -25,19 +25,6 @@ pub struct Counts {
     /// When the task that has waited longest for a worker became so.
     pub oldest_ready_ms: Option<i64>,
     pub last_event: i64,
-}
-
-/// Why a task is not at work.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Waiting {
-    /// It is at work, or at its end.
-    NotWaiting,
-    /// For these tasks of the same asset.
-    ForTasks(Vec<(TaskId, TaskKind, TaskState)>),
-    /// The last try failed; the next is not before this time.
-    ForBackOff { until_ms: i64 },
-    /// For a worker; so many tasks come before it.
-    ForWorker { ahead: u64 },
 }
 
 impl Catalog {
@@ -73,49 +60,12 @@ impl Catalog {
                 count: rows::number(&row, "count")?,
             });
         }
-        let row = sql("SELECT (SELECT MIN(updated_ms) FROM task WHERE state = 'ready') AS oldest,
+        let row = sql("SELECT (SELECT MIN(ready_ms) FROM task WHERE state = 'ready') AS oldest,
                     (SELECT COALESCE(MAX(seq), 0) FROM event) AS last")
         .fetch_one(&self.reader)
         .await?;
         counts.oldest_ready_ms = row.get("oldest")?;
         counts.last_event = row.get("last")?;
         Ok(counts)
-    }
-
-    pub async fn why_waiting(&self, task: &TaskRow) -> Result<Waiting, CatalogError> {
-        match task.state {
-            TaskState::Leased | TaskState::Done | TaskState::Dead | TaskState::Cancelled => {
-                Ok(Waiting::NotWaiting)
-            }
-            TaskState::RetryWait => Ok(Waiting::ForBackOff { until_ms: task.not_before_ms }),
-            TaskState::Blocked => {
-                let found = sql(
-                    "SELECT task.id, task.kind, task.state FROM task_need JOIN task ON task.id = task_need.needs
-                     WHERE task_need.task = ?
-                       AND NOT (task.state = 'done' OR (task.required = 0 AND task.state IN ('dead', 'cancelled')))
-                     ORDER BY task.kind, task.ordinal",
-                )
-                .bind(task.id.to_string())
-                .fetch_all(&self.reader)
-                .await?;
-                let needed = found
-                    .iter()
-                    .map(|row| {
-                        Ok((rows::text(row, "id")?, rows::text(row, "kind")?, rows::text(row, "state")?))
-                    })
-                    .collect::<Result<Vec<_>, CatalogError>>()?;
-                Ok(Waiting::ForTasks(needed))
-            }
-            TaskState::Ready => {
-                let ahead: i64 = sql("SELECT COUNT(*) FROM task WHERE state = 'ready'
-                     AND (-priority, created_ms, id) < (?, ?, ?)")
-                .bind(-task.priority)
-                .bind(task.created_ms)
-                .bind(task.id.to_string())
-                .scalar(&self.reader)
-                .await?;
-                Ok(Waiting::ForWorker { ahead: ahead.unsigned_abs() })
-            }
-        }
     }
 }

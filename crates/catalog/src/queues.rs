@@ -1,13 +1,13 @@
-//! Kinds of work that nobody is to take up for now: an operator's brake, for all nodes and workers at once. What runs
-//! goes on.
+//! The queues as an operator sees them, one for each kind of work; and the brake on them: a kind that nobody is to take
+//! up for now, for all nodes and workers at once. What runs goes on.
 
 use crate::{
-    Actor, AuditAction, Catalog, CatalogError,
+    Actor, AuditAction, Catalog, CatalogError, ReadyQueue, Takers, WORKER_SILENT_AFTER_MS,
     audit::{self, NewAudit},
     rows::text,
     sql::{Connection, Row, sql},
 };
-use reelyard_model::work::TaskKind;
+use reelyard_model::{TaskState, work::TaskKind};
 use serde_json::json;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +29,52 @@ impl QueuePause {
     }
 }
 
+/// One kind of work: what waits, what runs, and who takes it.
+#[derive(Clone, Debug)]
+pub struct QueueView {
+    pub kind: TaskKind,
+    /// What may be claimed, by tier; a tier in which nothing waits has no entry.
+    pub ready: Vec<ReadyQueue>,
+    pub running: u64,
+    /// Between a failure and the next try.
+    pub backing_off: u64,
+    pub dead: u64,
+    pub takers: Takers,
+    pub pause: Option<QueuePause>,
+}
+
+impl QueueView {
+    /// When the one that waits longest became ready.
+    pub fn oldest_ready_ms(&self) -> Option<i64> {
+        self.ready.iter().map(|ready| ready.oldest_ready_ms).min()
+    }
+}
+
 impl Catalog {
+    /// Every kind, in the order of the story.
+    pub async fn queues(&self, now_ms: i64) -> Result<Vec<QueueView>, CatalogError> {
+        let ready = self.ready_queues().await?;
+        let workers = self.workers(now_ms - WORKER_SILENT_AFTER_MS).await?;
+        let pauses = self.queue_pauses().await?;
+        let counts = self.counts().await?;
+        let views = TaskKind::ALL.into_iter().map(|kind| {
+            let count = |state| {
+                let found = counts.tasks.iter().find(|count| count.kind == kind && count.state == state);
+                found.map_or(0, |count| count.count)
+            };
+            QueueView {
+                kind,
+                ready: ready.iter().filter(|queue| queue.kind == kind).copied().collect(),
+                running: count(TaskState::Leased),
+                backing_off: count(TaskState::RetryWait),
+                dead: count(TaskState::Dead),
+                takers: Takers::of(&workers, kind, now_ms),
+                pause: pauses.iter().find(|pause| pause.kind == kind).cloned(),
+            }
+        });
+        Ok(views.collect())
+    }
+
     pub async fn queue_pauses(&self) -> Result<Vec<QueuePause>, CatalogError> {
         let found = sql("SELECT * FROM queue_pause ORDER BY kind").fetch_all(&self.reader).await?;
         found.iter().map(QueuePause::read).collect()

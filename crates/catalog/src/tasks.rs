@@ -1,14 +1,13 @@
-//! Task rows: made with their needs, moved by events, listed, cancelled and tried again.
+//! Task rows: made with their needs, moved by events, listed.
 
 use crate::rows::TASK_LIST_COLUMNS;
 use crate::sql::{Connection, Sql, sql};
 use crate::{
-    Catalog, CatalogError, Condition, Cursor, EventKind, NewTask, Page, TaskRow, assets, content,
-    events::NewEvent, outbox, page::MAX_PAGE_ROWS, store::Write,
+    Catalog, CatalogError, Cursor, EventKind, NewTask, Page, TaskRow, events::NewEvent, outbox,
+    page::MAX_PAGE_ROWS, store::Write,
 };
 use reelyard_model::{
-    AssetId, AssetState, TaskId, TaskState, TenantId, Tier,
-    state::Refused,
+    AssetId, TaskId, TaskState, TenantId, Tier,
     task_state::{self, TaskEvent},
     work::TaskKind,
 };
@@ -80,72 +79,6 @@ impl Catalog {
         let found: Option<Option<String>> =
             sql("SELECT encoder FROM asset WHERE id = ?").bind(asset).scalar_optional(&self.reader).await?;
         Ok(found.flatten())
-    }
-
-    /// Stops one task. When its assets cannot do without it, all that wait for it are cancelled; else they go on.
-    /// Safe to repeat.
-    pub async fn cancel_task(&self, id: TaskId, now_ms: i64) -> Result<TaskRow, CatalogError> {
-        self.until_not_taken_back(|| self.cancel_task_once(id, now_ms)).await
-    }
-
-    async fn cancel_task_once(&self, id: TaskId, now_ms: i64) -> Result<TaskRow, CatalogError> {
-        let mut write = self.write().await?;
-        write.lock_content_of_task(id).await?;
-        let mut task = require(write.connection(), id).await?;
-        if task.state == TaskState::Cancelled {
-            return Ok(task);
-        }
-        move_task(&mut write, &mut task, TaskEvent::Cancel, now_ms).await?;
-        if task.required {
-            // The last of them cancels the rest of the work.
-            for mut asset in content::open_members(write.connection(), task.asset).await? {
-                assets::cancel(&mut write, &mut asset, now_ms).await?;
-            }
-        } else {
-            unblock_dependents(&mut write, &task, now_ms).await?;
-        }
-        self.commit(write).await?;
-        Ok(task)
-    }
-
-    /// Another try for a task that waits for one or was given up. Where the asset was given up with it, the whole
-    /// asset is tried again: what is done stays done. Refused for a part that publishing has gone on without: by then
-    /// the outputs of the others may be gone.
-    pub async fn retry_task(&self, id: TaskId, now_ms: i64) -> Result<TaskRow, CatalogError> {
-        self.until_not_taken_back(|| self.retry_task_once(id, now_ms)).await
-    }
-
-    async fn retry_task_once(&self, id: TaskId, now_ms: i64) -> Result<TaskRow, CatalogError> {
-        let mut write = self.write().await?;
-        write.lock_content_of_task(id).await?;
-        let mut task = require(write.connection(), id).await?;
-        let assets = content::members(write.connection(), task.asset).await?;
-        match Condition::of(assets.iter().map(|asset| asset.state)) {
-            Condition::Stopped => {
-                for asset in assets {
-                    // One that had failed with another was brought back with that one.
-                    let mut asset = assets::require(write.connection(), asset.id).await?;
-                    if matches!(asset.state, AssetState::Failed | AssetState::Cancelled) {
-                        assets::retry(&mut write, &mut asset, now_ms).await?;
-                    }
-                }
-                task = require(write.connection(), id).await?;
-            }
-            Condition::InTheMaking => {
-                if !task.required && publishing_has_begun(write.connection(), task.asset).await? {
-                    return Err(Refused { state: PUBLISHING, event: TaskEvent::Retry.as_str() }.into());
-                }
-                retry_with_counters_reset(&mut write, &mut task, now_ms).await?;
-            }
-            // Published without it, or gone.
-            condition @ (Condition::Published | Condition::Gone) => {
-                let gone = condition == Condition::Gone;
-                let state = if gone { AssetState::Deleted } else { AssetState::Ready };
-                return Err(Refused { state: state.as_str(), event: TaskEvent::Retry.as_str() }.into());
-            }
-        }
-        self.commit(write).await?;
-        Ok(task)
     }
 }
 
@@ -345,10 +278,11 @@ pub(crate) async fn unblock_dependents(
     Ok(())
 }
 
-/// The state in a refusal: all that publishing waits for has ended, one way or the other.
-const PUBLISHING: &str = "being_published";
-
-async fn publishing_has_begun(connection: &mut Connection, asset: AssetId) -> Result<bool, CatalogError> {
+/// All that publishing waits for has ended, one way or the other.
+pub(crate) async fn publishing_has_begun(
+    connection: &mut Connection,
+    asset: AssetId,
+) -> Result<bool, CatalogError> {
     let begun: i64 = sql(
         "SELECT COUNT(*) FROM task WHERE asset = ? AND kind = 'publish' AND state IN ('ready', 'leased', 'retry_wait')",
     )

@@ -36,6 +36,8 @@ pub struct NewUpload {
     pub file_name: Option<String>,
     pub metadata: String,
     pub preset: String,
+    /// Its asset's: says the tier of its tasks ([`reelyard_model::Tier`]).
+    pub priority: i32,
     pub traceparent: String,
     pub now_ms: i64,
     pub expires_ms: i64,
@@ -339,8 +341,8 @@ pub(crate) async fn insert_upload(
     sql(
         "INSERT INTO upload (id, tenant, state, kind, completion, partials, concat_header, expected_sha256, byte_len,
                              byte_offset, file_name, metadata, preset, traceparent, created_ms, updated_ms,
-                             expires_ms, token, max_byte_len, reserved_bytes)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                             expires_ms, token, max_byte_len, reserved_bytes, priority)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(new.id.to_string())
     .bind(new.tenant.to_string())
@@ -361,6 +363,7 @@ pub(crate) async fn insert_upload(
     .bind(grant.token.as_ref().map(|(token, _)| token))
     .bind(reserved.max_byte_len.map(signed))
     .bind(signed(reserved.repeated_bytes))
+    .bind(new.priority)
     .execute(write.connection())
     .await?;
     let upload = require_upload(write.connection(), new.id).await?;

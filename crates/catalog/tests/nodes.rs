@@ -108,7 +108,7 @@ async fn publishing_becomes_ready_once_when_all_it_waits_for_ends_at_once() {
         assert_eq!(ready.count(), 1);
         let asset = bench.catalog.asset(planned.asset).await.unwrap().unwrap();
         assert_eq!(asset.warnings.len(), 5, "none was overwritten: {:?}", asset.warnings);
-        bench.catalog.cancel_asset(planned.asset, 30).await.unwrap();
+        bench.catalog.cancel_asset(planned.asset, &support::somebody(), 30).await.unwrap();
     }
 }
 
@@ -269,7 +269,7 @@ async fn orders_reports_and_lost_leases_of_one_asset_at_once_leave_it_in_order()
         for (number, catalog) in others.iter().cloned().enumerate() {
             at_once.spawn(async move {
                 match number {
-                    0 => catalog.cancel_asset(planned.asset, 21).await.map(drop),
+                    0 => catalog.cancel_asset(planned.asset, &support::somebody(), 21).await.map(drop),
                     1 => catalog.lose_expired_leases(60_000, 1).await.map(drop),
                     _ => catalog.claim(&claim(9, &EVERY_KIND, 22)).await.map(drop),
                 }

@@ -32,6 +32,15 @@ impl Tier {
         }
     }
 
+    /// The priority that says this tier and nothing finer.
+    pub const fn priority(self) -> i32 {
+        match self {
+            Self::Urgent => URGENT_FROM_PRIORITY,
+            Self::Normal => NORMAL_FROM_PRIORITY,
+            Self::Bulk => -100,
+        }
+    }
+
     /// 0 is served first. The number to sort by in SQL, where the names do not sort.
     pub const fn rank(self) -> usize {
         match self {
@@ -59,6 +68,7 @@ mod tests {
         for (rank, tier) in Tier::ALL.iter().enumerate() {
             assert_eq!(tier.as_str().parse(), Ok(*tier));
             assert_eq!(tier.rank(), rank);
+            assert_eq!(Tier::of_priority(tier.priority()), *tier);
         }
     }
 }

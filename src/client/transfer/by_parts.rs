@@ -107,7 +107,8 @@ async fn find_or_begin(transfer: &Transfer<'_>, remembered: Option<Remembered>) 
         return Ok(Goal { id, part_bytes, stored: stored.collect(), is_complete: standing.is_complete });
     }
     let file_name = transfer.file_name();
-    let opening = Opening { length, file_name: &file_name, preset: transfer.preset, title: transfer.title };
+    let Transfer { preset, title, tier, .. } = *transfer;
+    let opening = Opening { length, file_name: &file_name, preset, title, tier };
     let begun = transfer.persist(Doing::Other, || parts::begin(server, &opening)).await?;
     let address = address_of(transfer, &begun.id)?;
     transfer.memory.remember(&Remembered { upload: address, part_bytes: Some(begun.part_bytes) });

@@ -24,7 +24,8 @@ pub(super) async fn show(transfer: &Transfer<'_>) -> anyhow::Result<Option<Sent>
     let sha256 = hex::encode(sha256);
     transfer.check_file()?;
     let file_name = transfer.file_name();
-    let opening = Opening { length, file_name: &file_name, preset: transfer.preset, title: transfer.title };
+    let Transfer { preset, title, tier, .. } = *transfer;
+    let opening = Opening { length, file_name: &file_name, preset, title, tier };
     let Ok(question) = parts::ask_possession(transfer.server, &opening, &sha256).await else {
         return Ok(None);
     };

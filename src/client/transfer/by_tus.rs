@@ -108,7 +108,7 @@ impl Sending<'_> {
     }
 
     async fn find_or_create(&self) -> Result<(String, Standing), ClientError> {
-        let Transfer { server, memory, display, preset, title, .. } = self.transfer;
+        let Transfer { server, memory, display, preset, title, tier, .. } = self.transfer;
         let length = self.transfer.identity.byte_len;
         if let Some(Remembered { upload: address, .. }) = memory.recall() {
             let standing = tus::standing(server, &address).await?;
@@ -122,6 +122,7 @@ impl Sending<'_> {
         let mut metadata: Vec<(&str, &[u8])> = vec![("filename", file_name.as_bytes())];
         metadata.extend(preset.map(|preset| ("preset", preset.as_bytes())));
         metadata.extend(title.map(|title| ("title", title.as_bytes())));
+        metadata.extend(tier.map(|tier| ("tier", tier.as_bytes())));
         let address = tus::create(server, length, &metadata).await?;
         memory.remember(&Remembered { upload: address.clone(), part_bytes: None });
         let standing = tus::standing(server, &address).await?;

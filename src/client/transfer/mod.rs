@@ -39,6 +39,8 @@ pub(crate) struct Transfer<'a> {
     pub(crate) identity: FileIdentity,
     pub(crate) preset: Option<&'a str>,
     pub(crate) title: Option<&'a str>,
+    /// How urgent it is.
+    pub(crate) tier: Option<&'a str>,
     /// Parts under way at the same time.
     pub(crate) parallel: usize,
     /// Hash the file first, and send nothing if the server has it.
@@ -97,6 +99,7 @@ impl<'a> Transfer<'a> {
             identity,
             preset: None,
             title: None,
+            tier: None,
             parallel: 1,
             ask_first: false,
             trouble: Mutex::default(),

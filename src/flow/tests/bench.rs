@@ -12,7 +12,7 @@ use crate::{
 };
 use bytes::Bytes;
 use reelyard_agent::control::ControlPlane;
-use reelyard_catalog::Catalog;
+use reelyard_catalog::{Actor, Catalog};
 use reelyard_model::{
     AssetId, Completion, TaskState, TenantId, UploadId, UploadKind, WorkerId,
     work::{Grant, Offer, TaskKind},
@@ -27,6 +27,11 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub(super) const SOURCE: &[u8] = b"a video, as far as anybody here looks at it";
+
+/// Who does what people do.
+pub(super) fn somebody() -> Actor {
+    Actor { name: "a person of the tests".to_owned(), reason: None }
+}
 
 pub(crate) struct Bench {
     pub(crate) app: Arc<App>,
@@ -76,6 +81,7 @@ impl Bench {
             media_program: PathBuf::from("no such program"),
             fleet: crate::flow::dispatch::fleet::Fleet::default(),
             control_worker,
+            tickets: None,
             ticket: Notify::new(),
             publish_ticket: Notify::new(),
             relay_ticket: Notify::new(),
@@ -120,6 +126,7 @@ impl Bench {
             file_name: Some("cat.mp4".into()),
             metadata: String::new(),
             preset,
+            priority: 0,
             traceparent: None,
         };
         flow::receive::create(&self.app, announcement).await.unwrap().id

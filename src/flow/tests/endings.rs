@@ -1,6 +1,6 @@
 //! Endings other than a publication with everything: refused, incomplete, cancelled, deleted, stopped.
 
-use super::bench::Bench;
+use super::bench::{Bench, somebody};
 use crate::flow::{publish, sweep};
 use reelyard_agent::control::ControlPlane;
 use reelyard_catalog::Condition;
@@ -88,7 +88,7 @@ async fn a_cancelled_worker_is_told_and_its_files_go() {
     bench.control.report(probe.task, probe.attempt, Report::Completed { result }).await.unwrap();
     let grant = bench.grant(asset).await.unwrap();
     let result = bench.child.answer(&bench, &grant).await;
-    bench.app.catalog.cancel_asset(asset, bench.app.now_ms()).await.unwrap();
+    bench.app.catalog.cancel_asset(asset, &somebody(), bench.app.now_ms()).await.unwrap();
     let verdict = bench.control.heartbeat(grant.task, grant.attempt, Progress::default()).await.unwrap();
     assert_eq!(verdict, Verdict::Cancelled);
     let verdict =
@@ -98,7 +98,7 @@ async fn a_cancelled_worker_is_told_and_its_files_go() {
     assert!(bench.files("renditions").is_empty());
     assert_eq!(bench.files("sources").len(), 1, "a retry needs the source");
 
-    bench.app.catalog.retry_asset(asset, bench.app.now_ms()).await.unwrap();
+    bench.app.catalog.retry_asset(asset, &somebody(), bench.app.now_ms()).await.unwrap();
     work(&bench, asset, None).await;
     assert_eq!(bench.app.catalog.asset(asset).await.unwrap().unwrap().state, AssetState::Ready);
 }
@@ -131,9 +131,9 @@ async fn a_sweep_leaves_attempts_at_work_alone() {
     bench.control.report(probe.task, probe.attempt, Report::Completed { result }).await.unwrap();
     let first = bench.grant(asset).await.unwrap();
     bench.child.answer(&bench, &first).await;
-    bench.app.catalog.cancel_asset(asset, bench.app.now_ms()).await.unwrap();
+    bench.app.catalog.cancel_asset(asset, &somebody(), bench.app.now_ms()).await.unwrap();
     let as_it_was = bench.app.catalog.asset(asset).await.unwrap().unwrap();
-    bench.app.catalog.retry_asset(asset, bench.app.now_ms()).await.unwrap();
+    bench.app.catalog.retry_asset(asset, &somebody(), bench.app.now_ms()).await.unwrap();
     let second = bench.grant(asset).await.unwrap();
     assert_eq!((second.task, second.attempt), (first.task, 2));
     let result = bench.child.answer(&bench, &second).await;

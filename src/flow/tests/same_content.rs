@@ -1,6 +1,6 @@
 //! The same bytes twice: nothing is processed again, and nothing goes that somebody still needs.
 
-use super::bench::{Bench, SOURCE};
+use super::bench::{Bench, SOURCE, somebody};
 use crate::flow::{
     publish,
     receive::{self, Whole},
@@ -134,7 +134,7 @@ async fn what_fails_fails_for_all_and_is_tried_again_for_all() {
         assert_eq!(bench.files("sources").len(), 1, "another try needs the source");
 
         let asked = if retried_by_the_second { second } else { first };
-        bench.app.catalog.retry_asset(asked, bench.app.now_ms()).await.unwrap();
+        bench.app.catalog.retry_asset(asked, &somebody(), bench.app.now_ms()).await.unwrap();
         work(&bench, first, None).await;
         for asset in [first, second] {
             assert_eq!(state(&bench, asset).await, AssetState::Ready);
@@ -186,7 +186,7 @@ async fn work_goes_on_for_whoever_still_waits() {
         if deleted {
             delete(&bench, first).await;
         } else {
-            bench.app.catalog.cancel_asset(first, bench.app.now_ms()).await.unwrap();
+            bench.app.catalog.cancel_asset(first, &somebody(), bench.app.now_ms()).await.unwrap();
             sweep::files(&bench.app).await;
         }
         bench.control.report(probe.task, probe.attempt, Report::Completed { result }).await.unwrap();
@@ -198,7 +198,7 @@ async fn work_goes_on_for_whoever_still_waits() {
             assert_eq!(state(&bench, first).await, AssetState::Deleted);
         } else {
             assert_eq!(state(&bench, first).await, AssetState::Cancelled);
-            bench.app.catalog.retry_asset(first, bench.app.now_ms()).await.unwrap();
+            bench.app.catalog.retry_asset(first, &somebody(), bench.app.now_ms()).await.unwrap();
             assert_eq!(state(&bench, first).await, AssetState::Ready, "all is there already");
             assert!(plays(&bench, first).await);
             delete(&bench, first).await;
@@ -213,11 +213,11 @@ async fn work_goes_on_for_whoever_still_waits() {
 async fn work_stops_when_nobody_waits_any_more() {
     let bench = Bench::new().await;
     let (first, second) = (bench.asset().await, bench.asset().await);
-    bench.app.catalog.cancel_asset(second, bench.app.now_ms()).await.unwrap();
-    bench.app.catalog.cancel_asset(first, bench.app.now_ms()).await.unwrap();
+    bench.app.catalog.cancel_asset(second, &somebody(), bench.app.now_ms()).await.unwrap();
+    bench.app.catalog.cancel_asset(first, &somebody(), bench.app.now_ms()).await.unwrap();
     assert_eq!(work(&bench, first, None).await, 0);
     // Either may ask for another try, and gets it for itself.
-    bench.app.catalog.retry_asset(second, bench.app.now_ms()).await.unwrap();
+    bench.app.catalog.retry_asset(second, &somebody(), bench.app.now_ms()).await.unwrap();
     work(&bench, first, None).await;
     assert_eq!(
         (state(&bench, first).await, state(&bench, second).await),
@@ -231,11 +231,11 @@ async fn a_job_that_is_cancelled_is_cancelled_for_all_and_tried_again_for_all() 
     let bench = Bench::new().await;
     let (first, second) = (bench.asset().await, bench.asset().await);
     let probe = bench.app.catalog.tasks_of_asset(first).await.unwrap()[0].id;
-    bench.app.catalog.cancel_task(probe, bench.app.now_ms()).await.unwrap();
+    bench.app.catalog.cancel_task(probe, &somebody(), bench.app.now_ms()).await.unwrap();
     for asset in [first, second] {
         assert_eq!(state(&bench, asset).await, AssetState::Cancelled);
     }
-    bench.app.catalog.retry_task(probe, bench.app.now_ms()).await.unwrap();
+    bench.app.catalog.retry_task(probe, &somebody(), bench.app.now_ms()).await.unwrap();
     work(&bench, first, None).await;
     for asset in [first, second] {
         assert_eq!(state(&bench, asset).await, AssetState::Ready);

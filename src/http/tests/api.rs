@@ -92,7 +92,10 @@ async fn jobs_are_cancelled_and_tried_again() {
     let jobs = bench.get(&format!("/v1/jobs?asset={asset}&kind=probe&state=ready")).await.json();
     let id = jobs["items"][0]["id"].as_str().unwrap().to_owned();
     let job = bench.get(&format!("/v1/jobs/{id}")).await.json();
-    assert_eq!(job["waiting_for"], "for a free worker; it is the next", "{job:#}");
+    assert_eq!(
+        job["waiting_for"], "No worker that is connected takes probe tasks: start one that does",
+        "{job:#}"
+    );
 
     let cancelled = bench.call("POST", &format!("/v1/jobs/{id}/cancel"), &[]).await;
     assert_eq!(cancelled.json()["state"], "cancelled");
@@ -220,6 +223,7 @@ async fn a_stored_event_that_was_not_announced_is_read_from_the_table() {
         file_name: None,
         metadata: String::new(),
         preset: "web-h264".into(),
+        priority: 0,
         traceparent: String::new(),
         now_ms: 1,
         expires_ms: i64::MAX,

@@ -76,6 +76,7 @@ async fn app(folder: &Path, catalog: Catalog, place: Place, insecure_open: bool)
         fleet: crate::flow::dispatch::fleet::Fleet::default(),
         control_worker: worker,
         presets: reelyard_planner::Presets::built_in().unwrap(),
+        tickets: None,
         ticket: Notify::new(),
         publish_ticket: Notify::new(),
         relay_ticket: Notify::new(),

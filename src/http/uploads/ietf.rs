@@ -127,7 +127,7 @@ pub(super) async fn create(asked: Asked) -> Result<Response, Problem> {
         let media_type = metadata.text("filetype").or_else(|| content_type(&headers));
         let wish =
             Wish { length: creation.length, media_type, preset: metadata.text("preset"), is_piece: false };
-        let permit = by.may_begin(&app, wish)?;
+        let permit = by.within_tier(by.may_begin(&app, wish)?, metadata.text("tier"))?;
         resource::check_room(&app, creation.length.unwrap_or_default()).await?;
         Ok::<_, Problem>((creation, permit))
     };
@@ -163,6 +163,7 @@ fn announcement(tenant: TenantId, permit: Permit, creation: &Creation) -> Announ
         file_name: metadata.text("filename").map(str::to_owned),
         metadata: metadata.header().to_owned(),
         preset: permit.preset.or(metadata.text("preset").map(str::to_owned)),
+        priority: permit.priority,
         traceparent: Some(trace::current_traceparent()),
     }
 }

@@ -131,6 +131,7 @@ async fn open(asked: Asked) -> Result<Response, Problem> {
             is_piece: false,
         },
     )?;
+    let permit = by.within_tier(permit, metadata.text("tier"))?;
     resource::check_room(&app, opening.length).await?;
     let announcement = Announcement {
         tenant: by.tenant,
@@ -144,6 +145,7 @@ async fn open(asked: Asked) -> Result<Response, Problem> {
         file_name: metadata.text("filename").or(metadata.text("name")).map(str::to_owned),
         metadata: metadata.header().to_owned(),
         preset: permit.preset.or(metadata.text("preset").map(str::to_owned)),
+        priority: permit.priority,
         traceparent: Some(trace::current_traceparent()),
     };
     let row = flow::receive::create(&app, announcement).await.map_err(receive::flow_problem)?;

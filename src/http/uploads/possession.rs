@@ -115,8 +115,9 @@ async fn question(State(app): State<Arc<App>>, request: Request) -> Result<Respo
             "Tell the SHA-256 of the whole: `sha256` in the JSON body (hexadecimal), or `Repr-Digest`.";
         return Err(Problem::new(Kind::BadRequest, detail));
     };
-    let permit = by.may_begin(&app, wish(opening.length, &opening.metadata))?;
     let metadata = &opening.metadata;
+    let permit = by.may_begin(&app, wish(opening.length, metadata))?;
+    let permit = by.within_tier(permit, metadata.text("tier"))?;
     let claim = Claim {
         tenant: by.tenant,
         byte_len: opening.length,

@@ -97,6 +97,7 @@ pub(super) async fn create(asked: Asked) -> Result<Response, Problem> {
                 is_piece: matches!(creation.concat, Concat::Partial),
             },
         )?;
+        let permit = by.within_tier(permit, metadata.text("tier"))?;
         resource::check_room(&app, length.unwrap_or_default()).await?;
         Ok((length, permit, expected_digest(&headers, &creation)?))
     };
@@ -198,6 +199,7 @@ fn announcement(tenant: TenantId, permit: Permit, creation: &Creation, length: O
         file_name: metadata.text("filename").or(metadata.text("name")).map(str::to_owned),
         metadata: metadata.header().to_owned(),
         preset: permit.preset.or(metadata.text("preset").map(str::to_owned)),
+        priority: permit.priority,
         traceparent: Some(trace::current_traceparent()),
     }
 }

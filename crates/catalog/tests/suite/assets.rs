@@ -1,9 +1,9 @@
 //! Assets: what becomes of them when their tasks end well, badly, or by order; and the publication.
 
-use crate::support::{Bench, EVERY_KIND, Planned};
+use crate::support::{Bench, EVERY_KIND, Planned, somebody};
 use reelyard_catalog::{
     AssetFilter, CatalogError, CompletedPublish, EventKind, HeartbeatAnswer, PublishedRendition, Settled,
-    TaskFilter, Waiting,
+    TaskFilter,
 };
 use reelyard_model::{
     AssetState, FailureCode, PublicationState, TaskState, TenantId,
@@ -41,8 +41,11 @@ async fn publish_waits_for_all_and_publishes_once() {
     let preparing = bench.catalog.publication(planned.asset).await.unwrap().unwrap();
     assert_eq!(preparing.state, PublicationState::Preparing);
     let task = bench.catalog.task(planned.publish).await.unwrap().unwrap();
-    let Waiting::ForTasks(needed) = bench.catalog.why_waiting(&task).await.unwrap() else { panic!() };
-    assert_eq!(needed.len(), 4);
+    assert_eq!(task.state, TaskState::Blocked);
+    assert_eq!(
+        bench.waits_for(planned.publish, 1).await,
+        "Waits for its sound, 2 of 2 chunks and its stills"
+    );
 
     everything_but_publish(&bench).await;
     assert_eq!(bench.state_of(planned.publish).await, TaskState::Ready);
@@ -68,8 +71,8 @@ async fn publish_waits_for_all_and_publishes_once() {
     assert_eq!((renditions[0].codecs.as_deref(), renditions[0].byte_len), (Some("avc1.64000d"), Some(5)));
     let ready = bench.catalog.events_of_asset(planned.asset, 500).await.unwrap();
     assert_eq!(ready.iter().filter(|event| event.kind == EventKind::ASSET_READY.0).count(), 1);
-    assert!(bench.catalog.cancel_asset(planned.asset, 90_005).await.is_err());
-    assert!(bench.catalog.retry_task(planned.stills, 90_005).await.is_err());
+    assert!(bench.catalog.cancel_asset(planned.asset, &somebody(), 90_005).await.is_err());
+    assert!(bench.catalog.retry_task(planned.stills, &somebody(), 90_005).await.is_err());
 }
 
 #[tokio::test]
@@ -108,7 +111,7 @@ async fn a_dead_chunk_fails_the_asset_and_stops_its_other_work() {
     assert!(bench.claim(&EVERY_KIND, 7).await.is_none());
 
     // Another try: what is done stays done, the rest is ready or waits for the rest.
-    bench.catalog.retry_task(encode.task.id, 8).await.unwrap();
+    bench.catalog.retry_task(encode.task.id, &somebody(), 8).await.unwrap();
     assert_eq!(bench.asset_state(planned.asset).await, AssetState::Processing);
     let states: Vec<_> = bench
         .catalog
@@ -137,10 +140,10 @@ async fn cancel_stops_workers_and_is_safe_to_repeat() {
     let bench = Bench::new().await;
     let planned = bench.planned(1).await;
     let claimed = bench.claim(&[TaskKind::Encode], 2).await.unwrap();
-    bench.catalog.cancel_asset(planned.asset, 3).await.unwrap();
-    bench.catalog.cancel_asset(planned.asset, 4).await.unwrap();
+    bench.catalog.cancel_asset(planned.asset, &somebody(), 3).await.unwrap();
+    bench.catalog.cancel_asset(planned.asset, &somebody(), 4).await.unwrap();
     assert_eq!(bench.fail(&claimed, FailureCode::ChildKilled, 5).await, Settled::Cancelled);
-    let retried = bench.catalog.retry_asset(planned.asset, 6).await.unwrap();
+    let retried = bench.catalog.retry_asset(planned.asset, &somebody(), 6).await.unwrap();
     assert_eq!(retried.state, AssetState::Processing);
     assert!(bench.claim(&[TaskKind::Encode], 7).await.is_some());
 }
@@ -152,9 +155,9 @@ async fn cancelling_what_is_not_required_lets_the_rest_go_on() {
     for kind in [TaskKind::Encode, TaskKind::Encode, TaskKind::Audio] {
         bench.do_one(kind, 10).await;
     }
-    bench.catalog.cancel_task(planned.stills, 11).await.unwrap();
+    bench.catalog.cancel_task(planned.stills, &somebody(), 11).await.unwrap();
     assert_eq!(bench.state_of(planned.publish).await, TaskState::Ready);
-    bench.catalog.cancel_task(planned.publish, 12).await.unwrap();
+    bench.catalog.cancel_task(planned.publish, &somebody(), 12).await.unwrap();
     assert_eq!(bench.asset_state(planned.asset).await, AssetState::Cancelled);
 }
 
@@ -191,7 +194,10 @@ async fn a_deleted_asset_is_off_the_air_and_out_of_the_lists() {
     bench.catalog.asset_swept(gone, 26).await.unwrap();
     assert_eq!(bench.catalog.media_info(planned.asset).await.unwrap(), None);
     assert!(bench.catalog.assets_to_sweep().await.unwrap().is_empty());
-    assert!(matches!(bench.catalog.retry_asset(planned.asset, 25).await, Err(CatalogError::Refused(_))));
+    assert!(matches!(
+        bench.catalog.retry_asset(planned.asset, &somebody(), 25).await,
+        Err(CatalogError::Refused(_))
+    ));
 }
 
 #[tokio::test]
@@ -235,13 +241,21 @@ async fn lists_are_newest_first_filtered_and_cut_into_pages() {
 async fn why_is_it_waiting_and_how_much_of_what_is_there() {
     let bench = Bench::new().await;
     let planned = bench.planned(1).await;
-    let second = bench.catalog.task(planned.encodes[1]).await.unwrap().unwrap();
-    let Waiting::ForWorker { ahead } = bench.catalog.why_waiting(&second).await.unwrap() else { panic!() };
-    assert_eq!(ahead, 1, "the first chunk");
+    assert_eq!(
+        bench.waits_for(planned.encodes[1], 2).await,
+        "No worker that is connected takes encode tasks: start one that does"
+    );
+    bench.machine(7, 2).await;
+    assert_eq!(
+        bench.waits_for(planned.encodes[1], 2).await,
+        "Waits for a free worker: 1 task is ahead of it in its tier, of this tenant"
+    );
     let claimed = bench.claim(&[TaskKind::Encode], 2).await.unwrap();
     bench.fail(&claimed, FailureCode::StorageFailed, 3).await;
-    let failed = bench.catalog.task(claimed.task.id).await.unwrap().unwrap();
-    assert_eq!(bench.catalog.why_waiting(&failed).await.unwrap(), Waiting::ForBackOff { until_ms: 1_003 });
+    assert_eq!(
+        bench.waits_for(claimed.task.id, 4).await,
+        "Waits until 00:00:01 UTC before the second try, because the first failed: for the test"
+    );
 
     let counts = bench.catalog.counts().await.unwrap();
     let of = |kind, state| {
@@ -305,14 +319,15 @@ async fn what_is_not_required_can_be_tried_again_until_publishing_begins() {
     let planned = bench.planned(1).await;
     let stills = bench.claim(&[TaskKind::Stills], 2).await.unwrap();
     bench.fail(&stills, FailureCode::NothingDecodes, 3).await;
-    bench.catalog.retry_task(planned.stills, 4).await.unwrap();
+    bench.catalog.retry_task(planned.stills, &somebody(), 4).await.unwrap();
     let stills = bench.claim(&[TaskKind::Stills], 5).await.unwrap();
     bench.fail(&stills, FailureCode::NothingDecodes, 6).await;
     for kind in [TaskKind::Encode, TaskKind::Encode, TaskKind::Audio] {
         bench.do_one(kind, 10).await;
     }
     assert_eq!(bench.state_of(planned.publish).await, TaskState::Ready);
-    let Err(CatalogError::Refused(refused)) = bench.catalog.retry_task(planned.stills, 11).await else {
+    let Err(CatalogError::Refused(refused)) = bench.catalog.retry_task(planned.stills, &somebody(), 11).await
+    else {
         panic!("publishing goes on without it")
     };
     assert_eq!(refused.state, "being_published");

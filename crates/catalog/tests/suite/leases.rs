@@ -1,6 +1,6 @@
 //! Leases: claimed by one at a time, fenced by the attempt, lost, given back, tried again, given up.
 
-use crate::support::{Bench, EVERY_KIND, LEASE_MS, claim, encoded, worker};
+use crate::support::{Bench, EVERY_KIND, LEASE_MS, claim, encoded, somebody, worker};
 use reelyard_catalog::{CompletedTask, HeartbeatAnswer, Settled};
 use reelyard_model::{
     AssetState, FailureCode, TaskId, TaskState,
@@ -229,7 +229,7 @@ async fn a_task_that_is_there_each_time_the_server_ends_is_set_aside() {
     assert!(failure.detail.contains("8 times"), "{}", failure.detail);
 
     // Somebody asks for another try: it counts from the beginning.
-    bench.catalog.retry_asset(asset, now_ms).await.unwrap();
+    bench.catalog.retry_asset(asset, &somebody(), now_ms).await.unwrap();
     bench.catalog.add_worker(worker(1), "in-process", true, now_ms).await.unwrap();
     bench.claim(&EVERY_KIND, now_ms).await.unwrap();
     let ended = bench.catalog.end_in_process_leases("node", now_ms + 1, 7).await.unwrap();

@@ -7,8 +7,8 @@
 
 use reelyard_catalog::PostgresSettings;
 use reelyard_catalog::{
-    Catalog, ClaimRequest, Claimed, CompletedProbe, CompletedTask, FailedTask, FinishUpload, NewRendition,
-    NewTask, NewUpload, Settled,
+    Actor, Catalog, ClaimRequest, Claimed, CompletedProbe, CompletedTask, FailedTask, FinishUpload,
+    NewRendition, NewTask, NewUpload, NewWorker, Settled,
 };
 use reelyard_model::{
     AssetId, Completion, Failure, FailureCode, MediaInfo, Plan, PlaybackId, TaskId, TenantId, UploadId,
@@ -18,6 +18,7 @@ use reelyard_model::{
     work::{TaskKind, TaskResult},
 };
 use reelyard_testkit::PostgresServer;
+use serde_json::json;
 use std::{path::Path, sync::OnceLock};
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -82,6 +83,11 @@ pub(crate) struct Planned {
 
 pub(crate) fn worker(number: u128) -> WorkerId {
     WorkerId::from_uuid(Uuid::from_u128(number))
+}
+
+/// Who does what people do.
+pub(crate) fn somebody() -> Actor {
+    Actor { name: "a person of the tests".into(), reason: Some("to see what happens".into()) }
 }
 
 pub(crate) fn failure(code: FailureCode) -> Failure {
@@ -163,6 +169,23 @@ impl Bench {
         self.catalog.task(task).await.unwrap().unwrap().state
     }
 
+    /// The sentence for it.
+    pub(crate) async fn waits_for(&self, task: TaskId, now_ms: i64) -> String {
+        let task = self.catalog.task(task).await.unwrap().unwrap();
+        let facts = self.catalog.waiting_facts(&[task], now_ms).await.unwrap();
+        reelyard_schedule::why_waiting(&facts[0]).sentence(now_ms)
+    }
+
+    /// A worker that is a machine of its own.
+    pub(crate) async fn machine(&self, number: u128, now_ms: i64) -> WorkerId {
+        let id = worker(number);
+        let machine = json!({ "cores": 8, "memory_bytes": 1_000, "heavy_slots": 2, "light_slots": 1 });
+        let name = format!("machine-{number}");
+        let new = NewWorker { id, name, node: None, version: "1.2.3".into(), machine, now_ms };
+        self.catalog.register_worker(&new).await.unwrap();
+        id
+    }
+
     pub(crate) async fn asset_state(&self, asset: AssetId) -> reelyard_model::AssetState {
         self.catalog.asset(asset).await.unwrap().unwrap().state
     }
@@ -181,6 +204,7 @@ pub(crate) fn new_upload(id: UploadId, now_ms: i64) -> NewUpload {
         file_name: Some("cat.mp4".into()),
         metadata: "filename Y2F0Lm1wNA==".into(),
         preset: "web-h264".into(),
+        priority: 0,
         traceparent: TRACE.into(),
         now_ms,
         expires_ms: now_ms + 1_000,

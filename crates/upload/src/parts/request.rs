@@ -35,6 +35,7 @@ struct OpeningBody {
     content_type: Option<String>,
     preset: Option<String>,
     title: Option<String>,
+    tier: Option<String>,
     sha256: Option<String>,
 }
 
@@ -82,7 +83,7 @@ impl Opening {
     /// `body` is empty or JSON.
     pub fn read(fields: &impl Fields, body: &[u8], max_upload_bytes: u64) -> Result<Self, PartsError> {
         const LENGTH: &str = "the size of the whole upload in bytes, such as Upload-Length: 1048576";
-        const BODY: &str = "an object such as {\"length\": 1048576, \"filename\": \"holiday.mp4\"}; the members are length, filename, content_type, preset, title and sha256";
+        const BODY: &str = "an object such as {\"length\": 1048576, \"filename\": \"holiday.mp4\"}; the members are length, filename, content_type, preset, title, tier and sha256";
         let told = match body.trim_ascii() {
             [] => OpeningBody::default(),
             body => json(body, BODY)?,
@@ -108,9 +109,15 @@ impl Opening {
 fn metadata(fields: &impl Fields, told: &OpeningBody) -> Result<Metadata, PartsError> {
     let header = optional(fields, header::METADATA, "ASCII text, in one header")?;
     let header = header.map_or(Ok(Metadata::default()), Metadata::parse)?;
-    let OpeningBody { filename, content_type, preset, title, .. } = told;
+    let OpeningBody { filename, content_type, preset, title, tier, .. } = told;
     // `filetype` is what clients of tus call it.
-    let body = [("filename", filename), ("filetype", content_type), ("preset", preset), ("title", title)];
+    let body = [
+        ("filename", filename),
+        ("filetype", content_type),
+        ("preset", preset),
+        ("title", title),
+        ("tier", tier),
+    ];
     let body = body.iter().filter_map(|(key, value)| Some((*key, value.as_deref()?.as_bytes())));
     let mut pairs: Vec<(&str, &[u8])> = body.collect();
     if pairs.is_empty() {
