@@ -1,14 +1,17 @@
 //! The command line: one file per subcommand, each with its `Args` and a `run`.
 
+mod audit;
 mod catalogue;
 mod completions;
 mod doctor;
 mod healthcheck;
 mod jobs;
 mod keys;
+mod operator;
 mod output;
 mod plan;
 mod probe;
+mod queues;
 mod serve;
 mod tenants;
 mod upload;
@@ -38,6 +41,10 @@ enum Command {
     Upload(upload::Args),
     /// List, watch, cancel and retry jobs.
     Jobs(jobs::Args),
+    /// List the queues; let nobody take up a kind of work for now.
+    Queues(queues::Args),
+    /// Show who did what to jobs, queues and workers, and why.
+    Audit(audit::Args),
     /// Make, list and revoke API keys.
     Keys(keys::Args),
     /// Add and list tenants, and set how much they may have.
@@ -62,6 +69,8 @@ impl Cli {
             Command::Workers(args) => workers::run(args),
             Command::Upload(args) => upload::run(args),
             Command::Jobs(args) => jobs::run(args),
+            Command::Queues(args) => queues::run(args),
+            Command::Audit(args) => audit::run(args),
             Command::Keys(args) => keys::run(args),
             Command::Tenants(args) => tenants::run(args),
             Command::Probe(args) => probe::run(args),

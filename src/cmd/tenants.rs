@@ -5,7 +5,7 @@ use super::{
     output::{one_line, print},
 };
 use clap::Subcommand;
-use reelyard_catalog::{Catalog, TenantLimits};
+use reelyard_catalog::{Actor, Catalog, TenantLimits};
 use reelyard_model::TenantId;
 use std::{fmt::Display, fmt::Write as _, process::ExitCode, str::FromStr};
 use uuid::Uuid;
@@ -37,6 +37,27 @@ enum Action {
         #[command(flatten)]
         quota: Quota,
     },
+    /// Change how much of the farm a tenant gets beside others; what is not named stays as it is
+    Share {
+        /// A tenant's id or name
+        #[arg(value_name = "TENANT")]
+        tenant: String,
+        #[command(flatten)]
+        share: ShareArgs,
+    },
+}
+
+#[derive(clap::Args)]
+struct ShareArgs {
+    /// Twice the weight, twice the slots while both have work waiting; `none`: 1
+    #[arg(long, value_name = "N", required_unless_present = "running")]
+    weight: Option<Limit<u32>>,
+    /// Most jobs of all kinds that it has at work at a time; `none`: as many as there are slots
+    #[arg(long, value_name = "N")]
+    running: Option<Limit<u32>>,
+    /// Why, in your words; kept in the audit log
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
 }
 
 #[derive(clap::Args)]
@@ -97,6 +118,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         Action::Add { name } => add(&catalog, &name).await,
         Action::List => list(&catalog).await,
         Action::SetQuota { tenant, quota } => set_quota(&catalog, &tenant, &quota).await,
+        Action::Share { tenant, share } => set_share(&catalog, &tenant, share).await,
     })
 }
 
@@ -137,6 +159,16 @@ async fn list(catalog: &Catalog) -> anyhow::Result<ExitCode> {
             shown(limits.concurrent_transfers),
             shown(limits.requests_per_second)
         )?;
+        let share = catalog.tenant_share(tenant.id).await?;
+        writeln!(
+            text,
+            "  share weight {}, jobs at work at a time {} (now {})",
+            share.weight.unwrap_or(1),
+            share
+                .running_tasks
+                .map_or_else(|| "as many as there are slots".to_owned(), |most| most.to_string()),
+            catalog.tenant_running(tenant.id).await?
+        )?;
     }
     print(&text)
 }
@@ -148,6 +180,22 @@ fn shown(limit: Option<impl Display>) -> String {
 async fn set_quota(catalog: &Catalog, tenant: &str, quota: &Quota) -> anyhow::Result<ExitCode> {
     let tenant = catalogue::tenant(catalog, tenant).await?;
     catalog.set_tenant_limits(tenant.id, quota.over(tenant.limits), catalogue::now_ms()).await?;
+    list(catalog).await
+}
+
+/// Effective from the next claim on, also while servers run.
+async fn set_share(catalog: &Catalog, tenant: &str, wanted: ShareArgs) -> anyhow::Result<ExitCode> {
+    let tenant = catalogue::tenant(catalog, tenant).await?;
+    let mut share = catalog.tenant_share(tenant.id).await?;
+    if let Some(Limit(weight)) = wanted.weight {
+        share.weight = weight;
+    }
+    if let Some(Limit(running)) = wanted.running {
+        share.running_tasks = running;
+    }
+    let user = rustix::process::getuid().as_raw();
+    let actor = Actor { name: format!("command line, user {user}"), reason: wanted.reason };
+    catalog.set_tenant_share(tenant.id, share, &actor, catalogue::now_ms()).await?;
     list(catalog).await
 }
 

@@ -134,3 +134,40 @@ pub(crate) async fn write_audit(connection: &mut Connection, new: NewAudit<'_>) 
         .await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{Actor, AuditFilter, Catalog, PostgresSettings, sql::sql};
+    use reelyard_model::work::TaskKind;
+    use reelyard_testkit::PostgresServer;
+
+    async fn no_line_is_changed_or_removed(catalog: Catalog) {
+        let actor = Actor { name: "a person".into(), reason: Some("they said so".into()) };
+        catalog.pause_queue(TaskKind::Encode, &actor, 1).await.unwrap();
+        let filter = AuditFilter { limit: 10, ..AuditFilter::default() };
+        let before = catalog.audit_log(&filter).await.unwrap();
+        assert_eq!(before.len(), 1);
+        for statement in ["UPDATE audit SET actor = 'nobody'", "DELETE FROM audit"] {
+            let mut write = catalog.write().await.unwrap();
+            let refused = sql(statement).execute(write.connection()).await;
+            let told = refused.unwrap_err().to_string();
+            assert!(told.contains("append-only"), "{statement}: {told}");
+        }
+        assert_eq!(catalog.audit_log(&filter).await.unwrap(), before);
+    }
+
+    #[tokio::test]
+    async fn sqlite_refuses_to_change_the_log() {
+        let directory = tempfile::tempdir().unwrap();
+        no_line_is_changed_or_removed(Catalog::open(&directory.path().join("catalog.sqlite")).await.unwrap())
+            .await;
+    }
+
+    #[tokio::test]
+    async fn postgresql_refuses_to_change_the_log() {
+        let Some(server) = PostgresServer::start_without_fsync() else { return };
+        let url = server.new_database();
+        no_line_is_changed_or_removed(Catalog::connect(&url, &PostgresSettings::default()).await.unwrap())
+            .await;
+    }
+}

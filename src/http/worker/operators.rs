@@ -9,18 +9,17 @@ use crate::{
         extract::{Path, id},
         links,
         problem::Problem,
+        reason::{Reason, ReasonBody},
     },
 };
 use axum::{Json, extract::State};
-use reelyard_catalog::{Actor, Scope, WorkerRow};
+use reelyard_catalog::{Scope, WORKER_SILENT_AFTER_MS, WorkerRow};
 use reelyard_model::{WorkerId, worker_protocol::MachineFacts};
 use serde::Serialize;
 use std::sync::Arc;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-/// A worker that was silent for so long, without a good-bye, is shown as gone: several of its calls are missing.
-const SILENT_AFTER_MS: i64 = 60_000;
 /// Ended workers are shown for so long.
 const SHOWN_MS: i64 = 24 * 3600 * 1000;
 
@@ -62,7 +61,7 @@ impl WorkerView {
         let state = match &row {
             WorkerRow { ended_ms: Some(_), .. } => "ended",
             // One that lives in a server is heard as long as that server is.
-            row if !row.in_process && now_ms - row.last_seen_ms > SILENT_AFTER_MS => "silent",
+            row if !row.in_process && now_ms - row.last_seen_ms > WORKER_SILENT_AFTER_MS => "silent",
             WorkerRow { drain: true, .. } => "draining",
             _ => "working",
         };
@@ -100,37 +99,42 @@ async fn list_workers(State(app): State<Arc<App>>, caller: Caller) -> Result<Jso
 
 /// Let a worker finish what it has and take nothing new.
 #[utoipa::path(post, path = "/v1/workers/{id}/drain", tag = "worker", params(("id" = String, Path, description = "The worker's id.")),
+    request_body = Option<ReasonBody>,
     responses((status = 200, description = "The worker.", body = WorkerView),
               (status = 404, description = "There is none.", body = ProblemBody, content_type = "application/problem+json")))]
 async fn drain_worker(
     State(app): State<Arc<App>>,
     caller: Caller,
     Path(worker): Path<String>,
+    Reason(reason): Reason,
 ) -> Result<Json<WorkerView>, Problem> {
-    set_drain(&app, caller, &worker, true).await
+    set_drain(&app, caller, &worker, reason, true).await
 }
 
 /// Let a drained worker take work again.
 #[utoipa::path(post, path = "/v1/workers/{id}/resume", tag = "worker", params(("id" = String, Path, description = "The worker's id.")),
+    request_body = Option<ReasonBody>,
     responses((status = 200, description = "The worker.", body = WorkerView),
               (status = 404, description = "There is none.", body = ProblemBody, content_type = "application/problem+json")))]
 async fn resume_worker(
     State(app): State<Arc<App>>,
     caller: Caller,
     Path(worker): Path<String>,
+    Reason(reason): Reason,
 ) -> Result<Json<WorkerView>, Problem> {
-    set_drain(&app, caller, &worker, false).await
+    set_drain(&app, caller, &worker, reason, false).await
 }
 
 async fn set_drain(
     app: &App,
     caller: Caller,
     worker: &str,
+    reason: Option<String>,
     drain: bool,
 ) -> Result<Json<WorkerView>, Problem> {
     caller.require(Scope::Admin)?;
     let worker: WorkerId = id(worker, "worker")?;
-    let actor = Actor { name: format!("an admin key of tenant {}", caller.tenant), reason: None };
+    let actor = caller.actor(app, reason).await?;
     let none = || Problem::not_found("worker");
     if !fleet::set_drain(app, worker, drain, &actor).await? {
         return Err(none());
