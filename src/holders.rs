@@ -140,7 +140,11 @@ impl Holders {
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
             match shared.catalog.wanted_uploads(&shared.node).await {
-                Ok(wanted) => wanted.into_iter().for_each(|upload| self.ask_to_stop(upload)),
+                Ok(wanted) => {
+                    for (upload, fence) in wanted {
+                        self.hand_over(shared, upload, fence).await;
+                    }
+                }
                 Err(error) => tracing::warn!(%error, "holders: wishes of other nodes cannot be read"),
             }
             if extended.elapsed() >= EXTEND_EVERY {
@@ -158,9 +162,15 @@ impl Holders {
         self.places().contains_key(&(upload, None))
     }
 
-    fn ask_to_stop(&self, upload: UploadId) {
+    /// Whoever works on it here is asked to stop. Where nobody does (the answer to a taking was lost, or giving back
+    /// failed), the row is wrong, and is put right.
+    async fn hand_over(&self, shared: &Shared, upload: UploadId, fence: u64) {
         if let Some(place) = self.places().get(&(upload, None)) {
             place.stop.cancel();
+            return;
+        }
+        if let Err(error) = shared.catalog.release_upload(upload, &shared.node, fence).await {
+            tracing::warn!(%upload, %error, "holders: an upload that nobody here works on is not given back yet");
         }
     }
 

@@ -152,7 +152,7 @@ async fn prepare(args: &Args) -> anyhow::Result<Prepared> {
     let catalog = args.fleet.open_catalog(path).await?;
     let keys = keys::open(&args.fleet, path, &catalog).await?;
     let new_admin_key =
-        if args.insecure_open { None } else { keys::admin(&args.fleet, path, &catalog).await? };
+        if args.insecure_open { None } else { keys::admin(&args.fleet, path, &catalog, &node).await? };
     let store = LocalStore::open(path).await?;
     let storage = args.storage.open(&store, &catalog, &node, args.fleet.is_fleet()).await?;
     let app = Arc::new(App {

@@ -192,7 +192,15 @@ pub(crate) async fn terminate(app: &App, id: UploadId) -> Result<(), FlowError> 
 }
 
 /// Removes the bytes of an upload that has ended, and then what the ledger has of it. Safe to repeat.
+///
+/// Nothing of one whose bytes are an asset's source in pieces: an assembly may be making an object that the ledger does
+/// not name yet, and only `assemble` knows. It tidies up when it is done.
 pub(crate) async fn forget(app: &App, id: UploadId) -> Result<(), FlowError> {
+    let is_a_source =
+        || async { Ok::<_, FlowError>(app.catalog.upload(id).await?.is_some_and(|row| row.asset.is_some())) };
+    if app.sources_in_pieces && is_a_source().await? {
+        return Ok(());
+    }
     app.uploads.forget_upload(id).await?;
     if app.sources_in_pieces {
         app.catalog.forget_ledger(id).await?;

@@ -5,7 +5,7 @@
 //! back, so a sweep that is broken off is simply done again. Sources and publications of living assets are never
 //! touched. Events are kept for [`EVENTS_KEPT_MS`].
 
-use super::{FlowError, dispatch, publish, receive, same_content};
+use super::{FlowError, publish, receive, same_content};
 use crate::app::{App, random_u32};
 use reelyard_catalog::{AssetRow, Condition, TaskRow, UploadRow};
 use reelyard_model::{TaskState, UploadKind, UploadState, work::TaskKind};
@@ -21,6 +21,8 @@ const FILES_DUTY_ROUNDS: u32 = 3;
 const FILES_EVERY: Duration = Duration::from_secs(30);
 /// How long events stay readable: for somebody who comes back from a holiday. Rows of assets and tasks stay for good.
 const EVENTS_KEPT_MS: i64 = 30 * 24 * 3600 * 1000;
+/// Leases are times, given by one node and judged by another. Clocks that are kept at all agree within a second.
+const CLOCKS_DIFFER_MS: u64 = 5_000;
 /// How long a worker that nobody hears of any more is shown: for whoever asks on Monday what ran on Friday.
 const WORKERS_KEPT_MS: i64 = 7 * 24 * 3600 * 1000;
 /// A pause of [`LEASES_EVERY`] that takes so long means that this process, or the whole machine, stood still (a laptop
@@ -32,13 +34,13 @@ const SETTLED_AFTER_MS: i64 = 60_000;
 
 /// Leases alone: work must go on while a store is slow.
 pub(crate) async fn run(app: Arc<App>) {
+    let mut pauses = Pauses::of_leases(app.fleet.lease_ms);
     // Workers elsewhere may have lived all the time that nobody heard them: each gets the chance to be heard first.
-    let mut pauses = Pauses { patient_until_ms: app.now_ms().saturating_add_unsigned(app.fleet.lease_ms) };
+    pauses.nobody_was_heard(app.now_ms());
     while !app.shutdown.is_cancelled() {
-        if pauses.silence_tells(app.now_ms())
-            && let Err(error) = leases(&app).await
-        {
+        if let Err(error) = leases(&app, &pauses).await {
             tracing::error!(%error, "sweep: leases; trying again");
+            pauses.nobody_was_heard(app.now_ms());
         }
         let pause_began_ms = app.now_ms();
         tokio::select! {
@@ -52,6 +54,9 @@ pub(crate) async fn run(app: Arc<App>) {
 /// Files, and uploads that came to nothing.
 pub(crate) async fn run_files(app: Arc<App>) {
     while !app.shutdown.is_cancelled() {
+        if let Err(error) = app.catalog.node_seen(&app.node, app.now_ms()).await {
+            tracing::warn!(%error, "sweep: the workers of this node are not shown as alive; trying again later");
+        }
         if is_ours(&app).await {
             files(&app).await;
         }
@@ -74,24 +79,41 @@ async fn is_ours(app: &App) -> bool {
 }
 
 /// Whether heartbeats could be sent lately.
-#[derive(Default)]
-struct Pauses {
+pub(crate) struct Pauses {
+    lease_ms: u64,
     /// Until then every worker gets the chance to be heard.
     patient_until_ms: i64,
+    /// Leases that are found over until then ran out while nobody could be heard.
+    forgiving_until_ms: i64,
 }
 
 impl Pauses {
+    pub(crate) const fn of_leases(lease_ms: u64) -> Self {
+        Self { lease_ms, patient_until_ms: 0, forgiving_until_ms: 0 }
+    }
+
+    /// Until now no heartbeat could be stored, or this process was not there.
+    fn nobody_was_heard(&mut self, now_ms: i64) {
+        self.patient_until_ms = now_ms.saturating_add_unsigned(self.lease_ms);
+        self.forgiving_until_ms = self.patient_until_ms.saturating_add_unsigned(self.lease_ms);
+    }
+
     /// A pause between two rounds took from here to there by the clock on the wall.
     fn took(&mut self, from_ms: i64, to_ms: i64) {
         if to_ms - from_ms > STOOD_STILL_MS {
             tracing::warn!(for_ms = to_ms - from_ms, "sweep: this process stood still; leases get time");
-            self.patient_until_ms = to_ms.saturating_add_unsigned(dispatch::STORED_LEASE_MS);
+            self.nobody_was_heard(to_ms);
         }
     }
 
     /// False for the length of a lease after everything stood still.
     fn silence_tells(&self, now_ms: i64) -> bool {
         now_ms >= self.patient_until_ms
+    }
+
+    /// Whether a lease that is over says something about its worker.
+    fn silence_accuses(&self, now_ms: i64) -> bool {
+        now_ms >= self.forgiving_until_ms
     }
 }
 
@@ -109,8 +131,21 @@ pub(crate) async fn at_start(app: &App) -> Result<(), FlowError> {
 }
 
 /// Lost leases and ended back-offs.
-pub(crate) async fn leases(app: &App) -> Result<(), FlowError> {
-    let lost = app.catalog.lose_expired_leases(app.now_ms(), random_u32()).await?;
+pub(crate) async fn leases(app: &App, pauses: &Pauses) -> Result<(), FlowError> {
+    let (now_ms, random) = (app.now_ms(), random_u32());
+    let clock_is_right = app.catalog.clock_differs_by_ms(now_ms).await?.unsigned_abs() <= CLOCKS_DIFFER_MS;
+    if !clock_is_right {
+        tracing::error!(
+            "sweep: the clock of this node and that of the database differ by more than {CLOCKS_DIFFER_MS} ms; this node ends no leases until they agree (is NTP running on both?)"
+        );
+    }
+    let lost = if !clock_is_right || !pauses.silence_tells(now_ms) {
+        Vec::new()
+    } else if pauses.silence_accuses(now_ms) {
+        app.catalog.lose_expired_leases(now_ms, random).await?
+    } else {
+        app.catalog.forgive_expired_leases(now_ms, random).await?
+    };
     for task in &lost {
         tracing::warn!(task = %task.id, asset = %task.asset, trace_id = receive::trace_id(&task.traceparent), state = task.state.as_str(), "sweep: lease lost");
     }
@@ -285,7 +320,7 @@ mod tests {
 
     #[test]
     fn after_standing_still_every_worker_gets_the_length_of_a_lease() {
-        let mut pauses = Pauses::default();
+        let mut pauses = Pauses::of_leases(STORED_LEASE_MS);
         pauses.took(10_000, 12_000);
         assert!(pauses.silence_tells(12_000));
         let woken_ms = 12_000 + STOOD_STILL_MS + 1;

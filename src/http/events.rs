@@ -116,7 +116,10 @@ pub(super) async fn follow_events(
     })?;
     // Subscribed before the number is read: what is stored in between arrives by the queue.
     let live = app.catalog.subscribe();
-    let newest = *app.catalog.last_event().borrow();
+    let known = *app.catalog.last_event().borrow();
+    // A reader that comes from another node may be ahead of this one.
+    let is_ahead = last_seen.is_some_and(|seen: i64| seen > known);
+    let newest = if is_ahead { app.catalog.newest_event().await? } else { known };
     // A number from the future belongs to another database: begin now.
     let after = last_seen.unwrap_or(newest).clamp(0, newest);
     let oldest = app.catalog.oldest_event().await?;

@@ -180,6 +180,11 @@ impl Catalog {
         after(&self.reader, seq, limit).await
     }
 
+    /// The number of the newest event, asked of the database: this node may not have heard of it yet.
+    pub async fn newest_event(&self) -> Result<i64, CatalogError> {
+        sql("SELECT COALESCE(MAX(seq), 0) FROM event").scalar(&self.reader).await
+    }
+
     /// The number of the oldest event that is still there; 0 when there never was one.
     pub async fn oldest_event(&self) -> Result<i64, CatalogError> {
         sql("SELECT COALESCE(MIN(seq), 0) FROM event").scalar(&self.reader).await

@@ -19,6 +19,17 @@ impl Catalog {
         Ok(value)
     }
 
+    /// How much later this clock is than the database's, in milliseconds; 0 where the database has no clock of its own.
+    pub async fn clock_differs_by_ms(&self, now_ms: i64) -> Result<i64, CatalogError> {
+        if !self.is_shared() {
+            return Ok(0);
+        }
+        let theirs_ms: i64 = sql("SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)")
+            .scalar(&self.reader)
+            .await?;
+        Ok(now_ms.saturating_sub(theirs_ms))
+    }
+
     /// Whether this node does the chore until `until_ms`: it did so before, nobody does, or whoever did is silent. Saves
     /// work and promises nothing: a node that was stopped may believe that it still has it.
     pub async fn take_duty(

@@ -6,7 +6,10 @@
 //! nothing any more (see `ledger`).
 
 use crate::sql::{either, sql};
-use crate::{Catalog, CatalogError, rows::signed};
+use crate::{
+    Catalog, CatalogError,
+    rows::{number, signed, text},
+};
 use reelyard_model::UploadId;
 
 /// What came of wanting an upload.
@@ -108,20 +111,12 @@ impl Catalog {
         self.commit(write).await
     }
 
-    /// Uploads of this node that another one wants.
-    pub async fn wanted_uploads(&self, node: &str) -> Result<Vec<UploadId>, CatalogError> {
-        let found: Vec<String> = sql("SELECT id FROM upload WHERE holder = ? AND wanted_by IS NOT NULL")
+    /// Uploads of this node that another one wants, with the token that this node has.
+    pub async fn wanted_uploads(&self, node: &str) -> Result<Vec<(UploadId, u64)>, CatalogError> {
+        let found = sql("SELECT id, fence FROM upload WHERE holder = ? AND wanted_by IS NOT NULL")
             .bind(node)
-            .scalars(&self.reader)
+            .fetch_all(&self.reader)
             .await?;
-        found
-            .iter()
-            .map(|id| {
-                id.parse().map_err(|error| CatalogError::Unreadable {
-                    what: "upload",
-                    reason: format!("{id}: {error}"),
-                })
-            })
-            .collect()
+        found.iter().map(|row| Ok((text(row, "id")?, number(row, "fence")?))).collect()
     }
 }

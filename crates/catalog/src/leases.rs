@@ -22,6 +22,14 @@ pub enum HeartbeatAnswer {
     Lost,
 }
 
+/// Whose it was that a lease ran out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Silence {
+    OfTheWorker,
+    /// Of the catalogue or of all nodes.
+    OfOurs,
+}
+
 impl Catalog {
     /// One of [`Catalog::heartbeats`].
     pub async fn heartbeat(
@@ -87,18 +95,8 @@ impl Catalog {
     ) -> Result<Option<TaskRow>, CatalogError> {
         let mut write = self.write().await?;
         let Some(mut task) = still_leased(&mut write, id).await? else { return Ok(None) };
-        task.restart_count += 1;
-        sql("UPDATE task SET restart_count = ? WHERE id = ?")
-            .bind(task.restart_count)
-            .bind(task.id)
-            .execute(write.connection())
-            .await?;
-        if retry_policy::restart_is_a_loss(task.restart_count) {
-            let why = format!("the server ended while it was at work, {} times by now", task.restart_count);
-            lose(&mut write, &mut task, &why, now_ms, random).await?;
-        } else {
-            tasks::move_task(&mut write, &mut task, TaskEvent::Release, now_ms).await?;
-        }
+        let why = |times| format!("the server ended while it was at work, {times} times by now");
+        restart(&mut write, &mut task, why, now_ms, random).await?;
         self.commit(write).await?;
         Ok(Some(task))
     }
@@ -107,6 +105,25 @@ impl Catalog {
     /// may be the end of its asset, whose lock comes before the task's. Several nodes may look at once: what one of them
     /// has settled, the others find settled. `random` is uniform over u32.
     pub async fn lose_expired_leases(&self, now_ms: i64, random: u32) -> Result<Vec<TaskRow>, CatalogError> {
+        self.end_expired_leases(Silence::OfTheWorker, now_ms, random).await
+    }
+
+    /// The same after a time in which no worker could be heard, because the catalogue was away: that says nothing about
+    /// the tasks, so they are given back as after a restart.
+    pub async fn forgive_expired_leases(
+        &self,
+        now_ms: i64,
+        random: u32,
+    ) -> Result<Vec<TaskRow>, CatalogError> {
+        self.end_expired_leases(Silence::OfOurs, now_ms, random).await
+    }
+
+    async fn end_expired_leases(
+        &self,
+        silence: Silence,
+        now_ms: i64,
+        random: u32,
+    ) -> Result<Vec<TaskRow>, CatalogError> {
         let found: Vec<String> =
             sql("SELECT id FROM task WHERE state = 'leased' AND lease_until_ms < ? ORDER BY id")
                 .bind(now_ms)
@@ -115,15 +132,17 @@ impl Catalog {
         let mut lost = Vec::with_capacity(found.len());
         for (index, id) in (0u32..).zip(&found) {
             let random = spread(random, index);
-            let one = self.until_not_taken_back(|| self.lose_expired_lease(id, now_ms, random)).await?;
+            let one =
+                self.until_not_taken_back(|| self.end_expired_lease(id, silence, now_ms, random)).await?;
             lost.extend(one);
         }
         Ok(lost)
     }
 
-    async fn lose_expired_lease(
+    async fn end_expired_lease(
         &self,
         id: &str,
+        silence: Silence,
         now_ms: i64,
         random: u32,
     ) -> Result<Option<TaskRow>, CatalogError> {
@@ -132,9 +151,18 @@ impl Catalog {
         if task.lease_until_ms.is_none_or(|until_ms| until_ms >= now_ms) {
             return Ok(None);
         }
-        let worker = task.worker.map_or_else(|| "unknown".to_owned(), |worker| worker.to_string());
-        let why = format!("worker {worker} sent no heartbeat in time");
-        lose(&mut write, &mut task, &why, now_ms, random).await?;
+        match silence {
+            Silence::OfTheWorker => {
+                let worker = task.worker.map_or_else(|| "unknown".to_owned(), |worker| worker.to_string());
+                let why = format!("worker {worker} sent no heartbeat in time");
+                lose(&mut write, &mut task, &why, now_ms, random).await?;
+            }
+            Silence::OfOurs => {
+                let why =
+                    |times| format!("the catalogue was away while it was at work, {times} times by now");
+                restart(&mut write, &mut task, why, now_ms, random).await?;
+            }
+        }
         self.commit(write).await?;
         Ok(Some(task))
     }
@@ -183,6 +211,27 @@ async fn still_leased(write: &mut Write, id: &str) -> Result<Option<TaskRow>, Ca
 /// Weyl steps of the golden ratio spread one random number over a list.
 fn spread(random: u32, index: u32) -> u32 {
     random.wrapping_add(index.wrapping_mul(0x9E37_79B9))
+}
+
+/// Its attempt ended through no fault of its own: back in line, unless that has happened too often to be chance.
+async fn restart(
+    write: &mut Write,
+    task: &mut TaskRow,
+    why: impl Fn(u32) -> String,
+    now_ms: i64,
+    random: u32,
+) -> Result<(), CatalogError> {
+    task.restart_count += 1;
+    sql("UPDATE task SET restart_count = ? WHERE id = ?")
+        .bind(task.restart_count)
+        .bind(task.id)
+        .execute(write.connection())
+        .await?;
+    if retry_policy::restart_is_a_loss(task.restart_count) {
+        lose(write, task, &why(task.restart_count), now_ms, random).await
+    } else {
+        tasks::move_task(write, task, TaskEvent::Release, now_ms).await
+    }
 }
 
 async fn lose(

@@ -115,6 +115,17 @@ impl Catalog {
         self.commit(write).await
     }
 
+    /// The process of this node lives, and with it the workers in it.
+    pub async fn node_seen(&self, node: &str, now_ms: i64) -> Result<(), CatalogError> {
+        let mut write = self.write().await?;
+        sql("UPDATE worker SET last_seen_ms = ? WHERE node = ?")
+            .bind(now_ms)
+            .bind(node)
+            .execute(write.connection())
+            .await?;
+        self.commit(write).await
+    }
+
     /// False: there is no such worker.
     pub async fn set_worker_drain(
         &self,

@@ -44,11 +44,12 @@ pub(super) async fn admin(
     fleet: &FleetArgs,
     directory: &Path,
     catalog: &Catalog,
+    node: &str,
 ) -> anyhow::Result<Option<String>> {
     let has_file = directory.join(crate::config::ADMIN_KEY_FILE).exists();
     if fleet.is_fleet() && !has_file {
-        let mine = uuid::Uuid::now_v7().to_string();
-        if shared_text(catalog, ADMIN_KEY_MADE_BY, &mine).await? != mine {
+        // By its name: one that was killed before it had made the key makes it at its next start.
+        if shared_text(catalog, ADMIN_KEY_MADE_BY, node).await? != node {
             return Ok(None);
         }
     }

@@ -74,7 +74,7 @@ async fn publish_and_sweep(bench: &Bench, mishap: Mishap) {
     assert!(publish::publish_next(&bench.app).await.unwrap());
     assert!(!publish::publish_next(&bench.app).await.unwrap(), "one publication");
     for _ in 0..if mishap == Mishap::Twice { 2 } else { 1 } {
-        sweep::leases(&bench.app).await.unwrap();
+        sweep::leases(&bench.app, &sweep::Pauses::of_leases(1)).await.unwrap();
         sweep::files(&bench.app).await;
     }
 }

@@ -14,7 +14,7 @@ async fn an_upload_changes_hands_when_its_holder_lets_go_or_is_silent_for_too_lo
     let (catalog, upload) = (&bench.catalog, bench.upload(1).await);
     assert_eq!(catalog.take_upload(upload, "a", 0, 1_000).await.unwrap(), Taken::Held { fence: 1 });
     assert_eq!(catalog.take_upload(upload, "b", 500, 1_500).await.unwrap(), Taken::Busy);
-    assert_eq!(catalog.wanted_uploads("a").await.unwrap(), [upload]);
+    assert_eq!(catalog.wanted_uploads("a").await.unwrap(), [(upload, 1)]);
     catalog.extend_holds("a", 2_000).await.unwrap();
     assert_eq!(catalog.take_upload(upload, "b", 1_500, 2_500).await.unwrap(), Taken::Busy);
     catalog.release_upload(upload, "a", 1).await.unwrap();
