@@ -102,6 +102,9 @@ impl Farm {
         ) {
             found.push(format!("stuck: task {task}"));
         }
+        for task in self.rows("SELECT id, asset, kind, attempt, done_attempt FROM task WHERE state = 'done' AND done_attempt <> attempt") {
+            found.push(format!("written under an old attempt: task {task}"));
+        }
         for (table, condition) in [
             ("ticket_outbox", "TRUE"),
             ("upload", "holder IS NOT NULL AND held_until_ms > EXTRACT(EPOCH FROM now()) * 1000 + 120000"),

@@ -20,6 +20,7 @@ enum Kind {
     StopWorker,
     SleepingNode,
     SleepingWorker,
+    CutOffWorker,
     KillBroker,
     WipeBroker,
     SleepingBroker,
@@ -35,7 +36,7 @@ enum Kind {
 }
 
 /// How often each is drawn. Starting a broker again costs ten seconds of a processor, so it is rarer.
-const WEIGHTS: [(Kind, u64); 19] = [
+const WEIGHTS: [(Kind, u64); 20] = [
     (Kind::KillNode, 10),
     (Kind::KillWorker, 12),
     (Kind::KillMediaChild, 10),
@@ -43,6 +44,7 @@ const WEIGHTS: [(Kind, u64); 19] = [
     (Kind::StopWorker, 3),
     (Kind::SleepingNode, 5),
     (Kind::SleepingWorker, 8),
+    (Kind::CutOffWorker, 5),
     (Kind::KillBroker, 2),
     (Kind::WipeBroker, 2),
     (Kind::SleepingBroker, 3),
@@ -74,7 +76,7 @@ impl<'a> Nemesis<'a> {
         let mut favours = Vec::new();
         for switch in switches {
             favours.extend(match *switch {
-                "without-fencing" => vec![Kind::SleepingWorker],
+                "without-fencing" => vec![Kind::CutOffWorker],
                 "without-confirms" => vec![Kind::KillBroker, Kind::LineToBroker, Kind::SleepingBroker],
                 "without-sync" => vec![Kind::KillNode],
                 _ => Vec::new(),
@@ -130,6 +132,7 @@ impl<'a> Nemesis<'a> {
             Kind::KillNode | Kind::SleepingNode => self.strike_node(kind == Kind::KillNode),
             Kind::KillWorker | Kind::SleepingWorker => self.strike_worker(kind == Kind::KillWorker),
             Kind::KillMediaChild => self.kill_media_child(),
+            Kind::CutOffWorker => self.cut_off_worker(),
             Kind::StopNode | Kind::StopWorker => self.stop(kind == Kind::StopNode),
             Kind::KillBroker => {
                 self.farm.servers.rabbit.kill();
@@ -200,6 +203,25 @@ impl<'a> Nemesis<'a> {
             thread::sleep(Duration::from_millis(sleep_ms));
             worker.process.resume();
         }
+    }
+
+    /// From all nodes, for longer than a lease. What it says meanwhile is on the way and arrives when somebody else has
+    /// the task. Every other time it falls asleep with its words on the way, so that its own clock cannot keep it from
+    /// them.
+    fn cut_off_worker(&mut self) {
+        let number = self.one_of(self.farm.workers.len());
+        let (talks_ms, last_ms) = (1_000 + self.chance.below(2_000), 5_500 + self.chance.below(4_000));
+        let falls_asleep = self.chance.below(2) == 0;
+        let worker = &mut self.farm.workers[number];
+        worker.to_nodes.iter().for_each(|line| line.set_line(Line::BlackHole));
+        thread::sleep(Duration::from_millis(talks_ms));
+        if falls_asleep {
+            worker.process.pause();
+        }
+        thread::sleep(Duration::from_millis(last_ms));
+        worker.to_nodes.iter().for_each(|line| line.set_line(Line::Clear));
+        thread::sleep(Duration::from_millis(300));
+        worker.process.resume();
     }
 
     /// As an operator does it, by SIGTERM: it ends in order and in bounded time.
