@@ -59,7 +59,7 @@ pub(crate) async fn claim(
         };
         for (slots, claimed) in free.iter_mut().zip(claimed) {
             for one in claimed {
-                if let Some(grant) = grant_or_settle(app, one, told_lease_ms).await? {
+                if let Some(grant) = grant_or_settle(app, one, told_lease_ms).await {
                     *slots -= 1;
                     grants.push(grant);
                 }
@@ -92,20 +92,25 @@ async fn grant_or_settle(
     app: &App,
     claimed: Claimed,
     told_lease_ms: u64,
-) -> Result<Option<Grant>, FlowError> {
+) -> Option<Grant> {
     let (task, attempt) = (claimed.task.id, claimed.task.attempt);
     match grants::grant(app, claimed, told_lease_ms).await {
-        Ok(grant) => return Ok(Some(grant)),
+        Ok(grant) => return Some(grant),
         Err(grants::NoGrant::NotNow(error)) => {
             tracing::warn!(%task, %error, "dispatch: a task cannot be granted now and goes back in line");
-            app.catalog.release(task, attempt, app.now_ms()).await?;
+            // What cannot be stored now is found when the lease runs out; the others' grants are not to wait for it.
+            if let Err(error) = app.catalog.release(task, attempt, app.now_ms()).await {
+                tracing::warn!(%task, %error, "dispatch: it keeps its lease until that is over");
+            }
         }
         Err(grants::NoGrant::Never(failure)) => {
             tracing::error!(%task, %failure, "dispatch: a task cannot be granted");
-            collect::failed(app, task, attempt, failure).await?;
+            if let Err(error) = collect::failed(app, task, attempt, failure).await {
+                tracing::warn!(%task, %error, "dispatch: it keeps its lease until that is over");
+            }
         }
     }
-    Ok(None)
+    None
 }
 
 /// Prolongs the lease and stores the progress.
@@ -215,7 +220,11 @@ pub(crate) struct InProcess {
 
 impl ControlPlane for InProcess {
     async fn claim(&self, offers: &[Offer]) -> Result<Vec<Grant>, ControlUnavailable> {
-        let told_lease_ms = IN_PROCESS_LEASE_MS.min(self.app.fleet.lease_ms);
+        // A database elsewhere may be away for a while, which is to cost nobody its work.
+        let told_lease_ms = match self.app.catalog.is_shared() {
+            true => self.app.fleet.lease_ms,
+            false => IN_PROCESS_LEASE_MS.min(self.app.fleet.lease_ms),
+        };
         claim(&self.app, offers, usize::MAX, told_lease_ms).await.map_err(unavailable)
     }
 

@@ -135,6 +135,19 @@ impl Caller {
     }
 }
 
+impl Caller {
+    /// For what is about the whole farm: queues, workers. Admin keys of other tenants are about those tenants.
+    pub(crate) fn require_operator(self) -> Result<(), Problem> {
+        self.require(Scope::Admin)?;
+        if self.tenant == TenantId::DEFAULT {
+            return Ok(());
+        }
+        let detail = "This address is about the whole farm, all tenants of it: it needs an admin key of the tenant \
+                      `default`.";
+        Err(Problem::new(Kind::MissingScope, detail))
+    }
+}
+
 fn missing_scope(scope: Scope) -> Problem {
     let scope = scope.as_str();
     Problem::new(

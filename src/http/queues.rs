@@ -10,7 +10,7 @@ use super::{
 };
 use crate::app::App;
 use axum::{Json, extract::State};
-use reelyard_catalog::{QueueView, Scope};
+use reelyard_catalog::QueueView;
 use reelyard_model::{Tier, work::TaskKind};
 use reelyard_tickets::Depth;
 use serde::Serialize;
@@ -108,7 +108,7 @@ pub(super) async fn list_queues(
     State(app): State<Arc<App>>,
     caller: Caller,
 ) -> Result<Json<QueueList>, Problem> {
-    caller.require(Scope::Admin)?;
+    caller.require_operator()?;
     Ok(Json(look(&app).await?))
 }
 
@@ -125,7 +125,7 @@ pub(super) async fn pause_queue(
     Path(kind): Path<String>,
     Reason(reason): Reason,
 ) -> Result<Json<Queue>, Problem> {
-    caller.require(Scope::Admin)?;
+    caller.require_operator()?;
     let kind = named(&kind)?;
     let actor = caller.actor(&app, reason).await?;
     app.catalog.pause_queue(kind, &actor, links::now_ms()).await?;
@@ -144,7 +144,7 @@ pub(super) async fn resume_queue(
     Path(kind): Path<String>,
     Reason(reason): Reason,
 ) -> Result<Json<Queue>, Problem> {
-    caller.require(Scope::Admin)?;
+    caller.require_operator()?;
     let kind = named(&kind)?;
     let actor = caller.actor(&app, reason).await?;
     app.catalog.resume_queue(kind, &actor, links::now_ms()).await?;

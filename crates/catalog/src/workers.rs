@@ -108,6 +108,10 @@ impl Catalog {
             return Ok(());
         }
         let mut write = self.write().await?;
+        // In one order: workers behind a balancer are heard by several nodes at once.
+        let mut rows = sql("SELECT id FROM worker WHERE id IN (");
+        rows.push_list(ids.iter().copied()).push(") ORDER BY id");
+        write.connection().lock(rows).await?;
         let mut query = sql("UPDATE worker SET last_seen_ms = ");
         query.push_bind(now_ms).push(" WHERE last_seen_ms < ").push_bind(now_ms).push(" AND id IN (");
         query.push_list(ids.iter().copied()).push(")");

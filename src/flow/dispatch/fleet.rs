@@ -97,7 +97,10 @@ pub(crate) async fn heard(app: &App, worker: WorkerId) -> Result<Option<bool>, C
         due.then(|| heard.workers.drain().collect::<Vec<_>>())
     };
     if let Some(told) = told {
-        app.catalog.workers_seen(&told, now_ms).await?;
+        // It is for people: no call fails for it.
+        if let Err(error) = app.catalog.workers_seen(&told, now_ms).await {
+            tracing::warn!(%error, workers = told.len(), "dispatch: when workers were heard last is not stored");
+        }
     }
     drains(app, worker).await
 }

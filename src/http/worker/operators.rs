@@ -13,7 +13,7 @@ use crate::{
     },
 };
 use axum::{Json, extract::State};
-use reelyard_catalog::{Scope, WORKER_SILENT_AFTER_MS, WorkerRow};
+use reelyard_catalog::{WORKER_SILENT_AFTER_MS, WorkerRow};
 use reelyard_model::{WorkerId, worker_protocol::MachineFacts};
 use serde::Serialize;
 use std::sync::Arc;
@@ -88,7 +88,7 @@ impl WorkerView {
 #[utoipa::path(get, path = "/v1/workers", tag = "worker",
     responses((status = 200, description = "Those that have not ended, and those heard of in the last day.", body = WorkerList)))]
 async fn list_workers(State(app): State<Arc<App>>, caller: Caller) -> Result<Json<WorkerList>, Problem> {
-    caller.require(Scope::Admin)?;
+    caller.require_operator()?;
     let now_ms = app.now_ms();
     let rows = app.catalog.workers(now_ms - SHOWN_MS).await?;
     // The control plane's own row, which only publishes, is no machine.
@@ -132,7 +132,7 @@ async fn set_drain(
     reason: Option<String>,
     drain: bool,
 ) -> Result<Json<WorkerView>, Problem> {
-    caller.require(Scope::Admin)?;
+    caller.require_operator()?;
     let worker: WorkerId = id(worker, "worker")?;
     let actor = caller.actor(app, reason).await?;
     let none = || Problem::not_found("worker");
