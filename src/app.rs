@@ -3,7 +3,11 @@
 //! Made once by `cmd/serve`, after everything was validated; shared as `Arc<App>`. Holds no request state.
 
 use crate::{
-    flow::{FlowError, desk::Desk, dispatch::fleet::Fleet},
+    flow::{
+        FlowError,
+        desk::Desk,
+        dispatch::{fleet::Fleet, layouts::Layouts, orders::Ends},
+    },
     holders::Holders,
     http::limits::Limits,
 };
@@ -25,6 +29,10 @@ pub(crate) struct App {
     pub(crate) node: String,
     /// Renditions and publications: on this disk, or in S3.
     pub(crate) store: Arc<dyn Objects>,
+    /// Where sources lie, as of a moment ago.
+    pub(crate) layouts: Layouts,
+    /// Who wants to hear that attempts are over.
+    pub(crate) ends: Ends,
     /// Uploads in progress and sources: on this disk, or in S3.
     pub(crate) uploads: Arc<dyn UploadStore>,
     /// Finished uploads lie in pieces there until `flow::assemble` has been at them.
@@ -89,12 +97,17 @@ impl App {
         self.data_dir.join("scratch").join(format!("file-{name}"))
     }
 
-    /// Something may be ready for a worker: everybody who waits looks again.
+    /// Something may be ready, for workers or for the publisher: everybody who waits looks again.
     pub(crate) fn ring(&self) {
+        self.ring_workers();
+        self.publish_ticket.notify_one();
+    }
+
+    /// The same where it is no publishing: the publisher's look is a transaction.
+    pub(crate) fn ring_workers(&self) {
         self.ticket.notify_waiters();
         // One permit stays for whoever is about to wait.
         self.ticket.notify_one();
-        self.publish_ticket.notify_one();
         self.relay_ticket.notify_one();
     }
 }

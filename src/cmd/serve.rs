@@ -157,6 +157,8 @@ async fn prepare(args: &Args) -> anyhow::Result<Prepared> {
     let storage = args.storage.open(&store, &catalog, &node, args.fleet.is_fleet()).await?;
     let app = Arc::new(App {
         desk: flow::desk::Desk::open(&catalog),
+        layouts: flow::dispatch::layouts::Layouts::default(),
+        ends: flow::dispatch::orders::Ends::watch(&catalog),
         catalog,
         node,
         uploads: storage.uploads,

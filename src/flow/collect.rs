@@ -6,7 +6,7 @@
 
 use super::{FlowError, plan, receive, same_content};
 use crate::app::{App, random_u32};
-use reelyard_catalog::{CatalogError, CompletedProbe, CompletedTask, FailedTask, Settled, TaskRow};
+use reelyard_catalog::{CatalogError, CompletedProbe, CompletedTask, FailedTask, Settled, Stored};
 use reelyard_model::{
     Failure, FailureCode, MediaInfo, PlaybackId, TaskId,
     work::{Report, TaskKind, TaskResult, Verdict},
@@ -19,13 +19,14 @@ pub(crate) async fn collect(
     attempt: u32,
     report: Report,
 ) -> Result<Verdict, FlowError> {
-    let task = app
-        .catalog
-        .task(id)
-        .await?
-        .ok_or_else(|| CatalogError::NotFound { what: "task", id: id.to_string() })?;
+    let mut rings = true;
     let settled = match report {
-        Report::Completed { result } => completed(app, &task, attempt, result).await?,
+        Report::Completed { result: TaskResult::Probed { info } } => probed(app, id, attempt, &info).await?,
+        Report::Completed { result } => {
+            let done = completed(app, id, attempt, result).await?;
+            rings = done.rings;
+            done.settled
+        }
         // The worker was stopped with this server: that says nothing about the task.
         Report::Failed { failure }
             if failure.code == FailureCode::ChildKilled && app.shutdown.is_cancelled() =>
@@ -37,7 +38,7 @@ pub(crate) async fn collect(
         }
         Report::Failed { failure } => failed(app, id, attempt, failure).await?,
     };
-    if settled == Settled::Now {
+    if settled == Settled::Now && rings {
         // Whatever became ready; also what was cancelled with a failed asset is news to waiting workers.
         app.ring();
     }
@@ -48,45 +49,56 @@ pub(crate) fn verdict(settled: Settled) -> Verdict {
     match settled {
         Settled::Now | Settled::Before => Verdict::Continue,
         Settled::Cancelled => Verdict::Cancelled,
-        Settled::Lost | Settled::OtherEncoder => Verdict::Lost,
+        Settled::Lost | Settled::OtherEncoder | Settled::OtherKind => Verdict::Lost,
     }
 }
 
-async fn completed(
-    app: &App,
-    task: &TaskRow,
-    attempt: u32,
-    result: TaskResult,
-) -> Result<Settled, FlowError> {
-    let warnings = match (task.kind, &result) {
-        (TaskKind::Probe, TaskResult::Probed { info }) => return probed(app, task, attempt, info).await,
-        (TaskKind::Encode | TaskKind::Audio, TaskResult::Encoded { warnings, .. }) => warnings.clone(),
-        (TaskKind::Stills, TaskResult::Stills { .. }) => Vec::new(),
-        _ => {
-            let detail = format!(
-                "the worker answered a task of kind {} with another kind's result",
-                task.kind.as_str()
-            );
-            return failed(app, task.id, attempt, Failure::new(FailureCode::Internal, detail)).await;
-        }
+struct Done {
+    settled: Settled,
+    /// Something else may have become ready. Most chunks bring nothing, and every ring costs several questions.
+    rings: bool,
+}
+
+async fn completed(app: &App, id: TaskId, attempt: u32, result: TaskResult) -> Result<Done, FlowError> {
+    let warnings = match &result {
+        TaskResult::Encoded { warnings, .. } => warnings.clone(),
+        _ => Vec::new(),
     };
-    let done = CompletedTask { task: task.id, attempt, result, warnings, now_ms: app.now_ms() };
-    let settled = app.desk.complete(done).await?;
-    if settled == Settled::OtherEncoder {
-        // Two chunks were begun before either was done, and one found the graphics card busy. The next attempt is told
-        // which encoder to use.
-        let detail = "this chunk was made with another encoder than the first that was done, and they would not play \
-                      one after the other; it is made again";
-        let failure = Failure::new(FailureCode::EncoderUnavailable, detail);
-        return failed(app, task.id, attempt, failure).await;
-    }
-    if settled == Settled::Now {
-        tracing::info!(asset = %task.asset, task = %task.id, trace_id = receive::trace_id(&task.traceparent), kind = task.kind.as_str(), ordinal = task.ordinal, "collect: task done");
-    }
-    Ok(settled)
+    let done = CompletedTask { task: id, attempt, result, warnings, now_ms: app.now_ms() };
+    let Stored { settled, task, unblocked } = app.desk.complete(done).await?;
+    let failure = match settled {
+        Settled::OtherEncoder => {
+            // Two chunks were begun before either was done, and one found the graphics card busy. The next attempt is
+            // told which encoder to use.
+            let detail = "this chunk was made with another encoder than the first that was done, and they would not \
+                          play one after the other; it is made again";
+            Failure::new(FailureCode::EncoderUnavailable, detail)
+        }
+        Settled::OtherKind => other_kind(task.kind),
+        Settled::Now => {
+            tracing::info!(asset = %task.asset, task = %id, trace_id = receive::trace_id(&task.traceparent), kind = task.kind.as_str(), ordinal = task.ordinal, "collect: task done");
+            return Ok(Done { settled, rings: unblocked });
+        }
+        Settled::Before | Settled::Cancelled | Settled::Lost => return Ok(Done { settled, rings: false }),
+    };
+    Ok(Done { settled: failed(app, id, attempt, failure).await?, rings: true })
 }
 
-async fn probed(app: &App, task: &TaskRow, attempt: u32, info: &MediaInfo) -> Result<Settled, FlowError> {
+fn other_kind(kind: TaskKind) -> Failure {
+    let kind = kind.as_str();
+    let detail = format!("the worker answered a task of kind {kind} with another kind's result");
+    Failure::new(FailureCode::Internal, detail)
+}
+
+async fn probed(app: &App, id: TaskId, attempt: u32, info: &MediaInfo) -> Result<Settled, FlowError> {
+    let task = app
+        .catalog
+        .task(id)
+        .await?
+        .ok_or_else(|| CatalogError::NotFound { what: "task", id: id.to_string() })?;
+    if task.kind != TaskKind::Probe {
+        return failed(app, id, attempt, other_kind(task.kind)).await;
+    }
     let asset = app.catalog.asset(task.asset).await?.ok_or_else(|| FlowError::Inconsistent {
         asset: task.asset,
         what: "its row is missing".to_owned(),

@@ -1,29 +1,34 @@
 //! **desk**: what many workers ask for at the same moment is asked of the catalogue once.
 //!
-//! Claims and reports of this node wait here while a transaction is under way, and the next transaction takes all that
+//! Claims, reports and questions about API keys of this node wait here while a transaction is under way, and the next transaction takes all that
 //! came meanwhile. So nobody waits longer than two transactions, a lone caller does not wait at all, and a hundred
 //! callers cost as much as one. Called by `dispatch` and `collect`; it decides nothing.
 
 use super::FlowError;
-use reelyard_catalog::{Catalog, CatalogError, ClaimBatch, ClaimWish, Claimed, CompletedTask, Settled};
-use std::sync::Arc;
+use reelyard_catalog::{
+    Catalog, CatalogError, ClaimBatch, ClaimWish, Claimed, CompletedTask, LiveApiKey, Stored,
+};
+use std::{collections::HashSet, sync::Arc};
 use tokio::sync::{mpsc, oneshot};
 
 /// Callers in one transaction: beyond it statements grow long, and whoever came first waits for those who came last.
 const MOST_TOGETHER: usize = 256;
 /// Callers that wait; more have to wait outside, which their workers' time limits bound.
 const MOST_WAITING: usize = 4_096;
-/// Transactions of reports at a time. Two, so that one is prepared while the other is being synced.
-const REPORT_CLERKS: usize = 2;
-
 /// The desk is closed (the server stops), or the catalogue did not answer.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct DeskError(Arc<str>);
 
+impl From<DeskError> for CatalogError {
+    fn from(error: DeskError) -> Self {
+        Self::Unavailable { reason: error.to_string() }
+    }
+}
+
 impl From<DeskError> for FlowError {
     fn from(error: DeskError) -> Self {
-        Self::Catalog(CatalogError::Unavailable { reason: error.to_string() })
+        Self::Catalog(error.into())
     }
 }
 
@@ -31,6 +36,7 @@ impl From<DeskError> for FlowError {
 pub(crate) struct Desk {
     claims: mpsc::Sender<ClaimCall>,
     reports: mpsc::Sender<ReportCall>,
+    keys: mpsc::Sender<KeyCall>,
 }
 
 struct ClaimCall {
@@ -42,7 +48,12 @@ struct ClaimCall {
 
 struct ReportCall {
     report: CompletedTask,
-    answer: oneshot::Sender<Result<Settled, CatalogError>>,
+    answer: oneshot::Sender<Result<Stored, CatalogError>>,
+}
+
+struct KeyCall {
+    sha256: String,
+    answer: oneshot::Sender<Result<Option<LiveApiKey>, DeskError>>,
 }
 
 impl Desk {
@@ -51,11 +62,10 @@ impl Desk {
         let (claims, claim_calls) = mpsc::channel(MOST_WAITING);
         tokio::spawn(serve_claims(catalog.clone(), claim_calls));
         let (reports, report_calls) = mpsc::channel(MOST_WAITING);
-        let report_calls = Arc::new(tokio::sync::Mutex::new(report_calls));
-        for _ in 0..REPORT_CLERKS {
-            tokio::spawn(serve_reports(catalog.clone(), Arc::clone(&report_calls)));
-        }
-        Self { claims, reports }
+        tokio::spawn(serve_reports(catalog.clone(), report_calls));
+        let (keys, key_calls) = mpsc::channel(MOST_WAITING);
+        tokio::spawn(serve_keys(catalog.clone(), key_calls));
+        Self { claims, reports, keys }
     }
 
     /// For each wish its tasks. Of whoever goes away before the answer has come they are given back.
@@ -71,11 +81,18 @@ impl Desk {
         answered.await.map_err(|_| closed())?
     }
 
-    pub(crate) async fn complete(&self, report: CompletedTask) -> Result<Settled, CatalogError> {
+    pub(crate) async fn complete(&self, report: CompletedTask) -> Result<Stored, CatalogError> {
         let (answer, answered) = oneshot::channel();
-        let gone = || CatalogError::Unavailable { reason: closed().to_string() };
-        self.reports.send(ReportCall { report, answer }).await.map_err(|_| gone())?;
-        answered.await.map_err(|_| gone())?
+        self.reports.send(ReportCall { report, answer }).await.map_err(|_| closed())?;
+        answered.await.map_err(|_| closed())?
+    }
+
+    /// The key with this hash, unless it was revoked. It is looked up after this call has begun, so a key that was
+    /// revoked before is never good.
+    pub(crate) async fn live_api_key(&self, sha256: String) -> Result<Option<LiveApiKey>, CatalogError> {
+        let (answer, answered) = oneshot::channel();
+        self.keys.send(KeyCall { sha256, answer }).await.map_err(|_| closed())?;
+        Ok(answered.await.map_err(|_| closed())??)
     }
 }
 
@@ -128,18 +145,17 @@ async fn give_back(catalog: Catalog, unwanted: Vec<Vec<Claimed>>, now_ms: i64) {
     }
 }
 
-async fn serve_reports(catalog: Catalog, calls: Arc<tokio::sync::Mutex<mpsc::Receiver<ReportCall>>>) {
-    loop {
-        let mut together = Vec::new();
-        if calls.lock().await.recv_many(&mut together, MOST_TOGETHER).await == 0 {
-            return;
-        }
+/// One transaction at a time: a second one would wait for the first at the rows of the same assets, and take the
+/// reports that could have gone with the next.
+async fn serve_reports(catalog: Catalog, mut calls: mpsc::Receiver<ReportCall>) {
+    let mut together = Vec::new();
+    while calls.recv_many(&mut together, MOST_TOGETHER).await > 0 {
         let (reports, answers): (Vec<_>, Vec<_>) =
-            together.into_iter().map(|call| (call.report, call.answer)).unzip();
+            together.drain(..).map(|call| (call.report, call.answer)).unzip();
         match catalog.complete_tasks(reports.clone()).await {
-            Ok(settled) => {
-                for (answer, settled) in answers.into_iter().zip(settled) {
-                    let _ = answer.send(Ok(settled));
+            Ok(stored) => {
+                for (answer, stored) in answers.into_iter().zip(stored) {
+                    let _ = answer.send(Ok(stored));
                 }
             }
             // Each alone, so that one that cannot be stored does not speak for the others.
@@ -148,11 +164,29 @@ async fn serve_reports(catalog: Catalog, calls: Arc<tokio::sync::Mutex<mpsc::Rec
                     tracing::warn!(%error, reports = answers.len(), "desk: reports are stored one by one");
                 }
                 for (answer, report) in answers.into_iter().zip(reports) {
-                    let settled = catalog.complete_tasks(vec![report]).await;
-                    let _ =
-                        answer.send(settled.map(|settled| settled.first().copied().unwrap_or(Settled::Lost)));
+                    let _ = answer.send(complete_one(&catalog, report).await);
                 }
             }
+        }
+    }
+}
+
+async fn complete_one(catalog: &Catalog, report: CompletedTask) -> Result<Stored, CatalogError> {
+    let id = report.task.to_string();
+    let stored = catalog.complete_tasks(vec![report]).await?;
+    stored.into_iter().next().ok_or(CatalogError::NotFound { what: "task", id })
+}
+
+/// Every request asks; what is asked during one look is answered by the next, once for each key.
+async fn serve_keys(catalog: Catalog, mut calls: mpsc::Receiver<KeyCall>) {
+    let mut together: Vec<KeyCall> = Vec::new();
+    while calls.recv_many(&mut together, MOST_TOGETHER).await > 0 {
+        let keys: HashSet<&str> = together.iter().map(|call| call.sha256.as_str()).collect();
+        let keys: Vec<&str> = keys.into_iter().collect();
+        let found = catalog.live_api_keys(&keys).await.map_err(|error| DeskError(error.to_string().into()));
+        for call in together.drain(..) {
+            let its = found.as_ref().map(|found| found.get(&call.sha256).cloned());
+            let _ = call.answer.send(its.map_err(Clone::clone));
         }
     }
 }

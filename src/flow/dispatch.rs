@@ -6,6 +6,7 @@
 
 pub(crate) mod fleet;
 mod grants;
+pub(crate) mod layouts;
 pub(crate) mod orders;
 
 pub(crate) use grants::{attempt_is_at_work, is_output_name, output_prefix};
@@ -16,11 +17,11 @@ use reelyard_agent::{
     control::{ControlPlane, ControlUnavailable, Depot},
     source::SourceBytes,
 };
-use reelyard_catalog::{CatalogError, ClaimWish, Claimed, EventKind, EventRow, HeartbeatAnswer};
+use reelyard_catalog::{CatalogError, ClaimWish, Claimed, EventKind, EventRow, Heartbeat, HeartbeatAnswer};
 use reelyard_model::{
     Failure, FailureCode, TaskId,
     work::{Grant, Offer, Progress, Report, TaskKind, Verdict},
-    worker_protocol::Held,
+    worker_protocol::{Beat, Held},
 };
 use serde_json::json;
 use std::{io, path::Path, sync::Arc, time::Duration};
@@ -34,7 +35,7 @@ pub(crate) const STORED_LEASE_MS: u64 = 30_000;
 const POLL: Duration = Duration::from_secs(1);
 
 /// Up to `most` tasks that fit these offers, each under a fresh lease, of which the worker is told `told_lease_ms`. First
-/// what each offer prefers, then whatever it takes.
+/// what each offer prefers, then the rest of what it takes.
 pub(crate) async fn claim(
     app: &App,
     offers: &[Offer],
@@ -43,11 +44,15 @@ pub(crate) async fn claim(
 ) -> Result<Vec<Grant>, FlowError> {
     let mut free = free_slots(offers, most);
     let mut grants = Vec::new();
-    for preferred in [true, false] {
+    for first in [true, false] {
+        let wishes: Vec<ClaimWish> =
+            offers.iter().zip(&free).map(|(offer, slots)| wish(offer, first, *slots)).collect();
         if app.shutdown.is_cancelled() {
             break;
         }
-        let wishes = offers.iter().zip(&free).map(|(offer, slots)| wish(offer, preferred, *slots)).collect();
+        if wishes.iter().all(|wish| wish.slots == 0 || wish.kinds.is_empty()) {
+            continue;
+        }
         let claimed = match app.desk.claim(wishes, app.fleet.lease_ms, app.now_ms()).await {
             Ok(claimed) => claimed,
             // What was granted already is not to wait for its lease.
@@ -80,10 +85,11 @@ fn free_slots(offers: &[Offer], most: usize) -> Vec<u32> {
     offers.iter().map(take).collect()
 }
 
-fn wish(offer: &Offer, preferred: bool, slots: u32) -> ClaimWish {
-    let kinds = if preferred { &offer.prefers } else { &offer.kinds };
+fn wish(offer: &Offer, first: bool, slots: u32) -> ClaimWish {
+    let is_first = |kind: &TaskKind| offer.prefers.is_empty() || offer.prefers.contains(kind);
     // Publishing is the control plane's own work.
-    let kinds = kinds.iter().copied().filter(|kind| *kind != TaskKind::Publish).collect();
+    let kinds = offer.kinds.iter().copied().filter(|kind| *kind != TaskKind::Publish);
+    let kinds = kinds.filter(|kind| is_first(kind) == first).collect();
     ClaimWish { worker: offer.worker, kinds, slots }
 }
 
@@ -113,22 +119,51 @@ async fn grant_or_settle(
     None
 }
 
-/// Prolongs the lease and stores the progress.
+/// Prolongs the leases and stores the progress, in one transaction; in the order of the beats. `None`: it could not be
+/// asked; an error where none could.
+pub(crate) async fn heartbeats(app: &App, beats: &[Beat]) -> Result<Vec<Option<Verdict>>, FlowError> {
+    match heartbeats_together(app, beats).await {
+        Ok(verdicts) => Ok(verdicts.into_iter().map(Some).collect()),
+        Err(error) if may_pass(&error) => Err(error),
+        // Each alone, so that one that is in disorder does not speak for the others.
+        Err(_) => {
+            let mut verdicts = Vec::with_capacity(beats.len());
+            for beat in beats {
+                verdicts.push(heartbeat(app, beat.task, beat.attempt, beat.progress).await.ok());
+            }
+            Ok(verdicts)
+        }
+    }
+}
+
+async fn heartbeats_together(app: &App, beats: &[Beat]) -> Result<Vec<Verdict>, FlowError> {
+    let now_ms = app.now_ms();
+    let stored: Vec<Heartbeat> = beats
+        .iter()
+        .map(|beat| Heartbeat { task: beat.task, attempt: beat.attempt, progress: beat.progress })
+        .collect();
+    let answers = app.catalog.heartbeats(&stored, app.fleet.lease_ms, now_ms).await?;
+    let goes_on = |(_, answer): &(&Beat, &HeartbeatAnswer)| **answer == HeartbeatAnswer::Continue;
+    let continued = beats.iter().zip(&answers).filter(goes_on).map(|(beat, _)| *beat).collect::<Vec<_>>();
+    announce_progress(app, &continued, now_ms).await;
+    let verdict = |answer: &HeartbeatAnswer| match answer {
+        HeartbeatAnswer::Continue => Verdict::Continue,
+        HeartbeatAnswer::Cancelled => Verdict::Cancelled,
+        HeartbeatAnswer::Lost => Verdict::Lost,
+    };
+    Ok(answers.iter().map(verdict).collect())
+}
+
+/// One of [`heartbeats`].
 pub(crate) async fn heartbeat(
     app: &App,
     task: TaskId,
     attempt: u32,
     progress: Progress,
 ) -> Result<Verdict, FlowError> {
-    let now_ms = app.now_ms();
-    match app.catalog.heartbeat(task, attempt, progress, app.fleet.lease_ms, now_ms).await {
-        Ok(HeartbeatAnswer::Continue) => {
-            announce_progress(app, task, attempt, progress, now_ms).await;
-            Ok(Verdict::Continue)
-        }
-        Ok(HeartbeatAnswer::Cancelled) => Ok(Verdict::Cancelled),
-        Ok(HeartbeatAnswer::Lost) => Ok(Verdict::Lost),
-        Err(error) => lost_unless_it_passes(task, error.into()),
+    match heartbeats_together(app, &[Beat { task, attempt, progress }]).await {
+        Ok(verdicts) => Ok(verdicts.first().copied().unwrap_or(Verdict::Lost)),
+        Err(error) => lost_unless_it_passes(task, error),
     }
 }
 
@@ -194,23 +229,27 @@ fn lost_unless_it_passes(task: TaskId, error: FlowError) -> Result<Verdict, Flow
 }
 
 /// Passing news for the event stream. Failing is no matter: the next heartbeat brings newer.
-async fn announce_progress(app: &App, task: TaskId, attempt: u32, progress: Progress, now_ms: i64) {
-    let Ok(Some(row)) = app.catalog.task(task).await else {
+async fn announce_progress(app: &App, beats: &[Beat], now_ms: i64) {
+    let tasks: Vec<TaskId> = beats.iter().map(|beat| beat.task).collect();
+    let Ok(labels) = app.catalog.task_labels(&tasks).await else {
         return;
     };
-    app.catalog.announce(EventRow {
-        seq: 0,
-        at_ms: now_ms,
-        tenant: row.tenant,
-        kind: EventKind::TASK_PROGRESS.0.to_owned(),
-        upload: None,
-        asset: Some(row.asset),
-        task: Some(task),
-        data: json!({
-            "kind": row.kind, "ordinal": row.ordinal, "attempt": attempt,
-            "done_us": progress.done_us, "total_us": progress.total_us,
-        }),
-    });
+    for beat in beats {
+        let Some(label) = labels.get(&beat.task) else { continue };
+        app.catalog.announce(EventRow {
+            seq: 0,
+            at_ms: now_ms,
+            tenant: label.tenant,
+            kind: EventKind::TASK_PROGRESS.0.to_owned(),
+            upload: None,
+            asset: Some(label.asset),
+            task: Some(beat.task),
+            data: json!({
+                "kind": label.kind, "ordinal": label.ordinal, "attempt": beat.attempt,
+                "done_us": beat.progress.done_us, "total_us": beat.progress.total_us,
+            }),
+        });
+    }
 }
 
 /// The control plane of the agent in this process.

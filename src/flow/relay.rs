@@ -191,7 +191,13 @@ pub(crate) async fn ring_by_events(app: Arc<App>) {
             event = events.recv() => event,
         };
         match event {
-            Ok(event) if event.data.get("state").and_then(Value::as_str) == Some("ready") => app.ring(),
+            Ok(event) if event.data.get("state").and_then(Value::as_str) == Some("ready") => {
+                if event.data.get("kind").and_then(Value::as_str) == Some(TaskKind::Publish.as_str()) {
+                    app.ring();
+                } else {
+                    app.ring_workers();
+                }
+            }
             Ok(_) => {}
             Err(RecvError::Lagged(_)) => app.ring(),
             Err(RecvError::Closed) => return,

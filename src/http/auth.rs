@@ -215,7 +215,7 @@ impl Uploader {
             return Err(unknown());
         }
         let digest: [u8; 32] = Sha256::digest(text.as_bytes()).into();
-        let live = app.catalog.live_api_key(&hex::encode(digest)).await?.ok_or_else(unknown)?;
+        let live = app.desk.live_api_key(hex::encode(digest)).await?.ok_or_else(unknown)?;
         let id = live.key.id.parse().map_err(Problem::internal)?;
         Ok(Self { tenant: live.key.tenant, limits: live.limits, by: By::Key { id, scopes: live.key.scopes } })
     }

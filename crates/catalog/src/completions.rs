@@ -12,6 +12,7 @@ use crate::{
     store::Write,
     tasks,
 };
+use reelyard_crash_points::switched_off;
 use reelyard_model::{
     AssetId, TaskId, TaskState,
     task_state::{self, TaskEvent},
@@ -19,6 +20,16 @@ use reelyard_model::{
 };
 use serde_json::json;
 use std::collections::{BTreeSet, HashMap};
+
+/// What became of a report.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    pub settled: Settled,
+    /// As it is now.
+    pub task: TaskRow,
+    /// Tasks that waited for this one, or for another of the same transaction, became ready.
+    pub unblocked: bool,
+}
 
 /// A report that counts.
 struct Counts {
@@ -30,18 +41,18 @@ struct Counts {
 
 impl Catalog {
     /// In the order of the reports.
-    pub async fn complete_tasks(&self, reports: Vec<CompletedTask>) -> Result<Vec<Settled>, CatalogError> {
+    pub async fn complete_tasks(&self, reports: Vec<CompletedTask>) -> Result<Vec<Stored>, CatalogError> {
         if reports.is_empty() {
             return Ok(Vec::new());
         }
         self.until_not_taken_back(|| self.complete_tasks_once(&reports)).await
     }
 
-    async fn complete_tasks_once(&self, reports: &[CompletedTask]) -> Result<Vec<Settled>, CatalogError> {
+    async fn complete_tasks_once(&self, reports: &[CompletedTask]) -> Result<Vec<Stored>, CatalogError> {
         let mut write = self.write().await?;
         let mut known = lock(write.connection(), reports).await?;
         let mut encoders = encoders_of(write.connection(), &known).await?;
-        let mut settled = Vec::with_capacity(reports.len());
+        let mut stored = Vec::with_capacity(reports.len());
         let mut counting = Vec::new();
         for report in reports {
             let Some(task) = known.get_mut(&report.task) else {
@@ -49,9 +60,12 @@ impl Catalog {
             };
             let verdict = judge(task, report, &mut encoders)?;
             if verdict == Settled::Now {
+                if switched_off!("without-fencing") {
+                    task.state = TaskState::Leased;
+                }
                 task.state = task_state::next(task.state, TaskEvent::Complete)?;
                 task.failure = None;
-                task.done_attempt = Some(task.attempt);
+                task.done_attempt = Some(report.attempt);
                 counting.push(Counts {
                     result: to_json("result", &report.result)?,
                     task: task.clone(),
@@ -59,10 +73,10 @@ impl Catalog {
                     now_ms: report.now_ms,
                 });
             }
-            settled.push(verdict);
+            stored.push(Stored { settled: verdict, task: task.clone(), unblocked: false });
         }
         if counting.is_empty() {
-            return Ok(settled);
+            return Ok(stored);
         }
         store(&mut write, &counting).await?;
         for (asset, encoder) in encoders.iter().filter_map(|(asset, used)| Some((asset, used.new.as_ref()?)))
@@ -76,9 +90,12 @@ impl Catalog {
         for done in counting.iter().filter(|done| !done.warnings.is_empty()) {
             assets::warn_all(&mut write, done.task.asset, &done.warnings).await?;
         }
-        unblock(&mut write, &counting).await?;
+        let unblocked = unblock(&mut write, &counting).await?;
         self.commit(write).await?;
-        Ok(settled)
+        for one in &mut stored {
+            one.unblocked = unblocked && one.settled == Settled::Now;
+        }
+        Ok(stored)
     }
 }
 
@@ -132,6 +149,11 @@ fn judge(
     if let Some(verdict) = crate::outcome::refusal(task, report.attempt, TaskEvent::Complete) {
         return Ok(verdict);
     }
+    match (task.kind, &report.result) {
+        (TaskKind::Encode | TaskKind::Audio, TaskResult::Encoded { .. })
+        | (TaskKind::Stills, TaskResult::Stills { .. }) => {}
+        _ => return Ok(Settled::OtherKind),
+    }
     if let (TaskKind::Encode, TaskResult::Encoded { encoder, .. }) = (task.kind, &report.result) {
         let used = encoders.entry(task.asset).or_default();
         match used.stored.as_ref().or(used.new.as_ref()) {
@@ -145,15 +167,16 @@ fn judge(
 
 async fn store(write: &mut Write, counting: &[Counts]) -> Result<(), CatalogError> {
     let mut query = sql(
-        "UPDATE task SET state = 'done', result = given.column2, done_attempt = attempt, failure = NULL, worker = NULL,
+        "UPDATE task SET state = 'done', result = given.column2, done_attempt = given.column3, failure = NULL, worker = NULL,
          lease_until_ms = NULL, done_us = GREATEST(done_us, total_us), updated_ms = ",
     );
     let now_ms = counting.iter().map(|done| done.now_ms).max().unwrap_or_default();
     query.push_bind(now_ms).push(", finished_ms = ").push_bind(now_ms).push(" FROM (VALUES ");
     for (index, done) in counting.iter().enumerate() {
         query.push(if index == 0 { "(" } else { ", (" }).push_bind(done.task.id).push(", ");
-        query.push_bind(&done.result).push(")");
         let task = &done.task;
+        query.push_bind(&done.result).push(", ");
+        query.push_bind(task.done_attempt.unwrap_or(task.attempt)).push(")");
         write.emit(NewEvent {
             at_ms: now_ms,
             tenant: task.tenant,
@@ -168,12 +191,12 @@ async fn store(write: &mut Write, counting: &[Counts]) -> Result<(), CatalogErro
         });
     }
     query.push(") AS given WHERE task.id = given.column1");
-    query.execute(write.connection()).await?;
+    query.one_off().execute(write.connection()).await?;
     Ok(())
 }
 
-/// Tasks that waited for these, and for nothing else any more, become ready.
-async fn unblock(write: &mut Write, counting: &[Counts]) -> Result<(), CatalogError> {
+/// Tasks that waited for these, and for nothing else any more, become ready. False: there was none.
+async fn unblock(write: &mut Write, counting: &[Counts]) -> Result<bool, CatalogError> {
     let mut query = sql("SELECT DISTINCT task_need.task FROM task_need JOIN task ON task.id = task_need.task
          WHERE task.state = 'blocked' AND task_need.needs IN (");
     query.push_list(counting.iter().map(|done| done.task.id)).push(
@@ -185,6 +208,7 @@ async fn unblock(write: &mut Write, counting: &[Counts]) -> Result<(), CatalogEr
     );
     let waiting: Vec<String> = query.scalars(write.connection()).await?;
     let now_ms = counting.iter().map(|done| done.now_ms).max().unwrap_or_default();
+    let any = !waiting.is_empty();
     for id in waiting {
         let id = id
             .parse()
@@ -192,5 +216,5 @@ async fn unblock(write: &mut Write, counting: &[Counts]) -> Result<(), CatalogEr
         let mut dependent = tasks::require(write.connection(), id).await?;
         tasks::move_task(write, &mut dependent, TaskEvent::Unblock, now_ms).await?;
     }
-    Ok(())
+    Ok(any)
 }

@@ -290,7 +290,7 @@ async fn lease(
         });
     }
     query.push(") AS given WHERE task.id = given.column1");
-    query.execute(write.connection()).await?;
+    query.one_off().execute(write.connection()).await?;
     let tasks: Vec<TaskId> = leased.iter().map(|(_, task)| task.id).collect();
     outbox::drop_tickets(write, tasks.into_iter()).await
 }

@@ -125,7 +125,7 @@ fn insert_on_postgres(events: &[NewEvent]) -> Sql {
         ") AS added (place, at_ms, tenant, kind, upload, asset, task, data) RETURNING seq)
          SELECT stored.seq FROM stored, PG_NOTIFY('reelyard_event', '') AS told",
     );
-    insert
+    insert.one_off()
 }
 
 impl NewEvent {

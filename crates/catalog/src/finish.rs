@@ -9,7 +9,7 @@ use crate::{
     content, publications, rows::signed, store::Write, uploads::upload_event,
 };
 use reelyard_model::{
-    AssetState, TaskState, Tier,
+    AssetState, Tier,
     upload_state::{self, UploadEvent},
     work::TaskKind,
 };
@@ -127,7 +127,7 @@ async fn insert_probe(
     upload: &UploadRow,
     finish: &FinishUpload,
 ) -> Result<(), CatalogError> {
-    crate::tasks::insert_task(
+    crate::tasks::insert_tasks(
         write,
         &crate::tasks::TaskOwner {
             asset: finish.asset,
@@ -136,15 +136,14 @@ async fn insert_probe(
             traceparent: &upload.traceparent,
             now_ms: finish.now_ms,
         },
-        &crate::NewTask {
+        &[crate::NewTask {
             id: finish.probe_task,
             kind: TaskKind::Probe,
             ordinal: 0,
             required: true,
             priority: finish.probe_priority,
             needs: Vec::new(),
-        },
-        TaskState::Ready,
+        }],
     )
     .await
 }

@@ -6,7 +6,7 @@
 use crate::sql::sql;
 use crate::{ApiKeyRow, Catalog, CatalogError, TenantLimits, quota};
 use reelyard_model::{TenantId, WorkerId};
-use std::{fmt, str::FromStr};
+use std::{collections::HashMap, fmt, str::FromStr};
 use uuid::Uuid;
 
 macro_rules! scopes {
@@ -205,19 +205,26 @@ impl Catalog {
 
     /// The key with this hash (lower-case hexadecimal SHA-256), unless it was revoked.
     pub async fn live_api_key(&self, key_sha256: &str) -> Result<Option<LiveApiKey>, CatalogError> {
-        let found = sql(
+        Ok(self.live_api_keys(&[key_sha256]).await?.remove(key_sha256))
+    }
+
+    /// Those of these that were not revoked, by their hashes.
+    pub async fn live_api_keys(&self, sha256s: &[&str]) -> Result<HashMap<String, LiveApiKey>, CatalogError> {
+        let mut query = sql(
             "SELECT api_key.*, tenant_limit.storage_bytes, tenant_limit.max_upload_bytes, tenant_limit.open_uploads,
                     tenant_limit.concurrent_transfers, tenant_limit.requests_per_second
              FROM api_key LEFT JOIN tenant_limit ON tenant_limit.tenant = api_key.tenant
-             WHERE key_sha256 = ? AND revoked_ms IS NULL",
-        )
-        .bind(key_sha256)
-        .fetch_optional(&self.reader)
-        .await?;
+             WHERE revoked_ms IS NULL AND key_sha256 IN (",
+        );
+        query.push_list(sha256s.iter().copied()).push(")");
+        let found = query.fetch_all(&self.reader).await?;
         found
-            .as_ref()
-            .map(|row| Ok(LiveApiKey { key: ApiKeyRow::read(row)?, limits: quota::read_limits(row)? }))
-            .transpose()
+            .iter()
+            .map(|row| {
+                let live = LiveApiKey { key: ApiKeyRow::read(row)?, limits: quota::read_limits(row)? };
+                Ok((row.get("key_sha256")?, live))
+            })
+            .collect()
     }
 
     /// Is this key still good? For requests that take long.

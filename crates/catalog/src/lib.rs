@@ -49,7 +49,8 @@ mod workers;
 
 pub use assets::AssetFilter;
 pub use audit::{Actor, AuditAction, AuditFilter, AuditRow};
-pub use beats::Heartbeat;
+pub use beats::{Heartbeat, TaskLabel};
+pub use completions::Stored;
 pub use content::{Condition, ContentQuery};
 pub use dispatch::{ClaimBatch, ClaimRequest, ClaimWish, Claimed};
 pub use error::CatalogError;

@@ -134,27 +134,27 @@ impl Catalog {
     }
 }
 
-/// With the change that made the task ready. One ticket for each task: a newer one replaces an older.
-pub(crate) async fn write_ticket(
+/// With the change that made these tasks ready. One ticket for each task: a newer one replaces an older.
+pub(crate) async fn write_tickets(
     write: &mut Write,
-    task: TaskId,
-    kind: TaskKind,
+    tasks: &[(TaskId, TaskKind)],
     tier: Tier,
     traceparent: &str,
     now_ms: i64,
 ) -> Result<(), CatalogError> {
-    if !write.has_outbox {
+    if !write.has_outbox || tasks.is_empty() {
         return Ok(());
     }
-    sql("INSERT INTO ticket_outbox (task, kind, tier, traceparent, created_ms) VALUES (?, ?, ?, ?, ?)
-         ON CONFLICT (task) DO UPDATE SET claim_token = NULL, claimed_until_ms = 0, created_ms = excluded.created_ms")
-        .bind(task)
-        .bind(kind.as_str())
-        .bind(tier.as_str())
-        .bind(traceparent)
-        .bind(now_ms)
-        .execute(write.connection())
-        .await?;
+    let mut insert = sql("INSERT INTO ticket_outbox (task, kind, tier, traceparent, created_ms) VALUES ");
+    for (place, (task, kind)) in tasks.iter().enumerate() {
+        insert.push(if place == 0 { "(" } else { ", (" }).push_bind(*task).push(", ");
+        insert.push_bind(kind.as_str()).push(", ").push_bind(tier.as_str()).push(", ");
+        insert.push_bind(traceparent).push(", ").push_bind(now_ms).push(")");
+    }
+    insert.push(
+        " ON CONFLICT (task) DO UPDATE SET claim_token = NULL, claimed_until_ms = 0, created_ms = excluded.created_ms",
+    );
+    insert.one_off().execute(write.connection()).await?;
     Ok(())
 }
 

@@ -33,6 +33,8 @@ pub enum Settled {
     Lost,
     /// Chunks of one asset have to come from one encoder, and others were made with another: nothing was written.
     OtherEncoder,
+    /// It is the result of another kind of task: nothing was written.
+    OtherKind,
 }
 
 #[derive(Clone, Debug)]
@@ -142,10 +144,7 @@ impl Catalog {
             traceparent: &task.traceparent,
             now_ms: done.now_ms,
         };
-        for new in &done.tasks {
-            let state = if new.needs.is_empty() { TaskState::Ready } else { TaskState::Blocked };
-            tasks::insert_task(&mut write, &owner, new, state).await?;
-        }
+        tasks::insert_tasks(&mut write, &owner, &done.tasks).await?;
         sql("UPDATE asset SET recipe = ?1 WHERE id = ?2 OR content_of = ?2")
             .bind(&done.recipe)
             .bind(task.asset.to_string())
@@ -164,8 +163,8 @@ impl Catalog {
     /// One of [`Catalog::complete_tasks`].
     pub async fn complete_task(&self, done: CompletedTask) -> Result<Settled, CatalogError> {
         let task = done.task;
-        let settled = self.complete_tasks(vec![done]).await?;
-        settled.first().copied().ok_or_else(|| CatalogError::not_found("task", task))
+        let stored = self.complete_tasks(vec![done]).await?;
+        stored.first().map(|one| one.settled).ok_or_else(|| CatalogError::not_found("task", task))
     }
 
     /// The one conditional update that publishes: for every asset that waited for it.
@@ -249,8 +248,9 @@ async fn leased_as(
 
 /// What to answer where the attempt may not speak for the task any more.
 pub(crate) fn refusal(task: &TaskRow, attempt: u32, event: TaskEvent) -> Option<Settled> {
-    if task.attempt != attempt && !reelyard_crash_points::switched_off!("without-fencing") {
-        return Some(Settled::Lost);
+    if task.attempt != attempt {
+        let is_fenced = !reelyard_crash_points::switched_off!("without-fencing");
+        return is_fenced.then_some(Settled::Lost);
     }
     if task_state::next(task.state, event).is_ok() {
         return None;

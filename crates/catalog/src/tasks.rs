@@ -127,53 +127,76 @@ pub(crate) async fn of_asset_locked(
     found.iter().map(TaskRow::read).collect()
 }
 
-pub(crate) async fn insert_task(
+/// Rows of one statement: its values stay below what either database takes.
+const INSERTED_AT_ONCE: usize = 500;
+
+/// Ready at once where they need nothing, else blocked.
+pub(crate) async fn insert_tasks(
     write: &mut Write,
     owner: &TaskOwner<'_>,
-    new: &NewTask,
-    state: TaskState,
+    tasks: &[NewTask],
 ) -> Result<(), CatalogError> {
-    sql(
+    for some in tasks.chunks(INSERTED_AT_ONCE) {
+        insert_some(write, owner, some).await?;
+    }
+    let needs: Vec<(TaskId, TaskId)> =
+        tasks.iter().flat_map(|new| new.needs.iter().map(|needed| (new.id, *needed))).collect();
+    for some in needs.chunks(INSERTED_AT_ONCE) {
+        let mut insert = sql("INSERT INTO task_need (task, needs) VALUES ");
+        for (place, (task, needed)) in some.iter().enumerate() {
+            insert.push(if place == 0 { "(" } else { ", (" }).push_bind(*task).push(", ").push_bind(*needed);
+            insert.push(")");
+        }
+        insert.one_off().execute(write.connection()).await?;
+    }
+    for new in tasks {
+        let state = first_state(new);
+        write.emit(NewEvent {
+            at_ms: owner.now_ms,
+            tenant: owner.tenant,
+            kind: EventKind::TASK_CHANGED,
+            upload: None,
+            asset: Some(owner.asset),
+            task: Some(new.id),
+            data: json!({ "kind": new.kind, "ordinal": new.ordinal, "state": state, "from": null }),
+        });
+    }
+    Ok(())
+}
+
+const fn first_state(new: &NewTask) -> TaskState {
+    if new.needs.is_empty() { TaskState::Ready } else { TaskState::Blocked }
+}
+
+async fn insert_some(
+    write: &mut Write,
+    owner: &TaskOwner<'_>,
+    tasks: &[NewTask],
+) -> Result<(), CatalogError> {
+    let mut insert = sql(
         "INSERT INTO task (id, asset, tenant, kind, ordinal, required, state, priority, attempt, not_before_ms,
                            failed_count, lost_count, done_us, total_us, traceparent, created_ms, updated_ms, tier,
-                           ready_ms)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 0, 0, 0, ?, ?, ?, ?, ?)",
-    )
-    .bind(new.id.to_string())
-    .bind(owner.asset.to_string())
-    .bind(owner.tenant.to_string())
-    .bind(new.kind.as_str())
-    .bind(new.ordinal)
-    .bind(new.required)
-    .bind(state.as_str())
-    .bind(new.priority)
-    .bind(owner.traceparent)
-    .bind(owner.now_ms)
-    .bind(owner.now_ms)
-    .bind(owner.tier.as_str())
-    .bind(if state == TaskState::Ready { owner.now_ms } else { 0 })
-    .execute(write.connection())
-    .await?;
-    if state == TaskState::Ready {
-        outbox::write_ticket(write, new.id, new.kind, owner.tier, owner.traceparent, owner.now_ms).await?;
+                           ready_ms) VALUES ",
+    );
+    for (place, new) in tasks.iter().enumerate() {
+        let state = first_state(new);
+        insert.push(if place == 0 { "(" } else { ", (" });
+        insert.push_bind(new.id).push(", ").push_bind(owner.asset).push(", ").push_bind(owner.tenant);
+        insert.push(", ").push_bind(new.kind.as_str()).push(", ").push_bind(new.ordinal).push(", ");
+        insert
+            .push_bind(new.required)
+            .push(", ")
+            .push_bind(state.as_str())
+            .push(", ")
+            .push_bind(new.priority);
+        insert.push(", 0, 0, 0, 0, 0, 0, ").push_bind(owner.traceparent).push(", ").push_bind(owner.now_ms);
+        insert.push(", ").push_bind(owner.now_ms).push(", ").push_bind(owner.tier.as_str()).push(", ");
+        insert.push_bind(if state == TaskState::Ready { owner.now_ms } else { 0 }).push(")");
     }
-    for needed in &new.needs {
-        sql("INSERT INTO task_need (task, needs) VALUES (?, ?)")
-            .bind(new.id.to_string())
-            .bind(needed.to_string())
-            .execute(write.connection())
-            .await?;
-    }
-    write.emit(NewEvent {
-        at_ms: owner.now_ms,
-        tenant: owner.tenant,
-        kind: EventKind::TASK_CHANGED,
-        upload: None,
-        asset: Some(owner.asset),
-        task: Some(new.id),
-        data: json!({ "kind": new.kind, "ordinal": new.ordinal, "state": state, "from": null }),
-    });
-    Ok(())
+    insert.one_off().execute(write.connection()).await?;
+    let ready = tasks.iter().filter(|new| first_state(new) == TaskState::Ready);
+    let ready = ready.map(|new| (new.id, new.kind)).collect::<Vec<_>>();
+    outbox::write_tickets(write, &ready, owner.tier, owner.traceparent, owner.now_ms).await
 }
 
 /// The one way in which a stored task changes state. Leaving the lease clears it; an end is stamped.
@@ -210,7 +233,8 @@ pub(crate) async fn move_task(
     }
     match (from, task.state) {
         (_, TaskState::Ready) => {
-            outbox::write_ticket(write, task.id, task.kind, task.tier, &task.traceparent, now_ms).await?;
+            outbox::write_tickets(write, &[(task.id, task.kind)], task.tier, &task.traceparent, now_ms)
+                .await?;
         }
         (TaskState::Ready, _) => outbox::drop_tickets(write, std::iter::once(task.id)).await?,
         _ => {}

@@ -91,6 +91,13 @@ impl Catalog {
         found.as_ref().map(WorkerRow::read).transpose()
     }
 
+    /// Whether it is to take nothing new; `None`: there is no such worker.
+    pub async fn worker_drains(&self, id: WorkerId) -> Result<Option<bool>, CatalogError> {
+        let drain: Option<i64> =
+            sql("SELECT drain FROM worker WHERE id = ?").bind(id).scalar_optional(&self.reader).await?;
+        Ok(drain.map(|drain| drain != 0))
+    }
+
     /// Newest first: those that have not ended, and those that were heard since then.
     pub async fn workers(&self, seen_since_ms: i64) -> Result<Vec<WorkerRow>, CatalogError> {
         let found = sql(format!(

@@ -111,8 +111,7 @@ async fn drains(app: &App, worker: WorkerId) -> Result<Option<bool>, CatalogErro
     if let Some(remembered) = remembered.filter(|one| now_ms - one.at_ms < REMEMBERED_MS) {
         return Ok(Some(remembered.drain));
     }
-    let row = app.catalog.worker(worker).await?;
-    let drain = row.map(|row| row.drain);
+    let drain = app.catalog.worker_drains(worker).await?;
     if let Some(drain) = drain {
         app.fleet.remember(worker, Remembered { drain, at_ms: now_ms });
     }

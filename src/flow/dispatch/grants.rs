@@ -30,7 +30,7 @@ impl From<Failure> for NoGrant {
 
 pub(super) async fn grant(app: &App, claimed: Claimed, lease_ms: u64) -> Result<Grant, NoGrant> {
     let Claimed { task, asset, plan } = claimed;
-    let source = match app.uploads.layout(&asset.source_key).await {
+    let source = match app.layouts.of(&*app.uploads, &asset.source_key).await {
         Ok(layout) => layout,
         Err(StoreError::NotFound { .. }) => {
             let detail = format!("the source {} is not there", asset.source_key);
@@ -38,7 +38,8 @@ pub(super) async fn grant(app: &App, claimed: Claimed, lease_ms: u64) -> Result<
         }
         Err(error) => return Err(NoGrant::NotNow(error.into())),
     };
-    let job = job(app, asset.id, task.kind, task.ordinal, plan).await?;
+    let encoder = encoder_of(asset.encoder.as_deref());
+    let job = job(asset.id, task.kind, task.ordinal, plan, encoder)?;
     Ok(Grant {
         task: task.id,
         asset: asset.id,
@@ -59,12 +60,12 @@ pub(crate) fn output_prefix(asset: AssetId, task: TaskId, attempt: u32) -> Strin
     format!("renditions/{asset}/{task}/a{attempt}")
 }
 
-async fn job(
-    app: &App,
+fn job(
     asset: AssetId,
     kind: TaskKind,
     ordinal: u32,
     plan: Option<Plan>,
+    encoder: EncoderChoice,
 ) -> Result<Job, Failure> {
     let missing = |what: &str| {
         Failure::new(
@@ -81,7 +82,6 @@ async fn job(
             let video = plan.video.ok_or_else(|| missing("no pictures in its plan"))?;
             let chunk = video.chunks.iter().find(|chunk| chunk.index == ordinal).copied();
             let chunk = chunk.ok_or_else(|| missing("no such chunk in its plan"))?;
-            let encoder = encoder_of(app, asset).await;
             Ok(Job::Encode { video, chunk, encoder })
         }
         TaskKind::Audio => {
@@ -95,15 +95,11 @@ async fn job(
 }
 
 /// A rendition keeps one encoder family over all its chunks: the one that made the first that is done.
-async fn encoder_of(app: &App, asset: AssetId) -> EncoderChoice {
-    match app.catalog.encoder_in_use(asset).await {
-        Ok(Some(encoder)) if encoder.contains("nvenc") => EncoderChoice::Nvenc,
-        Ok(Some(_)) => EncoderChoice::X264,
-        Ok(None) => EncoderChoice::Probe,
-        Err(error) => {
-            tracing::warn!(%asset, %error, "dispatch: the encoder of the other chunks is unknown");
-            EncoderChoice::Probe
-        }
+fn encoder_of(used: Option<&str>) -> EncoderChoice {
+    match used {
+        Some(encoder) if encoder.contains("nvenc") => EncoderChoice::Nvenc,
+        Some(_) => EncoderChoice::X264,
+        None => EncoderChoice::Probe,
     }
 }
 

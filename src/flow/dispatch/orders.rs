@@ -5,58 +5,128 @@
 //! are read, so nothing falls between the two.
 
 use crate::app::App;
-use reelyard_catalog::{CatalogError, EventKind, EventRow};
+use reelyard_catalog::{Catalog, CatalogError, EventKind, EventRow};
 use reelyard_model::{
-    TaskState,
+    TaskId, TaskState,
     work::{TaskKind, Verdict},
     worker_protocol::{Held, Over},
 };
-use std::collections::HashSet;
-use tokio::sync::broadcast::error::RecvError;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tokio::sync::{
+    Notify,
+    broadcast::{Receiver, error::RecvError},
+};
 
 /// Events that are read at once to see whether something became ready; behind more of them something surely did.
 const EVENTS_LOOKED_AT: u32 = 200;
 
-/// Returns when at least one of these attempts is over, and which. Never returns where none ends.
-pub(crate) async fn over(app: &App, held: &[Held]) -> Result<Vec<Over>, CatalogError> {
-    let mut events = app.catalog.subscribe();
-    let tasks: HashSet<_> = held.iter().map(|held| held.task).collect();
-    let mut looked_for = held.to_vec();
-    loop {
-        let mut found = Vec::new();
-        for held in looked_for.drain(..) {
-            found.extend(verdict(app, held).await?);
+/// Who wants to hear of which task. One look at every event for all of them: each of many listeners with an ear of its
+/// own would be woken by the events of all the others.
+pub(crate) struct Ends(Arc<Listeners>);
+
+#[derive(Default)]
+struct Listeners(Mutex<HashMap<TaskId, Vec<Arc<Notify>>>>);
+
+impl Ends {
+    /// Inside a tokio runtime; a task looks at the events until the catalogue is closed.
+    pub(crate) fn watch(catalog: &Catalog) -> Self {
+        let listeners = Arc::new(Listeners::default());
+        tokio::spawn(wake(listeners.clone(), catalog.subscribe()));
+        Self(listeners)
+    }
+
+    fn listen(&self, held: &[Held]) -> Listening {
+        let woken = Arc::new(Notify::new());
+        let tasks: HashSet<TaskId> = held.iter().map(|held| held.task).collect();
+        let mut all = self.0.all();
+        for task in &tasks {
+            all.entry(*task).or_default().push(woken.clone());
         }
-        if !found.is_empty() {
-            return Ok(found);
-        }
-        while looked_for.is_empty() {
-            match events.recv().await {
-                Ok(event) if event.kind == EventKind::TASK_CHANGED.0 => {
-                    let named = event.task.filter(|task| tasks.contains(task));
-                    looked_for.extend(held.iter().filter(|held| Some(held.task) == named));
-                }
-                Ok(_) => {}
-                Err(RecvError::Lagged(_)) => looked_for = held.to_vec(),
-                Err(RecvError::Closed) => std::future::pending().await,
+        drop(all);
+        Listening { listeners: self.0.clone(), tasks, woken }
+    }
+}
+
+impl Listeners {
+    /// Whoever panicked with it left whole entries.
+    fn all(&self) -> MutexGuard<'_, HashMap<TaskId, Vec<Arc<Notify>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// As long as it lives.
+struct Listening {
+    listeners: Arc<Listeners>,
+    tasks: HashSet<TaskId>,
+    woken: Arc<Notify>,
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        let mut all = self.listeners.all();
+        for task in &self.tasks {
+            let Some(listening) = all.get_mut(task) else { continue };
+            listening.retain(|one| !Arc::ptr_eq(one, &self.woken));
+            if listening.is_empty() {
+                all.remove(task);
             }
         }
     }
 }
 
+async fn wake(listeners: Arc<Listeners>, mut events: Receiver<Arc<EventRow>>) {
+    loop {
+        match events.recv().await {
+            Ok(event) if may_end(&event) => {
+                let all = listeners.all();
+                event
+                    .task
+                    .and_then(|task| all.get(&task))
+                    .into_iter()
+                    .flatten()
+                    .for_each(|one| one.notify_one());
+            }
+            Ok(_) => {}
+            Err(RecvError::Lagged(_)) => listeners.all().values().flatten().for_each(|one| one.notify_one()),
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+/// An attempt is over when its task leaves the lease without being done.
+fn may_end(event: &EventRow) -> bool {
+    let goes_on = [TaskState::Leased.as_str(), TaskState::Done.as_str()];
+    event.kind == EventKind::TASK_CHANGED.0 && goes_on.iter().all(|state| event.data["state"] != *state)
+}
+
+/// Returns when at least one of these attempts is over, and which. Never returns where none ends.
+pub(crate) async fn over(app: &App, held: &[Held]) -> Result<Vec<Over>, CatalogError> {
+    let listening = app.ends.listen(held);
+    let tasks: Vec<TaskId> = held.iter().map(|held| held.task).collect();
+    loop {
+        let states = app.catalog.task_states(&tasks).await?;
+        let verdict = |held: &Held| {
+            let verdict = verdict(states.get(&held.task).copied(), held.attempt)?;
+            Some(Over { task: held.task, attempt: held.attempt, verdict })
+        };
+        let found: Vec<Over> = held.iter().filter_map(verdict).collect();
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        listening.woken.notified().await;
+    }
+}
+
 /// `None`: it is at work, or its report was taken.
-async fn verdict(app: &App, held: Held) -> Result<Option<Over>, CatalogError> {
-    let Held { task, attempt } = held;
-    let verdict = match app.catalog.task(task).await? {
-        None => Verdict::Lost,
-        Some(row) if row.attempt != attempt => Verdict::Lost,
-        Some(row) => match row.state {
-            TaskState::Leased | TaskState::Done => return Ok(None),
-            TaskState::Cancelled => Verdict::Cancelled,
-            _ => Verdict::Lost,
-        },
-    };
-    Ok(Some(Over { task, attempt, verdict }))
+fn verdict(newest: Option<(u32, TaskState)>, attempt: u32) -> Option<Verdict> {
+    match newest {
+        Some((newest, TaskState::Leased | TaskState::Done)) if newest == attempt => None,
+        Some((newest, TaskState::Cancelled)) if newest == attempt => Some(Verdict::Cancelled),
+        _ => Some(Verdict::Lost),
+    }
 }
 
 /// Returns when something of these kinds may have become ready after the event number `after`. Wakes too often rather

@@ -64,6 +64,8 @@ impl Bench {
         let store = LocalStore::open(directory.path()).await.unwrap();
         let app = Arc::new(App {
             desk: flow::desk::Desk::open(&catalog),
+            layouts: flow::dispatch::layouts::Layouts::default(),
+            ends: flow::dispatch::orders::Ends::watch(&catalog),
             catalog,
             node: "node".to_owned(),
             uploads: Arc::new(store.clone()),

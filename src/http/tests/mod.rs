@@ -2,6 +2,7 @@
 
 mod api;
 mod nodes;
+mod operations;
 mod playback;
 mod possession;
 mod rules;
@@ -59,6 +60,8 @@ async fn app(folder: &Path, catalog: Catalog, place: Place, insecure_open: bool)
     catalog.add_worker(worker, "test", true, 0).await.unwrap();
     Arc::new(App {
         desk: crate::flow::desk::Desk::open(&catalog),
+        layouts: crate::flow::dispatch::layouts::Layouts::default(),
+        ends: crate::flow::dispatch::orders::Ends::watch(&catalog),
         catalog,
         node: "node".to_owned(),
         uploads: place.uploads,

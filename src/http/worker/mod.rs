@@ -164,21 +164,8 @@ async fn heartbeat(
     check_version(call.protocol)?;
     check_count("beats", call.beats.len(), MAX_ATTEMPTS)?;
     note(&app, call.worker).await;
-    let mut verdicts = Vec::with_capacity(call.beats.len());
-    let mut failed = None;
-    for beat in &call.beats {
-        match dispatch::heartbeat(&app, beat.task, beat.attempt, beat.progress).await {
-            Ok(verdict) => verdicts.push(Some(verdict)),
-            Err(error) => {
-                verdicts.push(None);
-                failed = Some(error);
-            }
-        }
-    }
-    match failed {
-        Some(error) if verdicts.iter().all(Option::is_none) => Err(flow_problem(error)),
-        _ => Ok(axum::Json(HeartbeatAnswer { verdicts })),
-    }
+    let verdicts = dispatch::heartbeats(&app, &call.beats).await.map_err(flow_problem)?;
+    Ok(axum::Json(HeartbeatAnswer { verdicts }))
 }
 
 /// End an attempt. Asked again, it is answered as the first time.

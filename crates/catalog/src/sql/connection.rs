@@ -269,7 +269,7 @@ fn for_sqlite(sql: Sql) -> SqliteQuery {
 }
 
 fn for_postgres(sql: Sql) -> PostgresQuery {
-    let query = sqlx::query(statement(sql.text_for(Engine::Postgres)));
+    let query = sqlx::query(statement(sql.text_for(Engine::Postgres))).persistent(!sql.one_off);
     sql.values.into_iter().fold(query, |query, value| match value {
         Value::Integer(value) => query.bind(value),
         Value::Text(value) => query.bind(value.map(without_nul)),

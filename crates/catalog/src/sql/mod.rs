@@ -45,16 +45,19 @@ pub(crate) struct Sql {
     values: Vec<Value>,
     /// Appended on PostgreSQL only.
     lock: Option<&'static str>,
+    /// Its text hardly comes again: not worth a place among those that a connection keeps prepared.
+    one_off: bool,
 }
 
 /// A statement in portable SQL.
 pub(crate) fn sql(text: impl Into<Cow<'static, str>>) -> Sql {
-    Sql { sqlite: text.into(), postgres: None, values: Vec::new(), lock: None }
+    Sql { sqlite: text.into(), postgres: None, values: Vec::new(), lock: None, one_off: false }
 }
 
 /// A statement that the two databases need in different words, with the same parameters.
 pub(crate) fn either(sqlite: impl Into<Cow<'static, str>>, postgres: impl Into<Cow<'static, str>>) -> Sql {
-    Sql { sqlite: sqlite.into(), postgres: Some(postgres.into()), values: Vec::new(), lock: None }
+    let postgres = Some(postgres.into());
+    Sql { sqlite: sqlite.into(), postgres, values: Vec::new(), lock: None, one_off: false }
 }
 
 impl Sql {
@@ -88,14 +91,26 @@ impl Sql {
     }
 
     /// Values, separated by commas: what stands between the parentheses of `IN (...)`. Without any, a NULL, which is in
-    /// no list.
+    /// no list. The last one is repeated up to the next power of two, so that there are few different texts, which a
+    /// connection keeps prepared.
     pub(crate) fn push_list(&mut self, values: impl Iterator<Item = impl Into<Value>>) -> &mut Self {
+        let mut values: Vec<Value> = values.map(Into::into).collect();
+        let Some(last) = values.last().cloned() else {
+            return self.push("NULL");
+        };
+        values.resize(values.len().next_power_of_two(), last);
         let mut before = "";
         for value in values {
             self.push(before).push_bind(value);
             before = ", ";
         }
-        if before.is_empty() { self.push("NULL") } else { self }
+        self
+    }
+
+    /// For texts with as many rows as there were callers: each is another one.
+    pub(crate) const fn one_off(mut self) -> Self {
+        self.one_off = true;
+        self
     }
 
     /// The rows that are read stay as they are until the transaction ends; waits for whoever holds them. Not in
