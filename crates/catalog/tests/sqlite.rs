@@ -6,6 +6,8 @@
 mod access;
 #[path = "suite/assets.rs"]
 mod assets;
+#[path = "suite/fleet.rs"]
+mod fleet;
 #[path = "suite/kill.rs"]
 mod kill;
 #[path = "suite/leases.rs"]

@@ -14,6 +14,7 @@ use reelyard_model::{
     AssetId, Completion, Failure, FailureCode, MediaInfo, Plan, PlaybackId, TaskId, TenantId, UploadId,
     UploadKind, WorkerId,
     media_info::MEDIA_INFO_VERSION,
+    output::{FileOutput, StillsOutput},
     plan::PLAN_VERSION,
     work::{TaskKind, TaskResult},
 };
@@ -98,6 +99,13 @@ pub(crate) fn encoded() -> TaskResult {
     TaskResult::Encoded { encoder: "libx264".into(), tracks: Vec::new(), warnings: Vec::new() }
 }
 
+pub(crate) fn stills() -> TaskResult {
+    let file = |name: &str| FileOutput { file: name.into(), byte_len: 1, sha256: "0".repeat(64) };
+    let stills =
+        StillsOutput { poster: file("poster.jpg"), sprites: Vec::new(), sprite_index: file("sprites.vtt") };
+    TaskResult::Stills { stills }
+}
+
 impl Bench {
     pub(crate) async fn new() -> Self {
         let place = Place::new();
@@ -146,7 +154,7 @@ impl Bench {
         let done = CompletedTask {
             task: claimed.task.id,
             attempt: claimed.task.attempt,
-            result: encoded(),
+            result: if kind == TaskKind::Stills { stills() } else { encoded() },
             warnings: Vec::new(),
             now_ms,
         };
