@@ -67,6 +67,7 @@ pub(super) struct ProblemBody {
         (name = "uploads", description = "Resumable uploads: tus 1.0.0, Resumable Uploads for HTTP, and parts."),
         (name = "assets", description = "What was uploaded and what became of it."),
         (name = "jobs", description = "The single pieces of work."),
+        (name = "operations", description = "For those who run it: the queues, and the log of what people did."),
         (name = "worker", description = "For the workers of a fleet, and for those who run them."),
         (name = "presets", description = "The recipes."),
         (name = "events", description = "What happens, as it happens."),

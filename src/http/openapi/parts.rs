@@ -8,10 +8,10 @@ use super::ProblemBody;
 /// Begin an upload in parts.
 ///
 /// For clients that send several parts at once, or the end of a file first. The length is told in `Upload-Length` or as
-/// `length` in a JSON body, which may also hold `filename`, `content_type`, `preset`, `title` and `sha256`.
+/// `length` in a JSON body, which may also hold `filename`, `content_type`, `preset`, `title`, `tier` and `sha256`.
 #[utoipa::path(post, path = "/uploads/parts", tag = "uploads",
     params(("Upload-Length" = Option<u64>, Header, description = "Bytes of the whole."),
-           ("Upload-Metadata" = Option<String>, Header, description = "`filename`, `title` and `preset`, values in base64."),
+           ("Upload-Metadata" = Option<String>, Header, description = "`filename`, `title`, `preset` and `tier` (`urgent`, `normal`, `bulk`), values in base64."),
            ("Repr-Digest" = Option<String>, Header, description = "`sha-256` of the whole (RFC 9530).")),
     responses((status = 201, description = "Send the parts.",
                headers(("X-Upload-ID" = String, description = "Goes with every further request."),

@@ -10,7 +10,7 @@ use super::ProblemBody;
 /// For API keys: upload tokens cannot ask, and the key that asks is the one that may answer.
 ///
 /// The body is that of `POST /uploads/parts`: `length` and `sha256`, and `filename`, `content_type`, `preset`, `title`
-/// where wanted. The answer names ranges to read: see the next request.
+/// and `tier` where wanted. The answer names ranges to read: see the next request.
 #[utoipa::path(post, path = "/uploads/possession", tag = "uploads",
     request_body(content = serde_json::Value, description = "`length` in bytes and `sha256` in hexadecimal are needed."),
     responses((status = 200, description = "`challenge`, `nonce` (hexadecimal), `ranges` of `offset` and `length`, and `expires_at`, a minute from now.", body = serde_json::Value),

@@ -9,11 +9,11 @@ use super::ProblemBody;
 /// Begin an upload.
 ///
 /// tus 1.0.0 creation, with upload when the body has the content type `application/offset+octet-stream`: the first
-/// bytes, or all of them. `Upload-Metadata` may hold `filename`, `title` and `preset`.
+/// bytes, or all of them. `Upload-Metadata` may hold `filename`, `title`, `preset` and `tier`.
 #[utoipa::path(post, path = "/uploads", tag = "uploads",
     params(("Tus-Resumable" = String, Header, description = "`1.0.0`."),
            ("Upload-Length" = u64, Header, description = "Bytes of the whole."),
-           ("Upload-Metadata" = Option<String>, Header, description = "`filename`, `title` and `preset`, values in base64.", example = "filename aG9saWRheS5tcDQ=,preset d2ViLWgyNjQ="),
+           ("Upload-Metadata" = Option<String>, Header, description = "`filename`, `title`, `preset` and `tier` (`urgent`, `normal`, `bulk`), values in base64.", example = "filename aG9saWRheS5tcDQ=,preset d2ViLWgyNjQ="),
            ("Upload-Checksum" = Option<String>, Header, description = "`sha1` or `sha256` of this body, in base64.")),
     request_body(content = Vec<u8>, content_type = "application/offset+octet-stream", description = "The first bytes, or nothing."),
     responses((status = 201, description = "The upload exists; the bytes that came are on disk.",

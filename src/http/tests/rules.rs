@@ -66,7 +66,9 @@ async fn every_described_route_of_the_api_asks_for_a_scope() {
         }
         let address = path
             .replace("{id}", "019a9f6b-1f00-7c43-b8cc-2f7c2f6a6a01")
-            .replace("{playback_id}", "019a9f6b-1f00-7c43-b8cc-2f7c2f6a6a01");
+            .replace("{playback_id}", "019a9f6b-1f00-7c43-b8cc-2f7c2f6a6a01")
+            .replace("{kind}", "encode")
+            .replace("{name}", "480p");
         for (method, operation) in operations.as_object().unwrap() {
             if operation.get("responses").is_none() || operation.get("security").is_some() {
                 continue;
