@@ -1,6 +1,6 @@
 # Every target installs what it needs by itself (scripts/setup); run `make help` for the list.
 .DEFAULT_GOAL := help
-.PHONY: chaos chaos-uploads fuzz help setup build demo test test-kill lint fmt deny bench bench-uploads clean
+.PHONY: chaos chaos-uploads fuzz help setup build demo test test-kill lint fmt deny bench bench-uploads bench-fleet clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,12 @@ bench-uploads: ## measure uploads against a floor and other servers (see benches
 	@scripts/setup bench-uploads
 	@cargo build --release --quiet -p reelyard -p bench-uploads --bins
 	@cargo run --release --quiet -p bench-uploads -- $(OPTIONS)
+
+bench-fleet: ## measure dispatch on PostgreSQL and RabbitMQ beside the broker's own rate (see benches/README.md)
+	@scripts/setup s3
+	@scripts/setup servers
+	@cargo build --release --quiet -p reelyard -p bench-fleet
+	@cargo run --release --quiet -p bench-fleet -- $(OPTIONS)
 
 clean: ## remove what was built and installed inside the checkout
 	@rm -rf target .tools .scratch console/dist console/node_modules tests/browser/node_modules tests/clients/node_modules clients/upload-js/node_modules clients/upload-js/dist benches/uploads/node_modules

@@ -8,9 +8,10 @@ use reelyard_model::work::SourceLayout;
 use reelyard_storage::{StoreError, UploadStore};
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
+use tokio::sync::OnceCell;
 
 /// Long enough for the chunks of one claim after the other, and short beside a task.
 const REMEMBERED: Duration = Duration::from_secs(2);
@@ -18,25 +19,32 @@ const REMEMBERED: Duration = Duration::from_secs(2);
 const MOST_REMEMBERED: usize = 1_024;
 
 #[derive(Default)]
-pub(crate) struct Layouts(Mutex<HashMap<String, (Instant, Arc<SourceLayout>)>>);
+pub(crate) struct Layouts(Mutex<HashMap<String, Remembered>>);
+
+#[derive(Clone)]
+struct Remembered {
+    since: Instant,
+    /// Whoever asks first looks, and the others wait for what it finds.
+    layout: Arc<OnceCell<SourceLayout>>,
+}
 
 impl Layouts {
     pub(super) async fn of(&self, uploads: &dyn UploadStore, key: &str) -> Result<SourceLayout, StoreError> {
-        let known = self.remembered().get(key).filter(|(since, _)| since.elapsed() < REMEMBERED).cloned();
-        if let Some((_, layout)) = known {
-            return Ok(SourceLayout::clone(&layout));
-        }
-        let layout = uploads.layout(key).await?;
-        let mut remembered = self.remembered();
-        if remembered.len() >= MOST_REMEMBERED {
-            remembered.clear();
-        }
-        remembered.insert(key.to_owned(), (Instant::now(), Arc::new(layout.clone())));
-        Ok(layout)
+        let layout = self.entry(key);
+        Ok(layout.get_or_try_init(|| uploads.layout(key)).await?.clone())
     }
 
-    /// Whoever panicked with it left whole entries.
-    fn remembered(&self) -> MutexGuard<'_, HashMap<String, (Instant, Arc<SourceLayout>)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn entry(&self, key: &str) -> Arc<OnceCell<SourceLayout>> {
+        // Whoever panicked with it left whole entries.
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = all.get(key).filter(|known| known.since.elapsed() < REMEMBERED) {
+            return known.layout.clone();
+        }
+        if all.len() >= MOST_REMEMBERED {
+            all.clear();
+        }
+        let new = Remembered { since: Instant::now(), layout: Arc::default() };
+        all.insert(key.to_owned(), new.clone());
+        new.layout
     }
 }
