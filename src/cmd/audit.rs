@@ -63,7 +63,7 @@ async fn act(args: Args) -> anyhow::Result<ExitCode> {
         writeln!(
             shown,
             "{:>6}  {}  {:17}  {:36}  by {}{reason}",
-            line["number"],
+            line["number"].to_string(),
             text(line, "at"),
             text(line, "action"),
             one_line(text(line, "subject")),

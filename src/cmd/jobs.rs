@@ -17,7 +17,7 @@ use std::{fmt::Write as _, process::ExitCode};
 
 const EXIT_INTERRUPTED: u8 = 130;
 /// Longest reason in a table; `show` prints all of it.
-const MAX_REASON_LETTERS: usize = 100;
+const MAX_REASON_LETTERS: usize = 160;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -272,8 +272,8 @@ impl Jobs {
         for attempt in job.get("attempts").and_then(Value::as_array).into_iter().flatten() {
             let failure = &attempt["failure"];
             lines.push(format!(
-                "attempt {:4} {} {} on {}: {}: {}",
-                attempt["attempt"],
+                "attempt {:<4} {} {} on {}: {}: {}",
+                attempt["attempt"].to_string(),
                 text(attempt, "outcome"),
                 text(attempt, "ended_at"),
                 match text(attempt, "worker") {

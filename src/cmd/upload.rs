@@ -13,7 +13,6 @@ use crate::client::{
     transfer::{OTHER_BYTES_ADVICE, Sent, Transfer},
 };
 use anyhow::Context as _;
-use reelyard_model::Tier;
 use serde_json::{Value, json};
 use std::{fs, path::PathBuf, process::ExitCode, time::Instant};
 
@@ -42,8 +41,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TEXT")]
     title: Option<String>,
     /// How urgent it is: urgent (takes an admin key), normal, or bulk for what can wait [default: normal]
-    #[arg(long, value_name = "TIER")]
-    tier: Option<Tier>,
+    #[arg(long, value_name = "TIER", value_parser = ["urgent", "normal", "bulk"])]
+    tier: Option<String>,
     /// Parts of the file that are sent at the same time
     #[arg(long, value_name = "N", default_value_t = DEFAULT_PARALLEL, value_parser = clap::value_parser!(u8).range(1..=MAX_PARALLEL))]
     parallel: u8,
@@ -87,7 +86,7 @@ async fn upload(args: &Args) -> anyhow::Result<ExitCode> {
     let identity = FileIdentity::of(&path, &facts);
     let server = args.server.server()?;
     let mut options = format!("{:?} {:?}", args.preset, args.title);
-    if let Some(tier) = args.tier {
+    if let Some(tier) = &args.tier {
         options = format!("{options} {tier}");
     }
     let memory = Memory::of(server.base().as_str(), identity.clone(), &options);
@@ -95,7 +94,7 @@ async fn upload(args: &Args) -> anyhow::Result<ExitCode> {
     let mut transfer = Transfer::new(&server, &memory, &display, (&path, identity.clone()));
     transfer.preset = args.preset.as_deref();
     transfer.title = args.title.as_deref();
-    transfer.tier = args.tier.map(Tier::as_str);
+    transfer.tier = args.tier.as_deref();
     transfer.parallel = usize::from(args.parallel);
     transfer.ask_first = args.ask_first;
     let Sent { address, asset, server_sha256, sha256 } = transfer.run().await?;

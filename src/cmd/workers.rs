@@ -2,13 +2,13 @@
 //!
 //! A client of the API with an admin key. Exit status as for `jobs`; with `--json` the API's own objects.
 
-use super::output::{one_line, print};
-use crate::client::{
-    self, ClientError, NO_SERVER_ADVICE, SHORT_ANSWER_LIMIT, Server, ServerArgs, follow::text,
+use super::{
+    operator::{Why, post, run_client},
+    output::{one_line, print},
 };
+use crate::client::{ServerArgs, follow::text};
 use clap::Subcommand;
 use reelyard_model::WorkerId;
-use reqwest::Method;
 use serde_json::Value;
 use std::{fmt::Write as _, process::ExitCode};
 
@@ -31,30 +31,28 @@ enum Action {
     Drain {
         #[arg(value_name = "ID")]
         id: WorkerId,
+        #[command(flatten)]
+        why: Why,
     },
     /// Let a drained worker take work again
     Resume {
         #[arg(value_name = "ID")]
         id: WorkerId,
+        #[command(flatten)]
+        why: Why,
     },
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(act(args)).map_err(|error| match error.downcast_ref() {
-        Some(ClientError::Unreachable { answered: false, .. }) => {
-            anyhow::anyhow!("{error}. {NO_SERVER_ADVICE}")
-        }
-        _ => error,
-    })
+    run_client(act(args))
 }
 
 async fn act(args: Args) -> anyhow::Result<ExitCode> {
     let server = args.server.server()?;
     let found = match args.action.unwrap_or(Action::List) {
         Action::List => server.json("v1/workers").await?,
-        Action::Drain { id } => post(&server, id, "drain").await?,
-        Action::Resume { id } => post(&server, id, "resume").await?,
+        Action::Drain { id, why } => post(&server, &format!("v1/workers/{id}/drain"), &why.body()).await?,
+        Action::Resume { id, why } => post(&server, &format!("v1/workers/{id}/resume"), &why.body()).await?,
     };
     if args.json {
         return print(&format!("{found}\n"));
@@ -67,13 +65,6 @@ async fn act(args: Args) -> anyhow::Result<ExitCode> {
         return print("no workers (start one with `reelyard worker`)\n");
     }
     print(&table(&workers)?)
-}
-
-async fn post(server: &Server, id: WorkerId, verb: &str) -> anyhow::Result<Value> {
-    let address = server.address(&format!("v1/workers/{id}/{verb}"))?;
-    let sent = server.request(Method::POST, address).timeout(SHORT_ANSWER_LIMIT).send().await;
-    let answer = client::answered(sent).await?;
-    Ok(answer.json().await.map_err(client::unreachable)?)
 }
 
 fn table(workers: &[Value]) -> anyhow::Result<String> {
