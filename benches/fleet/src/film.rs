@@ -97,10 +97,7 @@ pub(crate) fn encoded() -> Report {
             segments: segments.collect(),
         }
     });
-    let result = TaskResult::Encoded {
-        encoder: "libx264".to_owned(),
-        tracks: tracks.collect(),
-        warnings: Vec::new(),
-    };
+    let result =
+        TaskResult::Encoded { encoder: "libx264".to_owned(), tracks: tracks.collect(), warnings: Vec::new() };
     Report::Completed { result }
 }

@@ -16,7 +16,12 @@ pub(crate) fn print(options: &Options, rounds: &[Measured]) {
     println!("\n| figure | median | min | max |\n|---|---|---|---|");
     let row = |name: &str, of: &dyn Fn(&Measured) -> f64| {
         let values = sorted(rounds.iter().map(of).collect());
-        println!("| {name} | {} | {} | {} |", shown(at(&values, 0.5)), shown(at(&values, 0.0)), shown(at(&values, 1.0)));
+        println!(
+            "| {name} | {} | {} | {} |",
+            shown(at(&values, 0.5)),
+            shown(at(&values, 0.0)),
+            shown(at(&values, 1.0))
+        );
     };
     row("tasks claimed and completed a second", &|one| one.tasks_per_s);
     row("RabbitMQ alone: tickets a second", &|one| one.raw_per_s);

@@ -186,13 +186,9 @@ impl Round<'_> {
         for times in [&counters.claims_ms, &counters.reports_ms] {
             times.lock().unwrap_or_else(PoisonError::into_inner).clear();
         }
-        for count in [
-            &counters.granted,
-            &counters.empty_claims,
-            &counters.tickets,
-            &counters.beats,
-            &counters.orders,
-        ] {
+        for count in
+            [&counters.granted, &counters.empty_claims, &counters.tickets, &counters.beats, &counters.orders]
+        {
             count.store(0, Ordering::Relaxed);
         }
     }
@@ -203,7 +199,8 @@ impl Round<'_> {
         let counters = &self.farm.counters;
         let count = |of: &std::sync::atomic::AtomicUsize| of.load(Ordering::Relaxed) as f64;
         let completed = (done - done_before) as f64;
-        let times = |of: &std::sync::Mutex<Vec<f64>>| of.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let times =
+            |of: &std::sync::Mutex<Vec<f64>>| of.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Ok(Measured {
             tasks_per_s: completed / seconds,
             claims_ms: times(&counters.claims_ms),

@@ -42,7 +42,16 @@ impl Servers {
         let (log, ready) = (folder.path().join("serve.log"), folder.path().join("url"));
         ensure!(program.exists(), "{} is not there: build it first", program.display());
         let serve = Command::new(program)
-            .args(["serve", "--workers", "0", "--listen", "127.0.0.1:0", "--log-format", "json", "--data-dir"])
+            .args([
+                "serve",
+                "--workers",
+                "0",
+                "--listen",
+                "127.0.0.1:0",
+                "--log-format",
+                "json",
+                "--data-dir",
+            ])
             .arg(folder.path().join("data"))
             .arg("--ready-file")
             .arg(&ready)
@@ -103,7 +112,10 @@ impl Servers {
     /// What the server has logged, above all its warnings.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let log = fs::read_to_string(self.folder.path().join("serve.log")).unwrap_or_default();
-        log.lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).map(str::to_owned).collect()
+        log.lines()
+            .filter(|line| line.contains("WARN") || line.contains("ERROR"))
+            .map(str::to_owned)
+            .collect()
     }
 
     pub(crate) fn stop(&mut self) {
