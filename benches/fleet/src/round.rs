@@ -102,14 +102,7 @@ pub(crate) async fn all(options: &Options, servers: &Servers) -> Result<Vec<Meas
         })?;
         ended += i64::try_from(options.assets)? * i64::from(options.chunks);
         check(&pool, ended).await?;
-        eprintln!(
-            "round {number}: {:.0} tasks/s, the broker alone {raw_per_s:.0}/s; CPU ms a task: server {:.2}, PostgreSQL {:.2}, RabbitMQ {:.2}, workers {:.2}",
-            one.tasks_per_s,
-            one.cpu.serve * 1000.0 / one.completed,
-            one.cpu.postgres * 1000.0 / one.completed,
-            one.cpu.rabbit * 1000.0 / one.completed,
-            one.cpu.bench * 1000.0 / one.completed,
-        );
+        tell(number, &one, raw_per_s);
         if options.statements {
             longest_statements(&pool).await?.iter().for_each(|line| eprintln!("{line}"));
         }
@@ -119,6 +112,18 @@ pub(crate) async fn all(options: &Options, servers: &Servers) -> Result<Vec<Meas
         eprintln!("the server has logged: {line}");
     }
     Ok(measured)
+}
+
+fn tell(number: usize, one: &Measured, raw_per_s: f64) {
+    let each = |seconds: f64| seconds * 1000.0 / one.completed;
+    eprintln!(
+        "round {number}: {:.0} tasks/s, the broker alone {raw_per_s:.0}/s; CPU ms a task: server {:.2}, PostgreSQL {:.2}, RabbitMQ {:.2}, workers {:.2}",
+        one.tasks_per_s,
+        each(one.cpu.serve),
+        each(one.cpu.postgres),
+        each(one.cpu.rabbit),
+        each(one.cpu.bench),
+    );
 }
 
 struct Round<'run> {
