@@ -88,7 +88,7 @@ async fn publishing_becomes_ready_once_when_all_it_waits_for_ends_at_once() {
             let done = CompletedTask {
                 task: claimed.task.id,
                 attempt: claimed.task.attempt,
-                result: encoded(),
+                result: if claimed.task.kind == TaskKind::Stills { stills() } else { encoded() },
                 warnings: vec![format!("warning {number}")],
                 now_ms: 20,
             };
@@ -378,4 +378,12 @@ async fn a_database_that_hangs_holds_nobody_up_for_ever() {
     timeout(PATIENCE, async { while catalog.create_upload(upload_of(1)).await.is_err() {} })
         .await
         .expect("it goes on");
+}
+
+fn stills() -> reelyard_model::work::TaskResult {
+    use reelyard_model::output::{FileOutput, StillsOutput};
+    let file = |name: &str| FileOutput { file: name.to_owned(), byte_len: 1, sha256: "00".repeat(32) };
+    let stills =
+        StillsOutput { poster: file("poster.jpg"), sprites: Vec::new(), sprite_index: file("sprites.vtt") };
+    reelyard_model::work::TaskResult::Stills { stills }
 }
