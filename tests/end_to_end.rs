@@ -13,7 +13,8 @@ use reelyard_testkit::{ACCESS_KEY_ID, Kind, S3Server, SECRET_ACCESS_KEY};
 use serde_json::Value;
 use std::{path::Path, process::Command};
 use support::{
-    PATIENCE, Server, decoded_pictures, exchange, fixture, header, playlist_uris, request, root, run, wait_for,
+    PATIENCE, Server, decoded_pictures, exchange, fixture, header, playlist_uris, request, root, run,
+    wait_for,
 };
 
 /// Uploads the sample through the command line, waits for it, and gives what the API says of the asset.

@@ -1,20 +1,24 @@
 //! **desk**: what many workers ask for at the same moment is asked of the catalogue once.
 //!
-//! Claims, reports and questions about API keys of this node wait here while a transaction is under way, and the next transaction takes all that
-//! came meanwhile. So nobody waits longer than two transactions, a lone caller does not wait at all, and a hundred
-//! callers cost as much as one. Called by `dispatch` and `collect`; it decides nothing.
+//! Claims, reports and questions about API keys of this node wait here while a transaction is under way, and the next
+//! transaction takes all that came meanwhile. So nobody waits longer than two transactions, a lone caller does not wait
+//! at all, and a hundred callers cost as much as one. Called by `dispatch`, `collect` and `http/auth`; it decides nothing.
+//! A batch that breaks is told, its callers hear that nobody answered, and the next one is served.
 
 use super::FlowError;
 use reelyard_catalog::{
     Catalog, CatalogError, ClaimBatch, ClaimWish, Claimed, CompletedTask, LiveApiKey, Stored,
 };
 use std::{collections::HashSet, sync::Arc};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// Callers in one transaction: beyond it statements grow long, and whoever came first waits for those who came last.
 const MOST_TOGETHER: usize = 256;
 /// Callers that wait; more have to wait outside, which their workers' time limits bound.
 const MOST_WAITING: usize = 4_096;
+/// Looks for API keys at a time: one whose connection hangs is not to keep everybody out.
+const KEY_LOOKS: usize = 4;
+
 /// The desk is closed (the server stops), or the catalogue did not answer.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
@@ -60,11 +64,16 @@ impl Desk {
     /// Opens it; it closes when its last handle is dropped. Called inside a tokio runtime.
     pub(crate) fn open(catalog: &Catalog) -> Self {
         let (claims, claim_calls) = mpsc::channel(MOST_WAITING);
-        tokio::spawn(serve_claims(catalog.clone(), claim_calls));
+        let with = catalog.clone();
+        tokio::spawn(serve("claims", 1, claim_calls, move |calls| claim_by_length(with.clone(), calls)));
         let (reports, report_calls) = mpsc::channel(MOST_WAITING);
-        tokio::spawn(serve_reports(catalog.clone(), report_calls));
+        // One transaction at a time: a second one would wait for the first at the rows of the same assets, and take the
+        // reports that could have gone with the next.
+        let with = catalog.clone();
+        tokio::spawn(serve("reports", 1, report_calls, move |calls| complete_together(with.clone(), calls)));
         let (keys, key_calls) = mpsc::channel(MOST_WAITING);
-        tokio::spawn(serve_keys(catalog.clone(), key_calls));
+        let with = catalog.clone();
+        tokio::spawn(serve("keys", KEY_LOOKS, key_calls, move |calls| look_up_together(with.clone(), calls)));
         Self { claims, reports, keys }
     }
 
@@ -97,20 +106,40 @@ impl Desk {
 }
 
 fn closed() -> DeskError {
-    DeskError("this node is stopping".into())
+    DeskError("nobody answered: this node is stopping, or broke at it (its log says so)".into())
 }
 
-async fn serve_claims(catalog: Catalog, mut calls: mpsc::Receiver<ClaimCall>) {
+/// Serves what comes, all of it that is there at once, in so many batches at a time.
+async fn serve<Call: Send + 'static, Served: Future<Output = ()> + Send + 'static>(
+    what: &'static str,
+    at_a_time: usize,
+    mut calls: mpsc::Receiver<Call>,
+    work: impl Fn(Vec<Call>) -> Served,
+) {
+    let places = Arc::new(Semaphore::new(at_a_time));
     let mut together = Vec::new();
-    while calls.recv_many(&mut together, MOST_TOGETHER).await > 0 {
-        // Whoever has gone away meanwhile is not to be given tasks.
-        together.retain(|call: &ClaimCall| !call.answer.is_closed());
-        // Leases of one length make one transaction; there are two lengths, media and publishing.
-        while let Some(lease_ms) = together.first().map(|call| call.lease_ms) {
-            let (now, later) = together.into_iter().partition(|call| call.lease_ms == lease_ms);
-            together = later;
-            claim_together(&catalog, now, lease_ms).await;
+    while let Ok(place) = places.clone().acquire_owned().await {
+        if calls.recv_many(&mut together, MOST_TOGETHER).await == 0 {
+            return;
         }
+        let served = tokio::spawn(work(std::mem::take(&mut together)));
+        tokio::spawn(async move {
+            if let Err(error) = served.await {
+                tracing::error!(what, %error, "desk: a batch broke; the next is served");
+            }
+            drop(place);
+        });
+    }
+}
+
+/// Leases of one length make one transaction; there are two lengths, media and publishing.
+async fn claim_by_length(catalog: Catalog, mut calls: Vec<ClaimCall>) {
+    // Whoever has gone away meanwhile is not to be given tasks.
+    calls.retain(|call| !call.answer.is_closed());
+    while let Some(lease_ms) = calls.first().map(|call| call.lease_ms) {
+        let (now, later) = calls.into_iter().partition(|call| call.lease_ms == lease_ms);
+        calls = later;
+        claim_together(&catalog, now, lease_ms).await;
     }
 }
 
@@ -145,27 +174,22 @@ async fn give_back(catalog: Catalog, unwanted: Vec<Vec<Claimed>>, now_ms: i64) {
     }
 }
 
-/// One transaction at a time: a second one would wait for the first at the rows of the same assets, and take the
-/// reports that could have gone with the next.
-async fn serve_reports(catalog: Catalog, mut calls: mpsc::Receiver<ReportCall>) {
-    let mut together = Vec::new();
-    while calls.recv_many(&mut together, MOST_TOGETHER).await > 0 {
-        let (reports, answers): (Vec<_>, Vec<_>) =
-            together.drain(..).map(|call| (call.report, call.answer)).unzip();
-        match catalog.complete_tasks(reports.clone()).await {
-            Ok(stored) => {
-                for (answer, stored) in answers.into_iter().zip(stored) {
-                    let _ = answer.send(Ok(stored));
-                }
+async fn complete_together(catalog: Catalog, calls: Vec<ReportCall>) {
+    let (reports, answers): (Vec<_>, Vec<_>) =
+        calls.into_iter().map(|call| (call.report, call.answer)).unzip();
+    match catalog.complete_tasks(reports.clone()).await {
+        Ok(stored) => {
+            for (answer, stored) in answers.into_iter().zip(stored) {
+                let _ = answer.send(Ok(stored));
             }
-            // Each alone, so that one that cannot be stored does not speak for the others.
-            Err(error) => {
-                if answers.len() > 1 {
-                    tracing::warn!(%error, reports = answers.len(), "desk: reports are stored one by one");
-                }
-                for (answer, report) in answers.into_iter().zip(reports) {
-                    let _ = answer.send(complete_one(&catalog, report).await);
-                }
+        }
+        // Each alone, so that one that cannot be stored does not speak for the others.
+        Err(error) => {
+            if answers.len() > 1 {
+                tracing::warn!(%error, reports = answers.len(), "desk: reports are stored one by one");
+            }
+            for (answer, report) in answers.into_iter().zip(reports) {
+                let _ = answer.send(complete_one(&catalog, report).await);
             }
         }
     }
@@ -178,15 +202,12 @@ async fn complete_one(catalog: &Catalog, report: CompletedTask) -> Result<Stored
 }
 
 /// Every request asks; what is asked during one look is answered by the next, once for each key.
-async fn serve_keys(catalog: Catalog, mut calls: mpsc::Receiver<KeyCall>) {
-    let mut together: Vec<KeyCall> = Vec::new();
-    while calls.recv_many(&mut together, MOST_TOGETHER).await > 0 {
-        let keys: HashSet<&str> = together.iter().map(|call| call.sha256.as_str()).collect();
-        let keys: Vec<&str> = keys.into_iter().collect();
-        let found = catalog.live_api_keys(&keys).await.map_err(|error| DeskError(error.to_string().into()));
-        for call in together.drain(..) {
-            let its = found.as_ref().map(|found| found.get(&call.sha256).cloned());
-            let _ = call.answer.send(its.map_err(Clone::clone));
-        }
+async fn look_up_together(catalog: Catalog, calls: Vec<KeyCall>) {
+    let keys: HashSet<&str> = calls.iter().map(|call| call.sha256.as_str()).collect();
+    let keys: Vec<&str> = keys.into_iter().collect();
+    let found = catalog.live_api_keys(&keys).await.map_err(|error| DeskError(error.to_string().into()));
+    for call in calls {
+        let its = found.as_ref().map(|found| found.get(&call.sha256).cloned());
+        let _ = call.answer.send(its.map_err(Clone::clone));
     }
 }

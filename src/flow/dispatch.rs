@@ -78,7 +78,7 @@ pub(crate) async fn claim(
 fn free_slots(offers: &[Offer], most: usize) -> Vec<u32> {
     let mut left = u32::try_from(most).unwrap_or(u32::MAX);
     let take = |offer: &Offer| {
-        let slots = u32::try_from(offer.slots).unwrap_or(u32::MAX).min(left);
+        let slots = offer.slots.min(left);
         left -= slots;
         slots
     };
@@ -94,11 +94,7 @@ fn wish(offer: &Offer, first: bool, slots: u32) -> ClaimWish {
 }
 
 /// `None`: what was claimed cannot be granted, and went back in line or was given up.
-async fn grant_or_settle(
-    app: &App,
-    claimed: Claimed,
-    told_lease_ms: u64,
-) -> Option<Grant> {
+async fn grant_or_settle(app: &App, claimed: Claimed, told_lease_ms: u64) -> Option<Grant> {
     let (task, attempt) = (claimed.task.id, claimed.task.attempt);
     match grants::grant(app, claimed, told_lease_ms).await {
         Ok(grant) => return Some(grant),

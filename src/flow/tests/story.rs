@@ -2,7 +2,7 @@
 
 use super::bench::Bench;
 use crate::flow::{publish, receive, sweep};
-use reelyard_agent::control::{ControlPlane, Depot};
+use reelyard_agent::control::ControlPlane;
 use reelyard_catalog::ClaimRequest;
 use reelyard_model::{
     AssetId, AssetState, Failure, FailureCode, PublicationState, TaskState,
