@@ -13,6 +13,7 @@ mod plan;
 mod probe;
 mod queues;
 mod serve;
+mod signals;
 mod tenants;
 mod upload;
 mod worker;

@@ -13,6 +13,7 @@ mod listen;
 pub(super) mod logging;
 mod storage;
 
+use super::signals::Signals;
 use crate::{
     app::App,
     config,
@@ -24,11 +25,7 @@ use anyhow::Context;
 use reelyard_model::WorkerId;
 use reelyard_storage::LocalStore;
 use std::{io::Write, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    sync::Notify,
-    task::JoinHandle,
-};
+use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -251,23 +248,4 @@ fn greeting(app: &App, url: &str, new_admin_key: Option<&str>) -> String {
 fn say(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-}
-
-/// SIGTERM and SIGINT, taken from here on: none is lost between two looks.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn listen() -> anyhow::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }

@@ -7,7 +7,7 @@
 //!
 //! Exit status: 0 ended as asked, 1 it failed, 3 a server refuses the token, 130 ended at once by a second signal.
 
-use super::serve::logging;
+use super::{serve::logging, signals::Signals};
 use crate::{
     client,
     worker::{
@@ -37,7 +37,6 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use uuid::Uuid;
 
 /// Children at a time of the largest machines, and some.
@@ -339,23 +338,4 @@ fn write_whole(path: &Path, text: &str) -> io::Result<()> {
     let mut file = fs::File::create(&new)?;
     file.write_all(text.as_bytes())?;
     fs::rename(&new, path)
-}
-
-/// SIGTERM and SIGINT, taken from here on: none is lost between two looks.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn listen() -> anyhow::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }

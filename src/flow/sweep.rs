@@ -81,21 +81,18 @@ async fn is_ours(app: &App) -> bool {
 /// Whether heartbeats could be sent lately.
 pub(crate) struct Pauses {
     lease_ms: u64,
-    /// Until then every worker gets the chance to be heard.
+    /// Until then every worker gets the chance to be heard. A lease that ran out before is one that could not be renewed.
     patient_until_ms: i64,
-    /// Leases that are found over until then ran out while nobody could be heard.
-    forgiving_until_ms: i64,
 }
 
 impl Pauses {
     pub(crate) const fn of_leases(lease_ms: u64) -> Self {
-        Self { lease_ms, patient_until_ms: 0, forgiving_until_ms: 0 }
+        Self { lease_ms, patient_until_ms: 0 }
     }
 
     /// Until now no heartbeat could be stored, or this process was not there.
     fn nobody_was_heard(&mut self, now_ms: i64) {
         self.patient_until_ms = now_ms.saturating_add_unsigned(self.lease_ms);
-        self.forgiving_until_ms = self.patient_until_ms.saturating_add_unsigned(self.lease_ms);
     }
 
     /// A pause between two rounds took from here to there by the clock on the wall.
@@ -109,11 +106,6 @@ impl Pauses {
     /// False for the length of a lease after everything stood still.
     fn silence_tells(&self, now_ms: i64) -> bool {
         now_ms >= self.patient_until_ms
-    }
-
-    /// Whether a lease that is over says something about its worker.
-    fn silence_accuses(&self, now_ms: i64) -> bool {
-        now_ms >= self.forgiving_until_ms
     }
 }
 
@@ -139,13 +131,11 @@ pub(crate) async fn leases(app: &App, pauses: &Pauses) -> Result<(), FlowError> 
             "sweep: the clock of this node and that of the database differ by more than {CLOCKS_DIFFER_MS} ms; this node ends no leases until they agree (is NTP running on both?)"
         );
     }
-    let lost = if !clock_is_right || !pauses.silence_tells(now_ms) {
-        Vec::new()
-    } else if pauses.silence_accuses(now_ms) {
-        app.catalog.lose_expired_leases(now_ms, random).await?
-    } else {
-        app.catalog.forgive_expired_leases(now_ms, random).await?
-    };
+    let mut lost = Vec::new();
+    if clock_is_right && pauses.silence_tells(now_ms) {
+        lost = app.catalog.forgive_expired_leases(pauses.patient_until_ms, now_ms, random).await?;
+        lost.extend(app.catalog.lose_expired_leases(now_ms, random).await?);
+    }
     for task in &lost {
         tracing::warn!(task = %task.id, asset = %task.asset, trace_id = receive::trace_id(&task.traceparent), state = task.state.as_str(), "sweep: lease lost");
     }

@@ -105,35 +105,38 @@ impl Catalog {
     /// may be the end of its asset, whose lock comes before the task's. Several nodes may look at once: what one of them
     /// has settled, the others find settled. `random` is uniform over u32.
     pub async fn lose_expired_leases(&self, now_ms: i64, random: u32) -> Result<Vec<TaskRow>, CatalogError> {
-        self.end_expired_leases(Silence::OfTheWorker, now_ms, random).await
+        self.end_expired_leases(Silence::OfTheWorker, now_ms, now_ms, random).await
     }
 
-    /// The same after a time in which no worker could be heard, because the catalogue was away: that says nothing about
-    /// the tasks, so they are given back as after a restart.
+    /// Leases that ran out before `over_before_ms` and were not renewed since, because until then no heartbeat could be
+    /// stored: the catalogue was away. That says nothing about the tasks, so they are given back as after a restart.
     pub async fn forgive_expired_leases(
         &self,
+        over_before_ms: i64,
         now_ms: i64,
         random: u32,
     ) -> Result<Vec<TaskRow>, CatalogError> {
-        self.end_expired_leases(Silence::OfOurs, now_ms, random).await
+        self.end_expired_leases(Silence::OfOurs, over_before_ms.min(now_ms), now_ms, random).await
     }
 
     async fn end_expired_leases(
         &self,
         silence: Silence,
+        over_before_ms: i64,
         now_ms: i64,
         random: u32,
     ) -> Result<Vec<TaskRow>, CatalogError> {
         let found: Vec<String> =
             sql("SELECT id FROM task WHERE state = 'leased' AND lease_until_ms < ? ORDER BY id")
-                .bind(now_ms)
+                .bind(over_before_ms)
                 .scalars(&self.reader)
                 .await?;
         let mut lost = Vec::with_capacity(found.len());
         for (index, id) in (0u32..).zip(&found) {
             let random = spread(random, index);
-            let one =
-                self.until_not_taken_back(|| self.end_expired_lease(id, silence, now_ms, random)).await?;
+            let one = self
+                .until_not_taken_back(|| self.end_expired_lease(id, silence, over_before_ms, now_ms, random))
+                .await?;
             lost.extend(one);
         }
         Ok(lost)
@@ -143,12 +146,13 @@ impl Catalog {
         &self,
         id: &str,
         silence: Silence,
+        over_before_ms: i64,
         now_ms: i64,
         random: u32,
     ) -> Result<Option<TaskRow>, CatalogError> {
         let mut write = self.write().await?;
         let Some(mut task) = still_leased(&mut write, id).await? else { return Ok(None) };
-        if task.lease_until_ms.is_none_or(|until_ms| until_ms >= now_ms) {
+        if task.lease_until_ms.is_none_or(|until_ms| until_ms >= over_before_ms) {
             return Ok(None);
         }
         match silence {

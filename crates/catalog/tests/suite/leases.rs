@@ -206,6 +206,27 @@ async fn a_restart_frees_the_leases_of_the_process_that_is_gone_and_no_others() 
 }
 
 #[tokio::test]
+async fn leases_that_could_not_be_renewed_are_forgiven_and_later_ones_are_not() {
+    let bench = Bench::new().await;
+    bench.asset(1).await;
+    bench.asset(2).await;
+    let before_the_outage = bench.claim(&EVERY_KIND, 0).await.unwrap();
+    let after_it = bench.claim(&EVERY_KIND, 500).await.unwrap();
+    // Until 100 ms nobody could be heard; whoever was heard since has a lease beyond this.
+    let over_before_ms = 100 + LEASE_MS as i64;
+    let now_ms = 10_000 + LEASE_MS as i64;
+    let forgiven = bench.catalog.forgive_expired_leases(over_before_ms, now_ms, 0).await.unwrap();
+    assert_eq!(forgiven.iter().map(|row| row.id).collect::<Vec<_>>(), [before_the_outage.task.id]);
+    assert_eq!(
+        (forgiven[0].state, forgiven[0].restart_count, forgiven[0].lost_count),
+        (TaskState::Ready, 1, 0)
+    );
+    let lost = bench.catalog.lose_expired_leases(now_ms, 0).await.unwrap();
+    assert_eq!(lost.iter().map(|row| row.id).collect::<Vec<_>>(), [after_it.task.id]);
+    assert_eq!((lost[0].restart_count, lost[0].lost_count), (0, 1));
+}
+
+#[tokio::test]
 async fn a_task_that_is_there_each_time_the_server_ends_is_set_aside() {
     let bench = Bench::new().await;
     let asset = bench.asset(1).await;
