@@ -7,6 +7,7 @@ mod doctor;
 mod healthcheck;
 mod jobs;
 mod keys;
+mod machine;
 mod operator;
 mod output;
 mod plan;

@@ -7,7 +7,7 @@
 //!
 //! Exit status: 0 ended as asked, 1 it failed, 3 a server refuses the token, 130 ended at once by a second signal.
 
-use super::{serve::logging, signals::Signals};
+use super::{machine, serve::logging, signals::Signals};
 use crate::{
     client,
     worker::{
@@ -19,12 +19,12 @@ use crate::{
 };
 use anyhow::Context as _;
 use reelyard_agent::{
-    Agent, AgentConfig, Gpus, Machine, OneJob, ShutdownHandle, Slots, Watch, locate_media_program, run_once,
+    Agent, AgentConfig, Machine, OneJob, ShutdownHandle, Watch, locate_media_program, run_once,
 };
 use reelyard_model::{
     WorkerId,
     child::{Job, Limits},
-    worker_protocol::{GpuFacts, HelloAnswer, HelloCall, MachineFacts, WORKER_PROTOCOL},
+    worker_protocol::{HelloAnswer, HelloCall, WORKER_PROTOCOL},
 };
 use reelyard_tickets::{RabbitSettings, RabbitTickets};
 use reqwest::Url;
@@ -170,7 +170,7 @@ async fn prepare(args: &Args) -> anyhow::Result<Prepared> {
     try_media_program(&program).await?;
     let place::Place { folder, lock } = place::take(args.scratch.as_deref())?;
     let machine = tokio::task::spawn_blocking(Machine::look).await?;
-    let slots = slots(&machine, args.slots);
+    let slots = machine::slots(&machine, args.slots);
     let worker = WorkerId::from_uuid(Uuid::now_v7());
     let name = args
         .name
@@ -181,7 +181,7 @@ async fn prepare(args: &Args) -> anyhow::Result<Prepared> {
         worker,
         name,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        machine: facts(&machine, slots),
+        machine: machine::facts(&machine, slots),
     };
     let config = AgentConfig {
         worker,
@@ -300,36 +300,6 @@ async fn try_media_program(program: &Path) -> anyhow::Result<()> {
     let encoders: Vec<&str> = reports.iter().filter(|one| one.opens).map(|one| one.name.as_str()).collect();
     tracing::info!(program = %program.display(), ffmpeg = found.ffmpeg, ?encoders, "media program works");
     Ok(())
-}
-
-fn slots(machine: &Machine, told: Option<u32>) -> Slots {
-    let fitting = Slots::for_machine(machine.cores, machine.memory_bytes);
-    let Some(heavy) = told.and_then(|slots| usize::try_from(slots).ok()) else {
-        return fitting;
-    };
-    let threads = u32::try_from((machine.cores / heavy.max(1)).max(1)).unwrap_or(1);
-    Slots { heavy, threads, ..fitting }
-}
-
-fn facts(machine: &Machine, slots: Slots) -> MachineFacts {
-    let small = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-    let gpus = match &machine.gpus {
-        Gpus::Found { cards, .. } => cards
-            .iter()
-            .map(|card| GpuFacts {
-                name: card.name.clone(),
-                memory_bytes: card.memory.map(|memory| memory.total_bytes),
-            })
-            .collect(),
-        Gpus::None(_) => Vec::new(),
-    };
-    MachineFacts {
-        cores: small(machine.cores),
-        memory_bytes: machine.memory_bytes,
-        gpus,
-        heavy_slots: small(slots.heavy),
-        light_slots: small(slots.light),
-    }
 }
 
 /// Whoever waits for the file finds all of it.

@@ -7,6 +7,7 @@
 
 use super::{FlowError, publish, receive, same_content};
 use crate::app::{App, random_u32};
+use futures::FutureExt as _;
 use reelyard_catalog::{AssetRow, Condition, TaskRow, UploadRow};
 use reelyard_model::{TaskState, UploadKind, UploadState, work::TaskKind};
 use std::{sync::Arc, time::Duration};
@@ -17,6 +18,8 @@ const LEASES_EVERY: Duration = Duration::from_secs(2);
 /// another takes over.
 const FILES_DUTY: &str = "sweep files";
 const FILES_DUTY_ROUNDS: u32 = 3;
+/// Workers in this process are said to be alive so often: a third of the time after which they would be shown as silent.
+const ALIVE_EVERY: Duration = Duration::from_secs(20);
 /// Files and expired uploads.
 const FILES_EVERY: Duration = Duration::from_secs(30);
 /// How long events stay readable: for somebody who comes back from a holiday. Rows of assets and tasks stay for good.
@@ -37,7 +40,13 @@ pub(crate) async fn run(app: Arc<App>) {
     let mut pauses = Pauses::of_leases(app.fleet.lease_ms);
     // Workers elsewhere may have lived all the time that nobody heard them: each gets the chance to be heard first.
     pauses.nobody_was_heard(app.now_ms());
+    let mut alive = tokio::time::interval(ALIVE_EVERY);
     while !app.shutdown.is_cancelled() {
+        if alive.tick().now_or_never().is_some()
+            && let Err(error) = app.catalog.node_seen(&app.node, app.now_ms()).await
+        {
+            tracing::warn!(%error, "sweep: the workers of this node are not shown as alive; trying again later");
+        }
         if let Err(error) = leases(&app, &pauses).await {
             tracing::error!(%error, "sweep: leases; trying again");
             pauses.nobody_was_heard(app.now_ms());
@@ -54,9 +63,6 @@ pub(crate) async fn run(app: Arc<App>) {
 /// Files, and uploads that came to nothing.
 pub(crate) async fn run_files(app: Arc<App>) {
     while !app.shutdown.is_cancelled() {
-        if let Err(error) = app.catalog.node_seen(&app.node, app.now_ms()).await {
-            tracing::warn!(%error, "sweep: the workers of this node are not shown as alive; trying again later");
-        }
         if is_ours(&app).await {
             files(&app).await;
         }

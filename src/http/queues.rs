@@ -125,11 +125,7 @@ pub(super) async fn pause_queue(
     Path(kind): Path<String>,
     Reason(reason): Reason,
 ) -> Result<Json<Queue>, Problem> {
-    caller.require_operator()?;
-    let kind = named(&kind)?;
-    let actor = caller.actor(&app, reason).await?;
-    app.catalog.pause_queue(kind, &actor, links::now_ms()).await?;
-    one(&app, kind).await
+    set_paused(&app, caller, &kind, reason, true).await
 }
 
 /// Let workers take up this kind of work again. Resuming what is not paused changes nothing.
@@ -144,12 +140,26 @@ pub(super) async fn resume_queue(
     Path(kind): Path<String>,
     Reason(reason): Reason,
 ) -> Result<Json<Queue>, Problem> {
+    set_paused(&app, caller, &kind, reason, false).await
+}
+
+async fn set_paused(
+    app: &App,
+    caller: Caller,
+    name: &str,
+    reason: Option<String>,
+    paused: bool,
+) -> Result<Json<Queue>, Problem> {
     caller.require_operator()?;
-    let kind = named(&kind)?;
-    let actor = caller.actor(&app, reason).await?;
-    app.catalog.resume_queue(kind, &actor, links::now_ms()).await?;
-    app.ring();
-    one(&app, kind).await
+    let kind = named(name)?;
+    let actor = caller.actor(app, reason).await?;
+    if paused {
+        app.catalog.pause_queue(kind, &actor, links::now_ms()).await?;
+    } else {
+        app.catalog.resume_queue(kind, &actor, links::now_ms()).await?;
+        app.ring();
+    }
+    one(app, kind).await
 }
 
 fn named(name: &str) -> Result<TaskKind, Problem> {

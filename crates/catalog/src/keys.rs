@@ -5,7 +5,7 @@
 
 use crate::sql::sql;
 use crate::{ApiKeyRow, Catalog, CatalogError, TenantLimits, quota};
-use reelyard_model::{TenantId, WorkerId};
+use reelyard_model::TenantId;
 use std::{collections::HashMap, fmt, str::FromStr};
 use uuid::Uuid;
 
@@ -255,26 +255,6 @@ impl Catalog {
             .await?;
         self.commit(write).await?;
         Ok(done > 0)
-    }
-
-    pub async fn add_worker(
-        &self,
-        id: WorkerId,
-        name: &str,
-        in_process: bool,
-        now_ms: i64,
-    ) -> Result<(), CatalogError> {
-        let mut write = self.write().await?;
-        sql(
-            "INSERT INTO worker (id, name, in_process, started_ms) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
-        )
-            .bind(id.to_string())
-            .bind(name)
-            .bind(in_process)
-            .bind(now_ms)
-            .execute(write.connection())
-            .await?;
-        self.commit(write).await
     }
 }
 

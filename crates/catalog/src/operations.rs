@@ -94,10 +94,22 @@ impl Catalog {
     async fn retry_task_once(&self, id: TaskId, actor: &Actor, now_ms: i64) -> Result<TaskRow, CatalogError> {
         let mut write = self.write().await?;
         write.lock_content_of_task(id).await?;
-        let mut task = tasks::require(write.connection(), id).await?;
+        let task = tasks::require(write.connection(), id).await?;
+        self.retry_locked(write, task, actor, now_ms).await
+    }
+
+    /// In a transaction that holds the task and its content.
+    async fn retry_locked(
+        &self,
+        mut write: Write,
+        mut task: TaskRow,
+        actor: &Actor,
+        now_ms: i64,
+    ) -> Result<TaskRow, CatalogError> {
         let told = about(&task, task.state);
         bring_back(&mut write, std::slice::from_mut(&mut task), now_ms).await?;
-        let line = Line { action: AuditAction::JOB_RETRIED, subject: id.to_string(), tenant: task.tenant };
+        let line =
+            Line { action: AuditAction::JOB_RETRIED, subject: task.id.to_string(), tenant: task.tenant };
         line.write(&mut write, actor, told, now_ms).await?;
         self.commit(write).await?;
         Ok(task)
@@ -280,16 +292,11 @@ impl Catalog {
     async fn replay_one(&self, seen: &TaskRow, actor: &Actor, now_ms: i64) -> Result<bool, CatalogError> {
         let mut write = self.write().await?;
         write.lock_content_of_task(seen.id).await?;
-        let mut task = tasks::require(write.connection(), seen.id).await?;
+        let task = tasks::require(write.connection(), seen.id).await?;
         if task.state != TaskState::Dead {
             return Ok(false);
         }
-        let told = about(&task, task.state);
-        bring_back(&mut write, std::slice::from_mut(&mut task), now_ms).await?;
-        let line =
-            Line { action: AuditAction::JOB_RETRIED, subject: task.id.to_string(), tenant: task.tenant };
-        line.write(&mut write, actor, told, now_ms).await?;
-        self.commit(write).await?;
+        self.retry_locked(write, task, actor, now_ms).await?;
         Ok(true)
     }
 }

@@ -22,12 +22,10 @@ pub struct Takers {
 }
 
 impl Takers {
-    /// Of these workers, those that are alive and take this kind. One in a server's own process is heard as long as that
-    /// server is.
+    /// Of these workers, those that are alive and take this kind.
     pub fn of(workers: &[WorkerRow], kind: TaskKind, now_ms: i64) -> Self {
         let alive = |worker: &&WorkerRow| {
-            worker.ended_ms.is_none()
-                && (worker.in_process || now_ms - worker.last_seen_ms <= WORKER_SILENT_AFTER_MS)
+            worker.ended_ms.is_none() && now_ms - worker.last_seen_ms <= WORKER_SILENT_AFTER_MS
         };
         let mut takers = Self::default();
         for worker in workers.iter().filter(alive).filter(|worker| takes(worker, kind)) {

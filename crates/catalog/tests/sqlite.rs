@@ -12,6 +12,8 @@ mod fleet;
 mod kill;
 #[path = "suite/leases.rs"]
 mod leases;
+#[path = "suite/operations.rs"]
+mod operations;
 #[path = "suite/shared_uploads.rs"]
 mod shared_uploads;
 #[path = "suite/statements.rs"]

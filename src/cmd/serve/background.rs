@@ -1,5 +1,6 @@
 //! What runs beside the HTTP server in this process: the agent, the publisher, the sweeper.
 
+use crate::cmd::machine;
 use crate::{
     app::{App, panic_text},
     flow::{
@@ -9,7 +10,7 @@ use crate::{
 };
 use anyhow::Context;
 use futures::FutureExt as _;
-use reelyard_agent::{Agent, AgentConfig, Machine, ShutdownHandle, Slots, Watch};
+use reelyard_agent::{Agent, AgentConfig, Machine, ShutdownHandle, Watch};
 use reelyard_catalog::NewWorker;
 use reelyard_model::WorkerId;
 use reelyard_tickets::Tickets;
@@ -114,14 +115,14 @@ async fn start_agent(
 ) -> anyhow::Result<(ShutdownHandle, JoinHandle<()>)> {
     let machine = tokio::task::spawn_blocking(Machine::look).await?;
     let worker = WorkerId::from_uuid(Uuid::now_v7());
-    let facts = serde_json::json!({ "cores": machine.cores, "memory_bytes": machine.memory_bytes });
-    register(app, worker, "in-process", facts).await?;
+    let slots = machine::slots(&machine, workers);
+    register(app, worker, "in-process", serde_json::to_value(machine::facts(&machine, slots))?).await?;
     let config = AgentConfig {
         worker,
         program: app.media_program.clone(),
         // Its own: the agent empties it, and the store has files in the making beside it.
         scratch: app.data_dir.join("scratch/children"),
-        slots: slots(&machine, workers),
+        slots,
         memory_bytes: machine.memory_bytes,
         watch: Watch::default(),
         drain: AGENT_DRAIN,
@@ -136,15 +137,6 @@ async fn start_agent(
     };
     let running = tokio::spawn(keep_running(app.clone(), "agent", work));
     Ok((handle, running))
-}
-
-fn slots(machine: &Machine, workers: Option<u32>) -> Slots {
-    let fitting = Slots::for_machine(machine.cores, machine.memory_bytes);
-    let Some(heavy) = workers.and_then(|workers| usize::try_from(workers).ok()) else {
-        return fitting;
-    };
-    let threads = u32::try_from((machine.cores / heavy.max(1)).max(1)).unwrap_or(1);
-    Slots { heavy, threads, ..fitting }
 }
 
 impl Background {

@@ -94,7 +94,15 @@ impl Bench {
         });
         flow::sweep::at_start(&app).await.unwrap();
         for id in [control_worker, worker] {
-            app.catalog.add_worker(id, "test", true, app.now_ms()).await.unwrap();
+            let new = reelyard_catalog::NewWorker {
+                id,
+                name: "test".to_owned(),
+                node: Some("node".to_owned()),
+                version: String::new(),
+                machine: serde_json::json!({ "cores": 1 }),
+                now_ms: app.now_ms(),
+            };
+            app.catalog.register_worker(&new).await.unwrap();
         }
         Self {
             control: InProcess { app: app.clone() },

@@ -57,7 +57,15 @@ struct Place {
 
 async fn app(folder: &Path, catalog: Catalog, place: Place, insecure_open: bool) -> Arc<App> {
     let worker = WorkerId::from_uuid(Uuid::now_v7());
-    catalog.add_worker(worker, "test", true, 0).await.unwrap();
+    let new = reelyard_catalog::NewWorker {
+        id: worker,
+        name: "test".to_owned(),
+        node: Some("node".to_owned()),
+        version: String::new(),
+        machine: serde_json::json!({ "cores": 1 }),
+        now_ms: jiff::Timestamp::now().as_millisecond(),
+    };
+    catalog.register_worker(&new).await.unwrap();
     Arc::new(App {
         desk: crate::flow::desk::Desk::open(&catalog),
         layouts: crate::flow::dispatch::layouts::Layouts::default(),

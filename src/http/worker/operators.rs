@@ -60,8 +60,7 @@ impl WorkerView {
     fn of(row: WorkerRow, now_ms: i64) -> Self {
         let state = match &row {
             WorkerRow { ended_ms: Some(_), .. } => "ended",
-            // One that lives in a server is heard as long as that server is.
-            row if !row.in_process && now_ms - row.last_seen_ms > WORKER_SILENT_AFTER_MS => "silent",
+            row if now_ms - row.last_seen_ms > WORKER_SILENT_AFTER_MS => "silent",
             WorkerRow { drain: true, .. } => "draining",
             _ => "working",
         };

@@ -1,20 +1,16 @@
 //! What many nodes and workers need of one catalogue: tickets, chores and keys that nodes share, batches of claims,
 //! heartbeats and reports, and what operators do.
 
-use crate::support::{Bench, EVERY_KIND, LEASE_MS, Planned, encoded, failure, somebody, worker};
+use crate::support::{Bench, EVERY_KIND, LEASE_MS, encoded, failure, somebody, worker};
 use reelyard_catalog::{
-    Actor, AuditFilter, Catalog, CatalogError, ClaimBatch, ClaimWish, CompletedTask, FailedTask, Heartbeat,
-    HeartbeatAnswer, NewUpload, NewWorker, ReplayFilter, Settled, TenantShare,
+    Actor, Catalog, CatalogError, ClaimBatch, ClaimWish, CompletedTask, FailedTask, Heartbeat,
+    HeartbeatAnswer, Settled, TenantShare,
 };
 use reelyard_model::{
-    AssetState, FailureCode, TaskId, TaskState, TenantId, Tier, UploadId,
+    FailureCode, TaskId, TaskState, TenantId, Tier,
     work::{Progress, TaskKind, TaskResult},
 };
-use serde_json::json;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 use tokio::{sync::Barrier, task::JoinSet};
 use uuid::Uuid;
 
@@ -43,24 +39,6 @@ async fn claim_for(catalog: &Catalog, wishes: Vec<ClaimWish>, now_ms: i64) -> Ve
 async fn taken(catalog: &Catalog, number: u128, now_ms: i64, until_ms: i64) -> Vec<TaskId> {
     let tickets = catalog.take_tickets(token(number), 100, now_ms, until_ms).await.unwrap();
     tickets.into_iter().map(|ticket| ticket.task).collect()
-}
-
-/// An asset with a ready probe, of this tenant and this urgent.
-async fn asset_of(bench: &Bench, tenant: TenantId, tier: Tier, now_ms: i64) -> TaskId {
-    let id = UploadId::from_uuid(Uuid::now_v7());
-    let new = NewUpload { tenant, priority: tier.priority(), ..crate::support::new_upload(id, now_ms) };
-    bench.catalog.create_upload(new).await.unwrap();
-    bench.catalog.upload_finishing_or_finished(id, 1_000, now_ms).await.unwrap();
-    let finish = crate::support::finish(id, now_ms);
-    let probe = finish.probe_task;
-    bench.catalog.finish_upload(finish).await.unwrap();
-    probe
-}
-
-async fn tenant(bench: &Bench, number: u128) -> TenantId {
-    let id = TenantId::from_uuid(Uuid::from_u128(number));
-    bench.catalog.add_tenant(id, &format!("tenant {number}"), 0).await.unwrap();
-    id
 }
 
 fn report(task: TaskId, attempt: u32, encoder: &str, now_ms: i64) -> CompletedTask {
@@ -248,9 +226,9 @@ async fn a_draining_worker_and_a_paused_kind_get_nothing() {
 #[tokio::test]
 async fn the_urgent_go_first_and_bulk_last_whenever_they_came() {
     let bench = Bench::new().await;
-    let bulk = asset_of(&bench, TenantId::DEFAULT, Tier::Bulk, 1).await;
-    let normal = asset_of(&bench, TenantId::DEFAULT, Tier::Normal, 2).await;
-    let urgent = asset_of(&bench, TenantId::DEFAULT, Tier::Urgent, 3).await;
+    let bulk = bench.asset_of(TenantId::DEFAULT, Tier::Bulk, 1).await;
+    let normal = bench.asset_of(TenantId::DEFAULT, Tier::Normal, 2).await;
+    let urgent = bench.asset_of(TenantId::DEFAULT, Tier::Urgent, 3).await;
     bench.machine(1, 3).await;
     assert_eq!(bench.waits_for(bulk, 4).await, "Waits for a free worker: 2 tasks of higher tiers go first");
     let mut order = Vec::new();
@@ -266,10 +244,10 @@ async fn the_urgent_go_first_and_bulk_last_whenever_they_came() {
 #[tokio::test]
 async fn tenants_share_the_slots_by_their_weight() {
     let bench = Bench::new().await;
-    let heavy = tenant(&bench, 7).await;
+    let heavy = bench.tenant(7).await;
     for number in 0..12 {
-        asset_of(&bench, TenantId::DEFAULT, Tier::Normal, number).await;
-        asset_of(&bench, heavy, Tier::Normal, 100 + number).await;
+        bench.asset_of(TenantId::DEFAULT, Tier::Normal, number).await;
+        bench.asset_of(heavy, Tier::Normal, 100 + number).await;
     }
     let share = TenantShare { weight: Some(2), running_tasks: None };
     bench.catalog.set_tenant_share(heavy, share, &somebody(), 200).await.unwrap();
@@ -283,10 +261,10 @@ async fn tenants_share_the_slots_by_their_weight() {
 async fn sixteen_that_claim_at_once_never_pass_a_tenants_cap() {
     const CAP: u32 = 5;
     let bench = Bench::new().await;
-    let capped = tenant(&bench, 7).await;
+    let capped = bench.tenant(7).await;
     let mut last = None;
     for number in 0..40 {
-        last = Some(asset_of(&bench, capped, Tier::Normal, number).await);
+        last = Some(bench.asset_of(capped, Tier::Normal, number).await);
     }
     let share = TenantShare { weight: None, running_tasks: Some(CAP) };
     bench.catalog.set_tenant_share(capped, share, &somebody(), 50).await.unwrap();
@@ -437,181 +415,4 @@ async fn the_evidence_of_every_attempt_is_kept() {
             .await
             .ends_with("before the third try, because the worker that had the second fell silent")
     );
-}
-
-// --- operators
-
-async fn log(bench: &Bench, subject: Option<String>) -> Vec<String> {
-    let filter = AuditFilter { subject, limit: 100, ..AuditFilter::default() };
-    let rows = bench.catalog.audit_log(&filter).await.unwrap();
-    rows.into_iter().map(|row| row.action).collect()
-}
-
-#[tokio::test]
-async fn every_operation_leaves_one_line_and_what_changes_nothing_leaves_none() {
-    let bench = Bench::new().await;
-    let planned = bench.planned(1).await;
-    let (catalog, by) = (&bench.catalog, somebody());
-    for now_ms in [2, 3] {
-        catalog.cancel_task(planned.audio, &by, now_ms).await.unwrap();
-    }
-    catalog.retry_task(planned.audio, &by, 4).await.unwrap();
-    for now_ms in [5, 6] {
-        catalog.cancel_asset(planned.asset, &by, now_ms).await.unwrap();
-    }
-    catalog.retry_asset(planned.asset, &by, 7).await.unwrap();
-    assert!(catalog.retry_asset(planned.asset, &by, 8).await.is_err(), "refused: no line");
-    let share = TenantShare { weight: Some(3), running_tasks: Some(4) };
-    catalog.set_tenant_share(TenantId::DEFAULT, share, &by, 9).await.unwrap();
-    assert_eq!(catalog.tenant_share(TenantId::DEFAULT).await.unwrap(), share);
-    assert_eq!(log(&bench, Some(planned.audio.to_string())).await, ["job.retried", "job.cancelled"]);
-    assert_eq!(log(&bench, Some(planned.asset.to_string())).await, ["asset.retried", "asset.cancelled"]);
-    let all = catalog.audit_log(&AuditFilter { limit: 2, ..AuditFilter::default() }).await.unwrap();
-    assert_eq!((all.len(), all[0].action.as_str()), (2, "tenant.share_set"));
-    assert_eq!((all[0].actor.as_str(), all[0].reason.as_deref()), (by.name.as_str(), by.reason.as_deref()));
-    let before = AuditFilter { before_seq: Some(all[1].seq), limit: 100, ..AuditFilter::default() };
-    assert_eq!(catalog.audit_log(&before).await.unwrap().len(), 3);
-    // The fleet's lines and one's own.
-    catalog.pause_queue(TaskKind::Stills, &by, 10).await.unwrap();
-    let other = AuditFilter { tenant: Some(tenant(&bench, 7).await), limit: 100, ..AuditFilter::default() };
-    let theirs = catalog.audit_log(&other).await.unwrap();
-    assert_eq!(theirs.iter().map(|row| row.action.as_str()).collect::<Vec<_>>(), ["queue.paused"]);
-}
-
-/// Gives up both chunks' asset: the first chunk dies, which fails the asset and cancels the rest.
-async fn given_up(bench: &Bench, now_ms: i64) -> Planned {
-    let planned = bench.planned(now_ms).await;
-    let claimed = bench.claim(&[TaskKind::Encode], now_ms).await.unwrap();
-    bench.fail(&claimed, FailureCode::UnsupportedCodec, now_ms).await;
-    assert_eq!(bench.asset_state(planned.asset).await, AssetState::Failed);
-    planned
-}
-
-#[tokio::test]
-async fn one_rendition_is_tried_again_and_nothing_that_is_done() {
-    let bench = Bench::new().await;
-    let planned = bench.planned(1).await;
-    let by = somebody();
-    let nothing = bench.catalog.retry_rendition(planned.asset, "240p", &by, 2).await.unwrap();
-    assert!(nothing.is_empty(), "nothing was given up");
-    let unknown = bench.catalog.retry_rendition(planned.asset, "9000p", &by, 2).await;
-    assert!(matches!(unknown, Err(CatalogError::NotFound { what: "rendition", .. })));
-    assert_eq!(log(&bench, None).await, Vec::<String>::new());
-
-    let done = bench.do_one(TaskKind::Encode, 3).await;
-    let dying = bench.claim(&[TaskKind::Encode], 4).await.unwrap();
-    bench.fail(&dying, FailureCode::UnsupportedCodec, 5).await;
-    assert_eq!(bench.asset_state(planned.asset).await, AssetState::Failed);
-    let back = bench.catalog.retry_rendition(planned.asset, "240p", &by, 6).await.unwrap();
-    assert_eq!(
-        back.iter().map(|task| (task.id, task.state)).collect::<Vec<_>>(),
-        [(dying.task.id, TaskState::Ready)]
-    );
-    assert_eq!(bench.state_of(done).await, TaskState::Done);
-    assert_eq!(bench.state_of(planned.publish).await, TaskState::Blocked, "back with its asset");
-    assert_eq!(bench.asset_state(planned.asset).await, AssetState::Processing);
-    assert_eq!(log(&bench, None).await, ["rendition.remade"]);
-}
-
-#[tokio::test]
-async fn many_dead_letters_are_replayed_and_repeating_it_does_nothing_more() {
-    let bench = Bench::new().await;
-    let mut given = Vec::new();
-    for now_ms in [10, 20, 30] {
-        given.push(given_up(&bench, now_ms).await);
-    }
-    let all = ReplayFilter {
-        tenant: TenantId::DEFAULT,
-        kinds: Vec::new(),
-        codes: Vec::new(),
-        since_ms: None,
-        asset: None,
-        limit: 2,
-    };
-    let count = async |filter: ReplayFilter| {
-        let (found, more) = bench.catalog.to_replay(&filter).await.unwrap();
-        (found.len(), more)
-    };
-    assert_eq!(count(all.clone()).await, (2, true));
-    assert_eq!(count(ReplayFilter { limit: 9, ..all.clone() }).await, (3, false));
-    assert_eq!(count(ReplayFilter { since_ms: Some(20), limit: 9, ..all.clone() }).await, (2, false));
-    assert_eq!(count(ReplayFilter { asset: Some(given[0].asset), ..all.clone() }).await, (1, false));
-    let codes = vec![FailureCode::UnsupportedCodec, FailureCode::NotMedia];
-    assert_eq!(count(ReplayFilter { codes, ..all.clone() }).await, (2, true));
-    assert_eq!(count(ReplayFilter { codes: vec![FailureCode::NotMedia], ..all.clone() }).await, (0, false));
-    assert_eq!(count(ReplayFilter { kinds: vec![TaskKind::Audio], ..all.clone() }).await, (0, false));
-    assert_eq!(count(ReplayFilter { tenant: tenant(&bench, 7).await, ..all.clone() }).await, (0, false));
-    // Nobody can do anything about what was deleted.
-    bench.catalog.delete_asset(given[2].asset, 35).await.unwrap();
-
-    let first =
-        bench.catalog.replay(&ReplayFilter { limit: 1, ..all.clone() }, &somebody(), 40).await.unwrap();
-    assert_eq!((first.jobs.len(), first.more), (1, true));
-    let second = bench.catalog.replay(&all, &somebody(), 41).await.unwrap();
-    assert_eq!((second.jobs.len(), second.more), (1, false));
-    let third = bench.catalog.replay(&all, &somebody(), 42).await.unwrap();
-    assert_eq!((third.jobs.len(), third.more), (0, false));
-    for planned in &given[..2] {
-        assert_eq!(bench.asset_state(planned.asset).await, AssetState::Processing);
-        for task in [planned.encodes[0], planned.encodes[1], planned.audio, planned.stills] {
-            assert_eq!(bench.state_of(task).await, TaskState::Ready);
-        }
-    }
-    assert_eq!(
-        log(&bench, None).await,
-        ["jobs.replayed", "job.retried", "jobs.replayed", "job.retried"],
-        "a line for each job, and one for each call that did something"
-    );
-}
-
-#[tokio::test]
-async fn places_in_line_are_counted_by_kind_tier_and_tenant() {
-    let bench = Bench::new().await;
-    let other = tenant(&bench, 7).await;
-    bench.machine(1, 1).await;
-    let mut mine = Vec::new();
-    for now_ms in [1, 2, 3] {
-        asset_of(&bench, other, Tier::Normal, now_ms).await;
-        mine.push(asset_of(&bench, TenantId::DEFAULT, Tier::Normal, now_ms + 10).await);
-    }
-    asset_of(&bench, other, Tier::Urgent, 20).await;
-    let mut told = BTreeMap::new();
-    for task in &mine {
-        told.insert(*task, bench.waits_for(*task, 30).await);
-    }
-    let start = "Waits for a free worker: ";
-    let end = " and 1 task of a higher tier goes first";
-    assert_eq!(
-        told.into_values().collect::<Vec<_>>(),
-        [
-            format!("{start}3 tasks are ahead of it in its tier, none of them of this tenant,{end}"),
-            format!("{start}4 tasks are ahead of it in its tier, 1 of them of this tenant,{end}"),
-            format!("{start}5 tasks are ahead of it in its tier, 2 of them of this tenant,{end}"),
-        ]
-    );
-}
-
-#[tokio::test]
-async fn who_takes_a_kind_depends_on_slots_silence_and_good_byes() {
-    let bench = Bench::new().await;
-    let planned = bench.planned(1).await;
-    let nobody = "No worker that is connected takes encode tasks: start one that does";
-    let machine = |machine: serde_json::Value| NewWorker {
-        id: worker(5),
-        name: "small".into(),
-        node: None,
-        version: String::new(),
-        machine,
-        now_ms: 10,
-    };
-    let light = json!({ "cores": 1, "heavy_slots": 0, "light_slots": 2 });
-    bench.catalog.register_worker(&machine(light)).await.unwrap();
-    assert_eq!(bench.waits_for(planned.encodes[0], 11).await, nobody);
-    assert!(bench.waits_for(planned.audio, 11).await.starts_with("Waits for a free worker"));
-    let heavy = json!({ "cores": 1, "heavy_slots": 1, "light_slots": 0 });
-    bench.catalog.register_worker(&machine(heavy)).await.unwrap();
-    assert!(bench.waits_for(planned.encodes[0], 11).await.starts_with("Waits for a free worker"));
-    assert_eq!(bench.waits_for(planned.encodes[0], 60_011).await, nobody, "silent for a minute");
-    bench.catalog.worker_ended(worker(5), 20).await.unwrap();
-    assert_eq!(bench.waits_for(planned.encodes[0], 21).await, nobody, "it said good-bye");
 }

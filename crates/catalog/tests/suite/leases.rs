@@ -187,8 +187,8 @@ async fn a_restart_frees_the_leases_of_the_process_that_is_gone_and_no_others() 
     let bench = Bench::new().await;
     bench.asset(1).await;
     bench.asset(2).await;
-    bench.catalog.add_worker(worker(1), "in-process", true, 3).await.unwrap();
-    bench.catalog.add_worker(worker(2), "far away", false, 3).await.unwrap();
+    bench.worker_in_a_server(worker(1), 3).await;
+    bench.worker(worker(2), None, 3).await;
     let gone = bench.catalog.claim(&claim(1, &EVERY_KIND, 4)).await.unwrap().unwrap();
     let alive = bench.catalog.claim(&claim(2, &EVERY_KIND, 4)).await.unwrap().unwrap();
 
@@ -233,7 +233,7 @@ async fn a_task_that_is_there_each_time_the_server_ends_is_set_aside() {
     let mut seen = Vec::new();
     let mut now_ms = 10;
     for _ in 0..8 {
-        bench.catalog.add_worker(worker(1), "in-process", true, now_ms).await.unwrap();
+        bench.worker_in_a_server(worker(1), now_ms).await;
         let claimed = bench.claim(&EVERY_KIND, now_ms).await.unwrap();
         let ended = bench.catalog.end_in_process_leases("node", now_ms + 1, 7).await.unwrap();
         assert_eq!(ended.len(), 1);
@@ -251,7 +251,7 @@ async fn a_task_that_is_there_each_time_the_server_ends_is_set_aside() {
 
     // Somebody asks for another try: it counts from the beginning.
     bench.catalog.retry_asset(asset, &somebody(), now_ms).await.unwrap();
-    bench.catalog.add_worker(worker(1), "in-process", true, now_ms).await.unwrap();
+    bench.worker_in_a_server(worker(1), now_ms).await;
     bench.claim(&EVERY_KIND, now_ms).await.unwrap();
     let ended = bench.catalog.end_in_process_leases("node", now_ms + 1, 7).await.unwrap();
     assert_eq!((ended[0].state, ended[0].restart_count), (TaskState::Ready, 1));

@@ -11,7 +11,7 @@ use reelyard_catalog::{
     NewRendition, NewTask, NewUpload, NewWorker, Settled,
 };
 use reelyard_model::{
-    AssetId, Completion, Failure, FailureCode, MediaInfo, Plan, PlaybackId, TaskId, TenantId, UploadId,
+    AssetId, Completion, Failure, FailureCode, MediaInfo, Plan, PlaybackId, TaskId, TenantId, Tier, UploadId,
     UploadKind, WorkerId,
     media_info::MEDIA_INFO_VERSION,
     output::{FileOutput, StillsOutput},
@@ -182,6 +182,36 @@ impl Bench {
         let task = self.catalog.task(task).await.unwrap().unwrap();
         let facts = self.catalog.waiting_facts(&[task], now_ms).await.unwrap();
         reelyard_schedule::why_waiting(&facts[0]).sentence(now_ms)
+    }
+
+    /// An asset with a ready probe, of this tenant and this urgent.
+    pub(crate) async fn asset_of(&self, tenant: TenantId, tier: Tier, now_ms: i64) -> TaskId {
+        let id = UploadId::from_uuid(Uuid::now_v7());
+        let new = NewUpload { tenant, priority: tier.priority(), ..new_upload(id, now_ms) };
+        self.catalog.create_upload(new).await.unwrap();
+        self.catalog.upload_finishing_or_finished(id, 1_000, now_ms).await.unwrap();
+        let finish = finish(id, now_ms);
+        let probe = finish.probe_task;
+        self.catalog.finish_upload(finish).await.unwrap();
+        probe
+    }
+
+    pub(crate) async fn tenant(&self, number: u128) -> TenantId {
+        let id = TenantId::from_uuid(Uuid::from_u128(number));
+        self.catalog.add_tenant(id, &format!("tenant {number}"), 0).await.unwrap();
+        id
+    }
+
+    /// A worker that says nothing of its machine; `node`: the server that it lives in.
+    pub(crate) async fn worker(&self, id: WorkerId, node: Option<&str>, now_ms: i64) {
+        let node = node.map(str::to_owned);
+        let (name, version, machine) = ("worker".to_owned(), String::new(), json!({}));
+        self.catalog.register_worker(&NewWorker { id, name, node, version, machine, now_ms }).await.unwrap();
+    }
+
+    /// Its server is called `node`.
+    pub(crate) async fn worker_in_a_server(&self, id: WorkerId, now_ms: i64) {
+        self.worker(id, Some("node"), now_ms).await;
     }
 
     /// A worker that is a machine of its own.
