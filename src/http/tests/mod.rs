@@ -62,7 +62,7 @@ async fn app(folder: &Path, catalog: Catalog, place: Place, insecure_open: bool)
         name: "test".to_owned(),
         node: Some("node".to_owned()),
         version: String::new(),
-        machine: serde_json::json!({ "cores": 1 }),
+        machine: serde_json::json!({}),
         now_ms: jiff::Timestamp::now().as_millisecond(),
     };
     catalog.register_worker(&new).await.unwrap();
