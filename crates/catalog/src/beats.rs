@@ -49,23 +49,22 @@ impl Catalog {
     ) -> Result<Vec<HeartbeatAnswer>, CatalogError> {
         let mut write = self.write().await?;
         // In the order of all who take several rows of this table.
-        let mut rows = sql("SELECT id FROM task WHERE id IN (");
-        rows.push_list(beats.iter().map(|beat| beat.task)).push(") ORDER BY id");
+        let mut rows = sql("SELECT id FROM task WHERE id");
+        rows.push_in(beats.iter().map(|beat| beat.task)).push(" ORDER BY id");
         write.connection().lock(rows).await?;
         // Never backwards: a node that was stopped on the way here comes with an old time.
         let mut query = sql("UPDATE task SET lease_until_ms = GREATEST(lease_until_ms, ");
         query.push_bind(now_ms.saturating_add_unsigned(lease_ms)).push("), updated_ms = ").push_bind(now_ms);
-        query.push(", done_us = given.column3, total_us = given.column4 FROM (VALUES ");
-        for (index, beat) in beats.iter().enumerate() {
-            query.push(if index == 0 { "(" } else { ", (" }).push_bind(beat.task).push(", ");
-            query.push_bind(beat.attempt).push(", ").push_bind(beat.progress.done_us).push(", ");
-            query.push_bind(beat.progress.total_us).push(")");
-        }
-        query.push(
-            ") AS given WHERE task.id = given.column1 AND task.attempt = given.column2 AND task.state = 'leased'
+        query.push(", done_us = given.column3, total_us = given.column4 FROM ");
+        let row = |beat: &Heartbeat| {
+            let Progress { done_us, total_us } = beat.progress;
+            [beat.task.into(), beat.attempt.into(), done_us.into(), total_us.into()]
+        };
+        query.push_rows(beats.iter().map(row).collect(), "given").push(
+            " WHERE task.id = given.column1 AND task.attempt = given.column2 AND task.state = 'leased'
              RETURNING task.id AS id, task.attempt AS attempt",
         );
-        let prolonged = query.one_off().fetch_all(write.connection()).await?;
+        let prolonged = query.fetch_all(write.connection()).await?;
         self.commit(write).await?;
         // By attempt: one that slept through its lease may beat in the same batch as the one that has the task now.
         let kept = prolonged
@@ -97,8 +96,8 @@ impl Catalog {
         if tasks.is_empty() {
             return Ok(HashMap::new());
         }
-        let mut query = sql("SELECT id, tenant, asset, kind, ordinal FROM task WHERE id IN (");
-        query.push_list(tasks.iter().copied()).push(")");
+        let mut query = sql("SELECT id, tenant, asset, kind, ordinal FROM task WHERE id");
+        query.push_in(tasks.iter().copied());
         let found = query.fetch_all(&self.reader).await?;
         let label = |row: &crate::sql::Row| -> Result<TaskLabel, CatalogError> {
             Ok(TaskLabel {
@@ -119,8 +118,8 @@ impl Catalog {
         if tasks.is_empty() {
             return Ok(HashMap::new());
         }
-        let mut query = sql("SELECT id, attempt, state FROM task WHERE id IN (");
-        query.push_list(tasks.iter().copied()).push(")");
+        let mut query = sql("SELECT id, attempt, state FROM task WHERE id");
+        query.push_in(tasks.iter().copied());
         let found = query.fetch_all(&self.reader).await?;
         found
             .iter()

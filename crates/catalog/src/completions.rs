@@ -113,11 +113,11 @@ async fn lock(
     reports: &[CompletedTask],
 ) -> Result<HashMap<TaskId, TaskRow>, CatalogError> {
     let ids: BTreeSet<TaskId> = reports.iter().map(|report| report.task).collect();
-    let mut owners = sql("SELECT id FROM asset WHERE id IN (SELECT asset FROM task WHERE id IN (");
-    owners.push_list(ids.iter().copied()).push(")) ORDER BY id");
+    let mut owners = sql("SELECT id FROM asset WHERE id IN (SELECT asset FROM task WHERE id");
+    owners.push_in(ids.iter().copied()).push(") ORDER BY id");
     connection.lock(owners).await?;
-    let mut query = sql("SELECT * FROM task WHERE id IN (");
-    query.push_list(ids.iter().copied()).push(") ORDER BY id");
+    let mut query = sql("SELECT * FROM task WHERE id");
+    query.push_in(ids.iter().copied()).push(" ORDER BY id");
     let found = query.for_update().fetch_all(connection).await?;
     found.iter().map(|row| TaskRow::read(row).map(|task| (task.id, task))).collect()
 }
@@ -131,8 +131,8 @@ async fn encoders_of(
     if owners.is_empty() {
         return Ok(HashMap::new());
     }
-    let mut query = sql("SELECT id, encoder FROM asset WHERE id IN (");
-    query.push_list(owners.into_iter()).push(")");
+    let mut query = sql("SELECT id, encoder FROM asset WHERE id");
+    query.push_in(owners.into_iter());
     let found = query.fetch_all(connection).await?;
     found
         .iter()
@@ -171,12 +171,14 @@ async fn store(write: &mut Write, counting: &[Counts]) -> Result<(), CatalogErro
          lease_until_ms = NULL, done_us = GREATEST(done_us, total_us), updated_ms = ",
     );
     let now_ms = counting.iter().map(|done| done.now_ms).max().unwrap_or_default();
-    query.push_bind(now_ms).push(", finished_ms = ").push_bind(now_ms).push(" FROM (VALUES ");
-    for (index, done) in counting.iter().enumerate() {
-        query.push(if index == 0 { "(" } else { ", (" }).push_bind(done.task.id).push(", ");
+    query.push_bind(now_ms).push(", finished_ms = ").push_bind(now_ms).push(" FROM ");
+    let row = |done: &Counts| {
         let task = &done.task;
-        query.push_bind(&done.result).push(", ");
-        query.push_bind(task.done_attempt.unwrap_or(task.attempt)).push(")");
+        [task.id.into(), (&done.result).into(), task.done_attempt.unwrap_or(task.attempt).into()]
+    };
+    query.push_rows(counting.iter().map(row).collect(), "given").push(" WHERE task.id = given.column1");
+    query.execute(write.connection()).await?;
+    for Counts { task, .. } in counting {
         write.emit(NewEvent {
             at_ms: now_ms,
             tenant: task.tenant,
@@ -190,17 +192,15 @@ async fn store(write: &mut Write, counting: &[Counts]) -> Result<(), CatalogErro
             }),
         });
     }
-    query.push(") AS given WHERE task.id = given.column1");
-    query.one_off().execute(write.connection()).await?;
     Ok(())
 }
 
 /// Tasks that waited for these, and for nothing else any more, become ready. False: there was none.
 async fn unblock(write: &mut Write, counting: &[Counts]) -> Result<bool, CatalogError> {
     let mut query = sql("SELECT DISTINCT task_need.task FROM task_need JOIN task ON task.id = task_need.task
-         WHERE task.state = 'blocked' AND task_need.needs IN (");
-    query.push_list(counting.iter().map(|done| done.task.id)).push(
-        ") AND NOT EXISTS (
+         WHERE task.state = 'blocked' AND task_need.needs");
+    query.push_in(counting.iter().map(|done| done.task.id)).push(
+        " AND NOT EXISTS (
             SELECT 1 FROM task_need AS other JOIN task AS needed ON needed.id = other.needs
             WHERE other.task = task_need.task AND NOT (needed.state = 'done'
                 OR (needed.required = 0 AND needed.state IN ('dead', 'cancelled'))))

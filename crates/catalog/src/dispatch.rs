@@ -119,8 +119,8 @@ impl Catalog {
 
     /// The wishes as slots, without those of workers that are to take nothing new.
     async fn open_slots(&self, wishes: &[ClaimWish]) -> Result<Vec<Slots>, CatalogError> {
-        let mut query = sql("SELECT id FROM worker WHERE drain = 1 AND id IN (");
-        query.push_list(wishes.iter().map(|wish| wish.worker)).push(")");
+        let mut query = sql("SELECT id FROM worker WHERE drain = 1 AND id");
+        query.push_in(wishes.iter().map(|wish| wish.worker));
         let draining: HashSet<String> = query.scalars(&self.reader).await?.into_iter().collect();
         let free =
             |wish: &ClaimWish| if draining.contains(&wish.worker.to_string()) { 0 } else { wish.slots };
@@ -263,8 +263,11 @@ async fn lease(
     query
         .push(", updated_ms = ")
         .push_bind(batch.now_ms)
-        .push(", finished_ms = NULL, done_us = 0 FROM (VALUES ");
-    for (index, (wish, task)) in leased.iter_mut().enumerate() {
+        .push(", finished_ms = NULL, done_us = 0 FROM ");
+    let row = |(wish, task): &(usize, TaskRow)| [task.id.into(), batch.wishes[*wish].worker.into()];
+    query.push_rows(leased.iter().map(row).collect(), "given").push(" WHERE task.id = given.column1");
+    query.execute(write.connection()).await?;
+    for (wish, task) in leased.iter_mut() {
         let worker = batch.wishes[*wish].worker;
         let from = task.state;
         task.state = task_state::next(from, TaskEvent::Claim)?;
@@ -274,8 +277,6 @@ async fn lease(
         task.started_ms = Some(batch.now_ms);
         task.updated_ms = batch.now_ms;
         task.done_us = 0;
-        query.push(if index == 0 { "(" } else { ", (" }).push_bind(task.id).push(", ");
-        query.push_bind(worker).push(")");
         write.emit(NewEvent {
             at_ms: batch.now_ms,
             tenant: task.tenant,
@@ -289,8 +290,6 @@ async fn lease(
             }),
         });
     }
-    query.push(") AS given WHERE task.id = given.column1");
-    query.one_off().execute(write.connection()).await?;
     let tasks: Vec<TaskId> = leased.iter().map(|(_, task)| task.id).collect();
     outbox::drop_tickets(write, tasks.into_iter()).await
 }
@@ -301,14 +300,14 @@ async fn work_of(
     assets: HashSet<AssetId>,
 ) -> Result<HashMap<AssetId, (AssetRow, Option<Plan>)>, CatalogError> {
     let mut query = sql(ASSET_SELECT);
-    query.push(" WHERE asset.id IN (").push_list(assets.iter().copied()).push(")");
+    query.push(" WHERE asset.id").push_in(assets.iter().copied());
     let mut work = HashMap::with_capacity(assets.len());
     for row in &query.fetch_all(&mut *connection).await? {
         let asset = AssetRow::read(row)?;
         work.insert(asset.id, (asset, None));
     }
-    let mut query = sql("SELECT asset, plan FROM plan WHERE asset IN (");
-    query.push_list(assets.into_iter()).push(")");
+    let mut query = sql("SELECT asset, plan FROM plan WHERE asset");
+    query.push_in(assets.into_iter());
     for row in &query.fetch_all(connection).await? {
         let asset: AssetId = text(row, "asset")?;
         if let Some((_, plan)) = work.get_mut(&asset) {

@@ -5,7 +5,7 @@ use crate::{
     Catalog, CatalogError,
     page::MAX_PAGE_ROWS,
     rows,
-    sql::{Connection, Engine, Pool, Row, Sql, either, sql},
+    sql::{Connection, Engine, Pool, Row, Sql, Value, either, sql},
 };
 use reelyard_model::{AssetId, TaskId, TenantId, UploadId};
 
@@ -26,7 +26,8 @@ impl EventKind {
     pub const ASSET_CANCELLED: Self = Self("asset.cancelled");
     pub const ASSET_RETRIED: Self = Self("asset.retried");
     pub const ASSET_DELETED: Self = Self("asset.deleted");
-    /// `data.state` is where the task went, `data.from` where it was.
+    /// `data.state` is where the task went, `data.from` where it was; `data.worker` whose attempt is over, where the task
+    /// left a lease without being done.
     pub const TASK_CHANGED: Self = Self("task.changed");
     /// Passing: announced to subscribers, not stored.
     pub const TASK_PROGRESS: Self = Self("task.progress");
@@ -99,12 +100,12 @@ pub(crate) async fn store(
 }
 
 fn insert_on_sqlite(events: &[NewEvent]) -> Sql {
-    let mut insert = sql("INSERT INTO event (at_ms, tenant, kind, upload, asset, task, data) VALUES ");
-    for (place, event) in events.iter().enumerate() {
-        insert.push(if place == 0 { "(" } else { ", (" });
-        event.push_values(&mut insert);
-    }
-    insert.push(" RETURNING seq");
+    let mut insert = sql(
+        "INSERT INTO event (at_ms, tenant, kind, upload, asset, task, data)
+         SELECT column1, column2, column3, column4, column5, column6, column7 FROM ",
+    );
+    let rows = events.iter().map(NewEvent::values).collect();
+    insert.push_rows(rows, "added").push(" WHERE TRUE RETURNING seq");
     insert
 }
 
@@ -112,28 +113,31 @@ fn insert_on_sqlite(events: &[NewEvent]) -> Sql {
 fn insert_on_postgres(events: &[NewEvent]) -> Sql {
     let mut insert = sql(
         "WITH stored AS (INSERT INTO event (seq, at_ms, tenant, kind, upload, asset, task, data)
-         SELECT newest.seq + added.place, added.at_ms, added.tenant, added.kind, added.upload, added.asset, added.task,
-                added.data
-         FROM (SELECT COALESCE(MAX(seq), 0) AS seq FROM event) AS newest, (VALUES ",
+         SELECT newest.seq + added.column8, added.column1, added.column2, added.column3, added.column4, added.column5,
+                added.column6, added.column7
+         FROM (SELECT COALESCE(MAX(seq), 0) AS seq FROM event) AS newest, ",
     );
-    for (place, event) in (1i64..).zip(events) {
-        insert.push(if place == 1 { "(" } else { ", (" });
-        insert.push_bind(place).push(", ");
-        event.push_values(&mut insert);
-    }
-    insert.push(
-        ") AS added (place, at_ms, tenant, kind, upload, asset, task, data) RETURNING seq)
-         SELECT stored.seq FROM stored, PG_NOTIFY('reelyard_event', '') AS told",
+    let numbered = |(place, event): (i64, &NewEvent)| {
+        let [at_ms, tenant, kind, upload, asset, task, data] = event.values();
+        [at_ms, tenant, kind, upload, asset, task, data, place.into()]
+    };
+    insert.push_rows((1i64..).zip(events).map(numbered).collect(), "added").push(
+        " RETURNING seq) SELECT stored.seq FROM stored, PG_NOTIFY('reelyard_event', '') AS told",
     );
-    insert.one_off()
+    insert
 }
 
 impl NewEvent {
-    fn push_values(&self, insert: &mut Sql) {
-        insert.push_bind(self.at_ms).push(", ").push_bind(self.tenant).push(", ");
-        insert.push_bind(self.kind.0).push(", ").push_bind(self.upload).push(", ");
-        insert.push_bind(self.asset).push(", ").push_bind(self.task).push(", ");
-        insert.push_bind(self.data.to_string()).push(")");
+    fn values(&self) -> [Value; 7] {
+        [
+            self.at_ms.into(),
+            self.tenant.into(),
+            self.kind.0.into(),
+            self.upload.into(),
+            self.asset.into(),
+            self.task.into(),
+            self.data.to_string().into(),
+        ]
     }
 
     fn stored_as(self, seq: i64) -> EventRow {

@@ -4,9 +4,13 @@
 //! itself is never stored, only its SHA-256.
 
 use crate::sql::sql;
-use crate::{ApiKeyRow, Catalog, CatalogError, TenantLimits, quota};
+use crate::{ApiKeyRow, Catalog, CatalogError, TenantLimits, quota, rows};
 use reelyard_model::TenantId;
-use std::{collections::HashMap, fmt, str::FromStr};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    str::FromStr,
+};
 use uuid::Uuid;
 
 macro_rules! scopes {
@@ -214,9 +218,9 @@ impl Catalog {
             "SELECT api_key.*, tenant_limit.storage_bytes, tenant_limit.max_upload_bytes, tenant_limit.open_uploads,
                     tenant_limit.concurrent_transfers, tenant_limit.requests_per_second
              FROM api_key LEFT JOIN tenant_limit ON tenant_limit.tenant = api_key.tenant
-             WHERE revoked_ms IS NULL AND key_sha256 IN (",
+             WHERE revoked_ms IS NULL AND key_sha256",
         );
-        query.push_list(sha256s.iter().copied()).push(")");
+        query.push_in(sha256s.iter().copied());
         let found = query.fetch_all(&self.reader).await?;
         found
             .iter()
@@ -234,6 +238,17 @@ impl Catalog {
             .scalar_optional(&self.reader)
             .await?;
         Ok(found.is_some())
+    }
+
+    /// Those of these that were not revoked. For answers that last.
+    pub async fn api_keys_that_live(&self, ids: &[Uuid]) -> Result<HashSet<Uuid>, CatalogError> {
+        if ids.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let mut query = sql("SELECT id FROM api_key WHERE revoked_ms IS NULL AND id");
+        query.push_in(ids.iter().map(Uuid::to_string));
+        let found = query.fetch_all(&self.reader).await?;
+        found.iter().map(|row| rows::text(row, "id")).collect()
     }
 
     /// Of one tenant or of all, revoked ones too, oldest first.

@@ -245,9 +245,9 @@ impl Catalog {
         }
         tasks::push_any_of(&mut query, "kind", filter.kinds.iter().map(|kind| kind.as_str()));
         if !filter.codes.is_empty() {
-            query.push_either(" AND failure ->> '$.code' IN (", " AND failure::jsonb ->> 'code' IN (");
+            query.push_either(" AND failure ->> '$.code'", " AND failure::jsonb ->> 'code'");
             let names = filter.codes.iter().filter_map(|code| json!(code).as_str().map(str::to_owned));
-            query.push_list(names).push(")");
+            query.push_in(names);
         }
         query.push(" ORDER BY id LIMIT ").push_bind(i64::from(limit) + 1);
         let found = query.fetch_all(&self.reader).await?;

@@ -71,8 +71,8 @@ impl Catalog {
             })
             .collect::<Result<Vec<_>, CatalogError>>()?;
         let mut claim = sql("UPDATE ticket_outbox SET claim_token = ");
-        claim.push_bind(token).push(", claimed_until_ms = ").push_bind(until_ms).push(" WHERE task IN (");
-        claim.push_list(tickets.iter().map(|ticket| ticket.task)).push(")");
+        claim.push_bind(token).push(", claimed_until_ms = ").push_bind(until_ms).push(" WHERE task");
+        claim.push_in(tickets.iter().map(|ticket| ticket.task));
         if !tickets.is_empty() {
             claim.execute(write.connection()).await?;
         }
@@ -92,7 +92,7 @@ impl Catalog {
     async fn tickets_issued_once(&self, token: Uuid, tasks: &[TaskId]) -> Result<(), CatalogError> {
         let mut write = self.write().await?;
         let mut query = sql("DELETE FROM ticket_outbox WHERE claim_token = ");
-        query.push_bind(token).push(" AND task IN (").push_list(tasks.iter().copied()).push(")");
+        query.push_bind(token).push(" AND task").push_in(tasks.iter().copied());
         query.execute(write.connection()).await?;
         self.commit(write).await
     }
@@ -145,16 +145,14 @@ pub(crate) async fn write_tickets(
     if !write.has_outbox || tasks.is_empty() {
         return Ok(());
     }
-    let mut insert = sql("INSERT INTO ticket_outbox (task, kind, tier, traceparent, created_ms) VALUES ");
-    for (place, (task, kind)) in tasks.iter().enumerate() {
-        insert.push(if place == 0 { "(" } else { ", (" }).push_bind(*task).push(", ");
-        insert.push_bind(kind.as_str()).push(", ").push_bind(tier.as_str()).push(", ");
-        insert.push_bind(traceparent).push(", ").push_bind(now_ms).push(")");
-    }
+    let mut insert = sql("INSERT INTO ticket_outbox (task, kind, tier, traceparent, created_ms) SELECT column1, column2, ");
+    insert.push_bind(tier.as_str()).push(", ").push_bind(traceparent).push(", ").push_bind(now_ms).push(" FROM ");
+    insert.push_rows(tasks.iter().map(|(task, kind)| [(*task).into(), kind.as_str().into()]).collect(), "ready");
     insert.push(
-        " ON CONFLICT (task) DO UPDATE SET claim_token = NULL, claimed_until_ms = 0, created_ms = excluded.created_ms",
+        " WHERE TRUE
+          ON CONFLICT (task) DO UPDATE SET claim_token = NULL, claimed_until_ms = 0, created_ms = excluded.created_ms",
     );
-    insert.one_off().execute(write.connection()).await?;
+    insert.execute(write.connection()).await?;
     Ok(())
 }
 
@@ -166,8 +164,8 @@ pub(crate) async fn drop_tickets(
     if !write.has_outbox {
         return Ok(());
     }
-    let mut query = sql("DELETE FROM ticket_outbox WHERE task IN (");
-    query.push_list(tasks).push(")");
+    let mut query = sql("DELETE FROM ticket_outbox WHERE task");
+    query.push_in(tasks);
     query.execute(write.connection()).await?;
     Ok(())
 }

@@ -142,12 +142,9 @@ pub(crate) async fn insert_tasks(
     let needs: Vec<(TaskId, TaskId)> =
         tasks.iter().flat_map(|new| new.needs.iter().map(|needed| (new.id, *needed))).collect();
     for some in needs.chunks(INSERTED_AT_ONCE) {
-        let mut insert = sql("INSERT INTO task_need (task, needs) VALUES ");
-        for (place, (task, needed)) in some.iter().enumerate() {
-            insert.push(if place == 0 { "(" } else { ", (" }).push_bind(*task).push(", ").push_bind(*needed);
-            insert.push(")");
-        }
-        insert.one_off().execute(write.connection()).await?;
+        let mut insert = sql("INSERT INTO task_need (task, needs) SELECT column1, column2 FROM ");
+        insert.push_rows(some.iter().map(|(task, needed)| [(*task).into(), (*needed).into()]).collect(), "new");
+        insert.execute(write.connection()).await?;
     }
     for new in tasks {
         let state = first_state(new);
@@ -174,26 +171,28 @@ async fn insert_some(
     tasks: &[NewTask],
 ) -> Result<(), CatalogError> {
     let mut insert = sql(
-        "INSERT INTO task (id, asset, tenant, kind, ordinal, required, state, priority, attempt, not_before_ms,
-                           failed_count, lost_count, done_us, total_us, traceparent, created_ms, updated_ms, tier,
-                           ready_ms) VALUES ",
+        "INSERT INTO task (id, kind, ordinal, required, state, priority, ready_ms, attempt, not_before_ms, failed_count,
+                           lost_count, done_us, total_us, asset, tenant, tier, traceparent, created_ms, updated_ms)
+         SELECT column1, column2, column3, column4, column5, column6, column7, 0, 0, 0, 0, 0, 0, ",
     );
-    for (place, new) in tasks.iter().enumerate() {
+    insert.push_bind(owner.asset).push(", ").push_bind(owner.tenant).push(", ");
+    insert.push_bind(owner.tier.as_str()).push(", ").push_bind(owner.traceparent).push(", ");
+    insert.push_bind(owner.now_ms).push(", ").push_bind(owner.now_ms).push(" FROM ");
+    let row = |new: &NewTask| {
         let state = first_state(new);
-        insert.push(if place == 0 { "(" } else { ", (" });
-        insert.push_bind(new.id).push(", ").push_bind(owner.asset).push(", ").push_bind(owner.tenant);
-        insert.push(", ").push_bind(new.kind.as_str()).push(", ").push_bind(new.ordinal).push(", ");
-        insert
-            .push_bind(new.required)
-            .push(", ")
-            .push_bind(state.as_str())
-            .push(", ")
-            .push_bind(new.priority);
-        insert.push(", 0, 0, 0, 0, 0, 0, ").push_bind(owner.traceparent).push(", ").push_bind(owner.now_ms);
-        insert.push(", ").push_bind(owner.now_ms).push(", ").push_bind(owner.tier.as_str()).push(", ");
-        insert.push_bind(if state == TaskState::Ready { owner.now_ms } else { 0 }).push(")");
-    }
-    insert.one_off().execute(write.connection()).await?;
+        let ready_ms = if state == TaskState::Ready { owner.now_ms } else { 0 };
+        [
+            new.id.into(),
+            new.kind.as_str().into(),
+            new.ordinal.into(),
+            new.required.into(),
+            state.as_str().into(),
+            new.priority.into(),
+            ready_ms.into(),
+        ]
+    };
+    insert.push_rows(tasks.iter().map(row).collect(), "new");
+    insert.execute(write.connection()).await?;
     let ready = tasks.iter().filter(|new| first_state(new) == TaskState::Ready);
     let ready = ready.map(|new| (new.id, new.kind)).collect::<Vec<_>>();
     outbox::write_tickets(write, &ready, owner.tier, owner.traceparent, owner.now_ms).await
@@ -206,7 +205,7 @@ pub(crate) async fn move_task(
     event: TaskEvent,
     now_ms: i64,
 ) -> Result<(), CatalogError> {
-    let from = task.state;
+    let (from, worker) = (task.state, task.worker);
     task.state = task_state::next(from, event)?;
     task.updated_ms = now_ms;
     task.finished_ms = task.state.is_terminal().then_some(now_ms);
@@ -240,6 +239,14 @@ pub(crate) async fn move_task(
         _ => {}
     }
     let failure = task.failure.as_ref().map(|failure| failure.code);
+    let mut data = json!({
+        "kind": task.kind, "ordinal": task.ordinal, "state": task.state, "from": from,
+        "attempt": task.attempt, "failure": failure,
+    });
+    // The row has forgotten it; whoever has to tell that worker is not to ask.
+    if let Some(worker) = worker.filter(|_| from == TaskState::Leased) {
+        data["worker"] = json!(worker);
+    }
     write.emit(NewEvent {
         at_ms: now_ms,
         tenant: task.tenant,
@@ -247,10 +254,7 @@ pub(crate) async fn move_task(
         upload: None,
         asset: Some(task.asset),
         task: Some(task.id),
-        data: json!({
-            "kind": task.kind, "ordinal": task.ordinal, "state": task.state, "from": from,
-            "attempt": task.attempt, "failure": failure,
-        }),
+        data,
     });
     Ok(())
 }

@@ -136,8 +136,8 @@ impl Catalog {
                  ROW_NUMBER() OVER (PARTITION BY kind, tier ORDER BY priority DESC, created_ms, id) - 1 AS in_tier,
                  ROW_NUMBER() OVER (PARTITION BY kind, tier, tenant ORDER BY priority DESC, created_ms, id) - 1
                      AS of_tenant
-             FROM task WHERE state = 'ready') AS line WHERE id IN (");
-        query.push_list(ids.into_iter()).push(")");
+             FROM task WHERE state = 'ready') AS line WHERE id");
+        query.push_in(ids.into_iter());
         let found = query.fetch_all(&self.reader).await?;
         found
             .iter()
@@ -158,8 +158,8 @@ impl Catalog {
                  CAST(SUM(CASE WHEN needed.state = 'done'
                      OR (needed.required = 0 AND needed.state IN ('dead', 'cancelled')) THEN 1 ELSE 0 END) AS BIGINT)
                      AS done
-             FROM task_need JOIN task AS needed ON needed.id = task_need.needs WHERE task_need.task IN (");
-        query.push_list(ids.into_iter()).push(") GROUP BY task_need.task, needed.kind ORDER BY needed.kind");
+             FROM task_need JOIN task AS needed ON needed.id = task_need.needs WHERE task_need.task");
+        query.push_in(ids.into_iter()).push(" GROUP BY task_need.task, needed.kind ORDER BY needed.kind");
         let found = query.fetch_all(&self.reader).await?;
         let mut needs: HashMap<TaskId, Vec<Need>> = HashMap::new();
         for row in &found {

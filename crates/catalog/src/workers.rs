@@ -9,6 +9,7 @@ use crate::{
 };
 use reelyard_model::WorkerId;
 use serde_json::json;
+use std::collections::HashMap;
 
 /// What a worker says when it begins.
 #[derive(Clone, Debug)]
@@ -98,6 +99,17 @@ impl Catalog {
         Ok(drain.map(|drain| drain != 0))
     }
 
+    /// The same of many; those that do not exist are left out.
+    pub async fn workers_drain(&self, ids: &[WorkerId]) -> Result<HashMap<WorkerId, bool>, CatalogError> {
+        if ids.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let mut query = sql("SELECT id, drain FROM worker WHERE id");
+        query.push_in(ids.iter().copied());
+        let found = query.fetch_all(&self.reader).await?;
+        found.iter().map(|row| Ok((text(row, "id")?, row.get::<i64>("drain")? != 0))).collect()
+    }
+
     /// Newest first: those that have not ended, and those that were heard since then.
     pub async fn workers(&self, seen_since_ms: i64) -> Result<Vec<WorkerRow>, CatalogError> {
         let found = sql(format!(
@@ -116,12 +128,12 @@ impl Catalog {
         }
         let mut write = self.write().await?;
         // In one order: workers behind a balancer are heard by several nodes at once.
-        let mut rows = sql("SELECT id FROM worker WHERE id IN (");
-        rows.push_list(ids.iter().copied()).push(") ORDER BY id");
+        let mut rows = sql("SELECT id FROM worker WHERE id");
+        rows.push_in(ids.iter().copied()).push(" ORDER BY id");
         write.connection().lock(rows).await?;
         let mut query = sql("UPDATE worker SET last_seen_ms = ");
-        query.push_bind(now_ms).push(" WHERE last_seen_ms < ").push_bind(now_ms).push(" AND id IN (");
-        query.push_list(ids.iter().copied()).push(")");
+        query.push_bind(now_ms).push(" WHERE last_seen_ms < ").push_bind(now_ms).push(" AND id");
+        query.push_in(ids.iter().copied());
         query.execute(write.connection()).await?;
         self.commit(write).await
     }

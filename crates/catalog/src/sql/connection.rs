@@ -5,7 +5,7 @@
 //! number of times: after a restart of the database every idle connection of the pool is a lost one. Inside a
 //! transaction nothing is tried again.
 
-use super::{Engine, Row, Sql, Value};
+use super::{Array, Bound, Engine, Row, Sql, Value};
 use crate::{CatalogError, error::is_lost_connection};
 use sqlx::{
     AssertSqlSafe, Executor, PgConnection, PgPool, Postgres, SqlStr, Sqlite, SqliteConnection, SqlitePool,
@@ -260,21 +260,53 @@ async fn postgres_row<'c>(
 }
 
 fn for_sqlite(sql: Sql) -> SqliteQuery {
-    let query = sqlx::query(statement(sql.text_for(Engine::Sqlite)));
-    sql.values.into_iter().fold(query, |query, value| match value {
+    let mut query = sqlx::query(statement(sql.text_for(Engine::Sqlite)));
+    for bound in sql.values {
+        query = match bound {
+            Bound::One(value) => bind_on_sqlite(query, value),
+            Bound::Rows(columns) => row_by_row(columns).into_iter().fold(query, bind_on_sqlite),
+        };
+    }
+    query
+}
+
+fn bind_on_sqlite(query: SqliteQuery, value: Value) -> SqliteQuery {
+    match value {
         Value::Integer(value) => query.bind(value),
         Value::Text(value) => query.bind(value),
         Value::Bytes(value) => query.bind(value),
-    })
+    }
+}
+
+fn row_by_row(columns: Vec<Vec<Value>>) -> Vec<Value> {
+    let mut columns: Vec<_> = columns.into_iter().map(Vec::into_iter).collect();
+    let mut values = Vec::new();
+    loop {
+        let before = values.len();
+        values.extend(columns.iter_mut().filter_map(Iterator::next));
+        if values.len() == before {
+            return values;
+        }
+    }
 }
 
 fn for_postgres(sql: Sql) -> PostgresQuery {
-    let query = sqlx::query(statement(sql.text_for(Engine::Postgres))).persistent(!sql.one_off);
-    sql.values.into_iter().fold(query, |query, value| match value {
-        Value::Integer(value) => query.bind(value),
-        Value::Text(value) => query.bind(value.map(without_nul)),
-        Value::Bytes(value) => query.bind(value),
-    })
+    let mut query = sqlx::query(statement(sql.text_for(Engine::Postgres)));
+    for bound in sql.values {
+        query = match bound {
+            Bound::One(Value::Integer(value)) => query.bind(value),
+            Bound::One(Value::Text(value)) => query.bind(value.map(without_nul)),
+            Bound::One(Value::Bytes(value)) => query.bind(value),
+            Bound::Rows(columns) => columns.into_iter().fold(query, |query, column| match Array::of(column) {
+                Array::Integers(column) => query.bind(column),
+                Array::Texts(column) => {
+                    let clean = |text: Option<String>| text.map(without_nul);
+                    query.bind(column.into_iter().map(clean).collect::<Vec<_>>())
+                }
+            }),
+        };
+    }
+    query
 }
 
 /// Texts are put together from this crate's own words only; whatever came from outside is bound.

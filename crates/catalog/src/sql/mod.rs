@@ -7,6 +7,7 @@
 //! - Values are integers (64 bits, signed), text, bytes, or NULL of one of the three. There is no boolean: 0 and 1.
 //! - The larger of two numbers is written `GREATEST(a, b)`. SQLite gets `MAX(a, b)`.
 //! - Sums are written `CAST(SUM(x) AS BIGINT)`: PostgreSQL's sums of integers are NUMERIC.
+//! - Many values at once are [`Sql::push_in`] and [`Sql::push_rows`]: arrays on PostgreSQL, many parameters on SQLite.
 //! - [`Sql::for_update`] locks the rows that are read. SQLite has one writer at a time, so there it is nothing.
 //! - Where the two need different texts, [`either`] takes both.
 //!
@@ -23,7 +24,7 @@ mod value;
 
 pub(crate) use connection::{Connection, Pool, Target, Transaction};
 pub(crate) use row::{FromColumn, Row};
-pub(crate) use value::Value;
+pub(crate) use value::{Array, Bound, Value};
 
 use crate::CatalogError;
 use std::borrow::Cow;
@@ -42,27 +43,25 @@ pub(crate) struct Sql {
     sqlite: Cow<'static, str>,
     /// Where it is not the same.
     postgres: Option<Cow<'static, str>>,
-    values: Vec<Value>,
+    values: Vec<Bound>,
     /// Appended on PostgreSQL only.
     lock: Option<&'static str>,
-    /// Its text hardly comes again: not worth a place among those that a connection keeps prepared.
-    one_off: bool,
 }
 
 /// A statement in portable SQL.
 pub(crate) fn sql(text: impl Into<Cow<'static, str>>) -> Sql {
-    Sql { sqlite: text.into(), postgres: None, values: Vec::new(), lock: None, one_off: false }
+    Sql { sqlite: text.into(), postgres: None, values: Vec::new(), lock: None }
 }
 
 /// A statement that the two databases need in different words, with the same parameters.
 pub(crate) fn either(sqlite: impl Into<Cow<'static, str>>, postgres: impl Into<Cow<'static, str>>) -> Sql {
     let postgres = Some(postgres.into());
-    Sql { sqlite: sqlite.into(), postgres, values: Vec::new(), lock: None, one_off: false }
+    Sql { sqlite: sqlite.into(), postgres, values: Vec::new(), lock: None }
 }
 
 impl Sql {
     pub(crate) fn bind(mut self, value: impl Into<Value>) -> Self {
-        self.values.push(value.into());
+        self.values.push(Bound::One(value.into()));
         self
     }
 
@@ -86,30 +85,43 @@ impl Sql {
     /// A value where the text has got to. Not together with numbered parameters.
     pub(crate) fn push_bind(&mut self, value: impl Into<Value>) -> &mut Self {
         self.push("?");
-        self.values.push(value.into());
+        self.values.push(Bound::One(value.into()));
         self
     }
 
-    /// Values, separated by commas: what stands between the parentheses of `IN (...)`. Without any, a NULL, which is in
-    /// no list. The last one is repeated up to the next power of two, so that there are few different texts, which a
-    /// connection keeps prepared.
-    pub(crate) fn push_list(&mut self, values: impl Iterator<Item = impl Into<Value>>) -> &mut Self {
+    /// ` IN (...)`: one of these. Without any, a NULL, which is in no list.
+    ///
+    /// On PostgreSQL it is one array, so the text is the same however long the list is: a connection prepares and plans
+    /// it once. On SQLite the last value is repeated up to the next power of two, so that there are few different texts.
+    pub(crate) fn push_in(&mut self, values: impl Iterator<Item = impl Into<Value>>) -> &mut Self {
         let mut values: Vec<Value> = values.map(Into::into).collect();
         let Some(last) = values.last().cloned() else {
-            return self.push("NULL");
+            return self.push(" IN (NULL)");
         };
+        // PostgreSQL does not mind the repetition either.
         values.resize(values.len().next_power_of_two(), last);
-        let mut before = "";
-        for value in values {
-            self.push(before).push_bind(value);
-            before = ", ";
-        }
+        let many = vec!["?"; values.len()].join(", ");
+        self.push_either(&format!(" IN ({many})"), " = ANY(?)");
+        self.values.push(Bound::Rows(vec![values]));
         self
     }
 
-    /// For texts with as many rows as there were callers: each is another one.
-    pub(crate) const fn one_off(mut self) -> Self {
-        self.one_off = true;
+    /// A table of these rows, of which there is at least one, for `FROM`. Its columns are `column1`, `column2` and so on.
+    /// What [`Sql::push_in`] says of texts holds here too.
+    pub(crate) fn push_rows<const N: usize>(&mut self, rows: Vec<[Value; N]>, name: &str) -> &mut Self {
+        let row = format!("({})", vec!["?"; N].join(", "));
+        let columns: Vec<String> = (1..=N).map(|number| format!("column{number}")).collect();
+        self.push_either(
+            &format!("(VALUES {}) AS {name}", vec![row.as_str(); rows.len()].join(", ")),
+            &format!("UNNEST({}) AS {name} ({})", vec!["?"; N].join(", "), columns.join(", ")),
+        );
+        let mut by_column: Vec<Vec<Value>> = (0..N).map(|_| Vec::with_capacity(rows.len())).collect();
+        for row in rows {
+            for (column, value) in by_column.iter_mut().zip(row) {
+                column.push(value);
+            }
+        }
+        self.values.push(Bound::Rows(by_column));
         self
     }
 
@@ -194,7 +206,7 @@ impl Sql {
 
 #[cfg(test)]
 mod tests {
-    use super::{Engine, either, sql};
+    use super::{Engine, Value, either, sql};
 
     #[test]
     fn a_statement_grows_in_the_words_of_each_database() {
@@ -208,6 +220,25 @@ mod tests {
         assert_eq!(
             query.text_for(Engine::Postgres),
             "SELECT * FROM asset WHERE tenant = $1 AND STRPOS(a, $2) > 0"
+        );
+    }
+
+    #[test]
+    fn however_many_values_there_are_postgres_gets_one_text() {
+        let text_of = |count: i64, engine| {
+            let mut query = sql("UPDATE task SET done_us = given.column2 FROM ");
+            query.push_rows((0..count).map(|at| [Value::from(at), Value::from(at)]).collect(), "given");
+            query.push(" WHERE id = given.column1 AND id").push_in(0..count);
+            query.text_for(engine).into_owned()
+        };
+        let on_postgres = "UPDATE task SET done_us = given.column2 FROM UNNEST($1, $2) AS given (column1, column2) \
+                           WHERE id = given.column1 AND id = ANY($3)";
+        assert_eq!(text_of(1, Engine::Postgres), on_postgres);
+        assert_eq!(text_of(300, Engine::Postgres), on_postgres);
+        assert_eq!(
+            text_of(3, Engine::Sqlite),
+            "UPDATE task SET done_us = given.column2 FROM (VALUES (?, ?), (?, ?), (?, ?)) AS given \
+             WHERE id = given.column1 AND id IN (?, ?, ?, ?)"
         );
     }
 

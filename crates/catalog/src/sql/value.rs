@@ -10,6 +10,33 @@ pub(crate) enum Value {
     Bytes(Option<Vec<u8>>),
 }
 
+/// What stands for one or more parameters.
+#[derive(Clone, Debug)]
+pub(crate) enum Bound {
+    One(Value),
+    /// Column by column, all of one length: on SQLite a parameter for each value, row by row; on PostgreSQL an array for
+    /// each column.
+    Rows(Vec<Vec<Value>>),
+}
+
+/// A column as PostgreSQL takes it. Of one kind, and neither of bytes nor without any value.
+pub(crate) enum Array {
+    Integers(Vec<Option<i64>>),
+    Texts(Vec<Option<String>>),
+}
+
+impl Array {
+    /// Values of another kind than the first are NULL: the texts of this crate have no such column.
+    pub(crate) fn of(column: Vec<Value>) -> Self {
+        if matches!(column.first(), Some(Value::Integer(_))) {
+            let integer = |value| if let Value::Integer(value) = value { value } else { None };
+            return Self::Integers(column.into_iter().map(integer).collect());
+        }
+        let text = |value| if let Value::Text(value) = value { value } else { None };
+        Self::Texts(column.into_iter().map(text).collect())
+    }
+}
+
 macro_rules! value_from {
     ($($variant:ident: $type:ty => |$value:ident| $convert:expr;)*) => {$(
         impl From<$type> for Value {
