@@ -6,7 +6,7 @@ use crate::{
     flow::{
         FlowError,
         desk::Desk,
-        dispatch::{fleet::Fleet, layouts::Layouts, orders::Ends},
+        dispatch::{fleet::Fleet, layouts::Layouts, orders::Orders},
     },
     holders::Holders,
     http::limits::Limits,
@@ -31,8 +31,8 @@ pub(crate) struct App {
     pub(crate) store: Arc<dyn Objects>,
     /// Where sources lie, as of a moment ago.
     pub(crate) layouts: Layouts,
-    /// Who wants to hear that attempts are over.
-    pub(crate) ends: Ends,
+    /// The streams of orders to workers elsewhere.
+    pub(crate) orders: Orders,
     /// Uploads in progress and sources: on this disk, or in S3.
     pub(crate) uploads: Arc<dyn UploadStore>,
     /// Finished uploads lie in pieces there until `flow::assemble` has been at them.

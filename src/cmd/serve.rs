@@ -155,7 +155,7 @@ async fn prepare(args: &Args) -> anyhow::Result<Prepared> {
     let app = Arc::new(App {
         desk: flow::desk::Desk::open(&catalog),
         layouts: flow::dispatch::layouts::Layouts::default(),
-        ends: flow::dispatch::orders::Ends::watch(&catalog),
+        orders: flow::dispatch::orders::Orders::watch(&catalog),
         catalog,
         node,
         uploads: storage.uploads,

@@ -4,10 +4,12 @@
 //! same functions. The catalogue is the truth, and everything here is a conversion: a claimed row with its plan becomes
 //! a grant, a verdict comes from the row's state. Failing to reach the catalogue is told to the caller, who asks again.
 
+mod ends;
 pub(crate) mod fleet;
 mod grants;
 pub(crate) mod layouts;
 pub(crate) mod orders;
+mod ready;
 
 pub(crate) use grants::{attempt_is_at_work, is_output_name, output_prefix};
 
@@ -282,8 +284,8 @@ impl ControlPlane for InProcess {
     }
 
     async fn called_off(&self, task: TaskId, attempt: u32) -> Verdict {
-        match orders::over(&self.app, &[Held { task, attempt }]).await {
-            Ok(over) => over.first().map_or(Verdict::Lost, |over| over.verdict),
+        match ends::over(&self.app, Held { task, attempt }).await {
+            Ok(verdict) => verdict,
             // The heartbeats tell it too.
             Err(error) => {
                 tracing::warn!(%task, %error, "dispatch: a task is not watched for its cancellation");

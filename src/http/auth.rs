@@ -101,7 +101,10 @@ impl FromRequestParts<Arc<App>> for Caller {
 /// A worker of the fleet: a key with the scope `worker`, which works for all tenants. Its calls follow from the work
 /// that there is, so they do not count against the rate of its key's tenant.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct WorkerCaller;
+pub(crate) struct WorkerCaller {
+    /// `None`: the server has none.
+    pub(crate) key: Option<Uuid>,
+}
 
 impl FromRequestParts<Arc<App>> for WorkerCaller {
     type Rejection = Problem;
@@ -109,8 +112,8 @@ impl FromRequestParts<Arc<App>> for WorkerCaller {
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
         let caller = Uploader::authenticated_from(app, &parts.headers, &parts.extensions).await?;
         match caller.by {
-            By::Everybody => Ok(Self),
-            By::Key { scopes, .. } if scopes.contain(Scope::Worker) => Ok(Self),
+            By::Everybody => Ok(Self { key: None }),
+            By::Key { id, scopes } if scopes.contain(Scope::Worker) => Ok(Self { key: Some(id) }),
             By::Key { .. } => Err(missing_scope(Scope::Worker)),
             By::Token(_) => Err(Problem::new(
                 Kind::OutsideUploadToken,

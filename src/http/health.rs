@@ -71,6 +71,10 @@ fn describe_the_rest() {
         "From the last byte of an upload to the first moment it plays."
     );
     metrics::describe_gauge!("reelyard_http_connections", "Open connections.");
+    metrics::describe_counter!(
+        "reelyard_worker_streams_opened_total",
+        "Streams of orders that workers opened; each keeps one open for about an hour."
+    );
     metrics::describe_gauge!("reelyard_uploads", "Uploads by state.");
     metrics::describe_gauge!("reelyard_assets", "Assets by state.");
     metrics::describe_gauge!("reelyard_jobs", "Jobs by kind and state; `dead` ones were given up.");

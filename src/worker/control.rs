@@ -48,25 +48,26 @@ pub(crate) struct HttpControl {
     link: Arc<Link>,
     worker: WorkerId,
     beats: Beats,
-    news: Arc<News>,
+    news: News,
     /// `None`: the server tells when there is something.
     tickets: Option<Waiting>,
     /// How far the server had looked at the last claim.
     seen: AtomicI64,
-    drained: AtomicBool,
+    drained: Arc<AtomicBool>,
 }
 
 impl HttpControl {
     /// Inside a tokio runtime: two loops run beside it until it is dropped.
     pub(crate) fn start(link: Arc<Link>, worker: WorkerId, tickets: Option<RabbitTickets>) -> Self {
+        let drained = Arc::new(AtomicBool::new(false));
         Self {
             tickets: tickets.map(Waiting::new),
             beats: Beats::start(link.clone(), worker),
-            news: News::start(link.clone(), worker),
+            news: News::start(link.clone(), worker, drained.clone()),
             link,
             worker,
             seen: AtomicI64::new(NOTHING_SEEN),
-            drained: AtomicBool::new(false),
+            drained,
         }
     }
 
@@ -105,7 +106,10 @@ fn injected(injected: reelyard_crash_points::Injected) -> ControlUnavailable {
 impl ControlPlane for HttpControl {
     async fn claim(&self, offers: &[Offer]) -> Result<Vec<Grant>, ControlUnavailable> {
         let wanted = offers.iter().map(|offer| offer.slots).fold(0, u32::saturating_add);
+        let since = self.news.claiming();
         let answer = self.ask_for_work(offers, wanted.min(MAX_GRANTS), 0).await?;
+        let held = |grant: &Grant| Held { task: grant.task, attempt: grant.attempt };
+        self.news.granted(since, &answer.grants.iter().map(held).collect::<Vec<_>>());
         self.seen.store(answer.seen, Ordering::Relaxed);
         crash_point!("worker-after-claim").map_err(injected)?;
         if let Some(tickets) = &self.tickets {

@@ -19,7 +19,7 @@ use std::{
 };
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 
 /// A server on the same network answers in milliseconds; one that is gone should cost little of a lease.
@@ -163,9 +163,36 @@ impl Link {
         }
     }
 
+    /// A call whose answer lasts: its head must come soon, and its body is read by the caller, who bounds that.
+    pub(crate) async fn open<Q: Serialize>(&self, name: &str, call: &Q) -> Result<Response, CallError> {
+        let body = serde_json::to_vec(call).map_err(|error| CallError::Away(error.to_string()))?;
+        let path = format!("v1/worker/{name}");
+        let build = |request: RequestBuilder| {
+            request.header(header::CONTENT_TYPE, "application/json").body(body.clone())
+        };
+        match self.ask_within(SHORT_LIMIT, Method::POST, &path, build).await {
+            Err(CallError::Refused { problem, .. }) if problem == "worker-unknown" => {
+                self.hello().await?;
+                self.ask_within(SHORT_LIMIT, Method::POST, &path, build).await
+            }
+            answer => answer,
+        }
+    }
+
     /// A request to the server whose turn it is, once it is time. The answer is a good one.
     pub(crate) async fn ask(
         &self,
+        method: Method,
+        path: &str,
+        build: impl FnOnce(RequestBuilder) -> RequestBuilder,
+    ) -> Result<Response, CallError> {
+        self.ask_within(Duration::MAX, method, path, build).await
+    }
+
+    /// The same, for callers who wait only so long for the head of the answer.
+    async fn ask_within(
+        &self,
+        head: Duration,
         method: Method,
         path: &str,
         build: impl FnOnce(RequestBuilder) -> RequestBuilder,
@@ -181,13 +208,17 @@ impl Link {
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }
-        match build(request).send().await {
-            Ok(answer) if answer.status().is_success() => {
+        match timeout(head, build(request).send()).await {
+            Ok(Ok(answer)) if answer.status().is_success() => {
                 self.answered(index);
                 Ok(answer)
             }
-            Ok(answer) => Err(self.refused(index, answer).await),
-            Err(error) => {
+            Ok(Ok(answer)) => Err(self.refused(index, answer).await),
+            Err(_) => {
+                self.failed(index, None);
+                Err(CallError::Away(format!("{} does not answer", place.base)))
+            }
+            Ok(Err(error)) => {
                 self.failed(index, None);
                 Err(CallError::Away(client::unreachable(error).to_string()))
             }

@@ -5,8 +5,11 @@ use crate::{
     support::{fixture, wait_for},
 };
 use serde_json::{Value, json};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
+
+/// A server that stops waits so long for answers that are under way.
+const DRAIN: Duration = Duration::from_secs(8);
 
 fn hello(fleet: &Fleet) -> String {
     let worker = Uuid::now_v7().to_string();
@@ -137,23 +140,39 @@ fn a_waiting_call_is_answered_when_there_is_news_and_not_before() {
     let began = Instant::now();
     let (status, told) = claim(&fleet, &worker, 0, 25_000, Some(seen.min(1)));
     assert!(status == 200 && told["grants"] == json!([]) && began.elapsed() < SOON / 4, "{told}");
-    // A cancel.
-    let held = json!({"task": waited["grants"][0]["task"], "attempt": 1});
-    let orders = || fleet.call("orders", json!({"worker": worker, "held": [held], "wait_ms": 25_000}));
-    let (_, none) = fleet.call("orders", json!({"worker": worker, "held": [held], "wait_ms": 1}));
-    assert_eq!(none, json!({"over": [], "drain": false}));
-    let (told, took) = std::thread::scope(|scope| {
-        let waiting = scope.spawn(orders);
-        let job = fleet.job(&asset, "probe");
-        let cancelled_at = Instant::now();
-        fleet.admin("POST", &format!("/v1/jobs/{}/cancel", job["id"].as_str().unwrap()));
-        (waiting.join().unwrap().1, cancelled_at.elapsed())
-    });
-    assert_eq!(told["over"][0]["verdict"], "cancelled", "{told}");
+}
+
+#[test]
+fn orders_come_by_one_stream_that_names_no_task_when_it_is_opened() {
+    let mut fleet = Fleet::start(&[]);
+    let (status, problem) = fleet.call("orders", json!({"worker": Uuid::now_v7().to_string()}));
+    assert_eq!((status, problem["type"].as_str()), (409, Some("/problems/worker-unknown")), "{problem}");
+    let worker = hello(&fleet);
+    let orders = fleet.orders(&worker, &json!([]));
+    assert_eq!(orders.next(), Some(json!({"drain": false})), "it is open");
+    let asset = fleet.upload(&fixture("bbb-720p-20s.mp4"));
+    let grant = claim(&fleet, &worker, 1, 0, None).1["grants"][0].clone();
+    let job = fleet.job(&asset, "probe");
+    let cancelled_at = Instant::now();
+    fleet.admin("POST", &format!("/v1/jobs/{}/cancel", job["id"].as_str().unwrap()));
+    let held = json!({"task": grant["task"], "attempt": 1});
+    let cancelled = json!({"over": {"task": grant["task"], "attempt": 1, "verdict": "cancelled"}});
+    assert_eq!(orders.next().as_ref(), Some(&cancelled));
+    let took = cancelled_at.elapsed();
     assert!(took.as_secs() < 2, "{took:?}");
-    // Asked again it is said again, at once.
-    assert_eq!(orders().1["over"][0]["verdict"], "cancelled");
     wait_for("the end", SOON, || (fleet.asset(&asset)["state"] == "cancelled").then_some(()));
+    // Opened anew with what is in hand, it is said again, at once; the one before ends.
+    let anew = fleet.orders(&worker, &json!([held]));
+    assert_eq!(orders.next(), None);
+    assert_eq!(anew.next(), Some(json!({"drain": false})));
+    assert_eq!(anew.next(), Some(cancelled));
+    assert_eq!(fleet.admin("POST", &format!("/v1/workers/{worker}/drain")).0, 200);
+    assert_eq!(anew.next(), Some(json!({"drain": true})));
+    // A server that stops does not wait for whoever listens.
+    let stopped_at = Instant::now();
+    fleet.stop_server();
+    assert_eq!(anew.next(), None);
+    assert!(stopped_at.elapsed() < DRAIN, "{:?}", stopped_at.elapsed());
 }
 
 #[test]

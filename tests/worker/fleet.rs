@@ -4,9 +4,11 @@ use crate::support::{exchange, header, media_program, request, wait_for};
 use serde_json::{Value, json};
 use std::{
     fs::{self, File},
+    io::{BufRead, BufReader},
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc,
     time::Duration,
 };
 
@@ -48,6 +50,13 @@ impl Fleet {
 
     pub(crate) fn kill_server(&mut self) {
         self.server.kill().unwrap();
+        self.server.wait().unwrap();
+    }
+
+    /// Asked to, and gone.
+    pub(crate) fn stop_server(&mut self) {
+        let status = Command::new("kill").args(["-TERM", &self.server.id().to_string()]).status().unwrap();
+        assert!(status.success());
         self.server.wait().unwrap();
     }
 
@@ -121,6 +130,28 @@ impl Fleet {
         (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
     }
 
+    /// The stream of orders of a worker.
+    pub(crate) fn orders(&self, worker: &str, held: &Value) -> Orders {
+        let call = json!({"protocol": 1, "worker": worker, "held": held}).to_string();
+        let request = ureq::http::Request::post(format!("{}/v1/worker/orders", self.url))
+            .header("Authorization", format!("Bearer {}", self.worker_key))
+            .header("Content-Type", "application/json")
+            .body(call)
+            .unwrap();
+        let answer = ureq::Agent::new_with_defaults().run(request).unwrap();
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            let lines = BufReader::new(answer.into_body().into_reader()).lines();
+            for line in lines.map_while(Result::ok) {
+                let line: Value = serde_json::from_str(&line).unwrap();
+                if line != json!({}) && sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Orders(lines)
+    }
+
     /// With bytes, as a worker.
     pub(crate) fn put(&self, path: &str, bytes: &[u8]) -> (u16, Value) {
         let headers = [
@@ -137,6 +168,14 @@ impl Fleet {
 
     pub(crate) fn asset(&self, asset: &str) -> Value {
         self.admin("GET", &format!("/v1/assets/{asset}")).1
+    }
+
+    /// A number of the server's own, as it shows it to a monitor.
+    pub(crate) fn metric(&self, name: &str) -> Option<f64> {
+        let headers = [("Authorization", format!("Bearer {}", self.admin_key))];
+        let (_, text) = request("GET", &format!("{}/metrics", self.url), &headers, &[]);
+        let text = String::from_utf8_lossy(&text).into_owned();
+        text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
     }
 
     pub(crate) fn settled(&self, asset: &str) -> Value {
@@ -182,6 +221,20 @@ impl Drop for Fleet {
     fn drop(&mut self) {
         let _ = self.server.kill();
         let _ = self.server.wait();
+    }
+}
+
+/// What comes on a stream, without the lines that only keep it alive.
+pub(crate) struct Orders(mpsc::Receiver<Value>);
+
+impl Orders {
+    /// `None`: the stream has ended.
+    pub(crate) fn next(&self) -> Option<Value> {
+        match self.0.recv_timeout(SOON) {
+            Ok(line) => Some(line),
+            Err(mpsc::RecvTimeoutError::Disconnected) => None,
+            Err(mpsc::RecvTimeoutError::Timeout) => panic!("neither a line nor the end in {SOON:?}"),
+        }
     }
 }
 

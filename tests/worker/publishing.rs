@@ -43,6 +43,25 @@ fn a_cancelled_job_ends_its_child_within_two_seconds() {
 }
 
 #[test]
+fn a_cancel_is_told_within_two_seconds_again_when_the_server_was_restarted() {
+    let mut fleet = Fleet::start(&[]);
+    let worker = fleet.worker("one", &[]);
+    let asset = fleet.upload(&fixture("bbb-720p-20s.mp4"));
+    fleet.encoding(&asset, &worker);
+    fleet.kill_server();
+    fleet.restart_server();
+    wait_for("the worker to open its stream anew", PATIENCE, || {
+        fleet.metric("reelyard_worker_streams_opened_total").filter(|opened| *opened >= 1.0)
+    });
+    assert!(!worker.children().is_empty(), "it is still at work: {}", worker.log());
+    assert_eq!(fleet.admin("POST", &format!("/v1/assets/{asset}/cancel")).0, 200);
+    let cancelled_at = Instant::now();
+    wait_for("the child's end", PATIENCE, || worker.children().is_empty().then_some(()));
+    let took = cancelled_at.elapsed();
+    assert!(took < Duration::from_secs(2), "it took {took:?}\n{}", worker.log());
+}
+
+#[test]
 fn a_drained_worker_takes_nothing_until_it_is_resumed() {
     let folder = tempfile::tempdir().unwrap();
     let Some(clip) = short_clip(folder.path(), 2) else { return };

@@ -46,7 +46,7 @@ struct Options {
     /// How long a task takes on average, half of it to one and a half times of it; 0: no time at all
     #[arg(long, default_value_t = 600)]
     work_ms: u64,
-    /// Without the call that each worker keeps open for its orders
+    /// Without the stream that each worker keeps open for its orders
     #[arg(long)]
     without_orders: bool,
     /// Tickets of each measurement of the broker alone; 0: none

@@ -35,7 +35,7 @@ pub(crate) fn print(options: &Options, rounds: &[Measured]) {
     row("tasks in a claim that brought some", &|one| one.granted / one.claims_ms.len().max(1) as f64);
     row("claims that brought nothing, a second", &|one| one.empty_claims / one.seconds);
     row("heartbeats a second", &|one| one.beats / one.seconds);
-    row("calls for orders a second", &|one| one.orders / one.seconds);
+    row("streams of orders opened meanwhile", &|one| one.orders);
     row("CPU ms a task: server", &|one| one.cpu.serve * 1000.0 / one.completed);
     row("CPU ms a task: PostgreSQL", &|one| one.cpu.postgres * 1000.0 / one.completed);
     row("CPU ms a task: RabbitMQ", &|one| one.cpu.rabbit * 1000.0 / one.completed);

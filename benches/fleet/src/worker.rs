@@ -1,17 +1,14 @@
 //! A simulated worker: as `reelyard worker` speaks to its server, without an encoder.
 //!
 //! One claimer asks for all free slots when a ticket has come, and acknowledges the ticket when the answer is there. Each
-//! task is held for its time (with heartbeats, should that be long) and reported. One call is kept open for orders and
-//! made again whenever the tasks in hand change. Unlike the real one it keeps its subscription while it is busy, so
-//! that every ticket goes through the broker and is taken.
+//! task is held for its time (with heartbeats, should that be long) and reported. One stream of orders is kept open. Unlike the
+//! real one it keeps its subscription while it is busy, so that every ticket goes through the broker and is taken.
 
 use anyhow::{Context as _, Result, bail};
 use reelyard_model::{
     TaskId, WorkerId,
     work::{Offer, Report, TaskKind, Verdict},
-    worker_protocol::{
-        Beat, ClaimCall, Held, HelloCall, MAX_WAIT_MS, MachineFacts, OrdersCall, WORKER_PROTOCOL,
-    },
+    worker_protocol::{Beat, ClaimCall, Held, HelloCall, MachineFacts, OrdersCall, WORKER_PROTOCOL},
 };
 use reelyard_tickets::{Delivery, RabbitSettings, RabbitTickets, Subscription, Tickets as _};
 use serde::{Deserialize, Serialize};
@@ -28,9 +25,9 @@ use uuid::Uuid;
 
 /// As the real worker: a look without a ticket.
 const LOOK_EVERY: Duration = Duration::from_secs(20);
-/// As the real worker's: attempts begin and end in groups.
-const SETTLE: Duration = Duration::from_millis(20);
 const CALL_LIMIT: Duration = Duration::from_secs(60);
+/// Above the life of a stream of orders.
+const STREAM_LIMIT: Duration = Duration::from_secs(2 * 3600);
 
 /// What all workers count together, between two resets.
 #[derive(Default)]
@@ -113,15 +110,18 @@ impl Link {
     }
 
     async fn call_with(&self, name: &str, body: Vec<u8>) -> Result<Vec<u8>> {
-        let request = self.http.post(format!("{}/v1/worker/{name}", self.farm.url));
-        let request = request.bearer_auth(&self.farm.key).header("Content-Type", "application/json");
-        let answer = request.body(body).send().await.with_context(|| name.to_owned())?;
+        let answer = self.post(name).body(body).send().await.with_context(|| name.to_owned())?;
         let status = answer.status();
         let bytes = answer.bytes().await?;
         if !status.is_success() {
             bail!("{name} is answered {status}: {}", String::from_utf8_lossy(&bytes));
         }
         Ok(bytes.to_vec())
+    }
+
+    fn post(&self, name: &str) -> reqwest::RequestBuilder {
+        let request = self.http.post(format!("{}/v1/worker/{name}", self.farm.url));
+        request.bearer_auth(&self.farm.key).header("Content-Type", "application/json")
     }
 
     pub(crate) async fn claim(&self, kind: TaskKind, slots: u32) -> Result<Vec<Granted>> {
@@ -176,11 +176,10 @@ impl Link {
     }
 }
 
-/// The tasks in hand, and who has to know when they change.
+/// The tasks in hand, and who waits for one to end.
 #[derive(Default)]
 struct InHand {
     held: Mutex<HashSet<Held>>,
-    changed: Notify,
     freed: Notify,
 }
 
@@ -191,12 +190,10 @@ impl InHand {
 
     fn add(&self, held: Held) {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).insert(held);
-        self.changed.notify_one();
     }
 
     fn remove(&self, held: Held) {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(&held);
-        self.changed.notify_one();
         self.freed.notify_one();
     }
 }
@@ -290,30 +287,16 @@ fn work_time(farm: &Farm) -> Duration {
     Duration::from_millis(farm.work_ms / 2 + farm.work_ms * step / (1 << 24))
 }
 
+/// One stream for the worker's whole life.
 async fn listen(link: Link, in_hand: Arc<InHand>) -> Result<()> {
     loop {
-        let held: Vec<Held> =
-            in_hand.held.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
-        if held.is_empty() {
-            in_hand.changed.notified().await;
-            continue;
-        }
-        let call = OrdersCall {
-            protocol: WORKER_PROTOCOL,
-            worker: link.worker,
-            held,
-            drain: false,
-            wait_ms: MAX_WAIT_MS,
-        };
+        let held = in_hand.held.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
+        let call = OrdersCall { protocol: WORKER_PROTOCOL, worker: link.worker, held };
+        let request = link.post("orders").timeout(STREAM_LIMIT).body(serde_json::to_vec(&call)?);
+        let mut answer = request.send().await.context("orders")?.error_for_status()?;
         link.farm.counters.orders.fetch_add(1, Ordering::Relaxed);
-        let changed = async {
-            in_hand.changed.notified().await;
-            tokio::time::sleep(SETTLE).await;
-        };
-        tokio::select! {
-            answer = link.call("orders", &call) => { answer?; }
-            () = changed => {}
-        }
+        // Nobody cancels anything here: what comes keeps the connection alive.
+        while answer.chunk().await?.is_some() {}
     }
 }
 

@@ -15,6 +15,8 @@ pub const WORKER_PROTOCOL: u32 = 1;
 
 /// Longest that a server holds a call open (`wait_ms`): below the half minute after which proxies give up.
 pub const MAX_WAIT_MS: u64 = 25_000;
+/// A line of a stream of orders comes at least so often.
+pub const ORDERS_KEEP_ALIVE_MS: u64 = 15_000;
 /// Most tasks that one claim is answered with: each costs a transaction, and one lease length is the time for all.
 pub const MAX_GRANTS: u32 = 64;
 /// Most attempts that one call speaks of: more than the slots of any one machine.
@@ -155,24 +157,29 @@ pub struct ReleaseAnswer {
     pub released: Vec<bool>,
 }
 
-/// Is there news for this worker? Answered at once when one of these attempts is over, or when `drain` is not what the
-/// worker knows; else when `wait_ms` is over.
+/// The worker's stream of orders, please. Answered by lines of JSON, each an [`OrdersLine`], for as long as both live. What
+/// it has in hand is looked at once, after the stream is open; what ends later is told without its having been named. A
+/// worker has one stream at a time: a new one takes the place of the one before, which ends. A server may end a stream at
+/// any moment (it stops, the key was revoked, the stream is old, or it cannot say that it told everything): the worker
+/// opens it anew, with what it has in hand then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrdersCall {
     pub protocol: u32,
     pub worker: WorkerId,
     #[serde(default)]
     pub held: Vec<Held>,
-    #[serde(default)]
-    pub drain: bool,
-    #[serde(default)]
-    pub wait_ms: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OrdersAnswer {
-    pub over: Vec<Over>,
-    pub drain: bool,
+/// One line of that stream. The first has `drain`; one without members keeps the connection alive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrdersLine {
+    /// May be told of an attempt that the worker has not heard of yet (its claim is still being answered), more than
+    /// once, and of an attempt that it has ended itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over: Option<Over>,
+    /// Whether an operator wants it to take nothing new, when that has changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<bool>,
 }
 
 /// An attempt that is the worker's no more.
@@ -185,7 +192,7 @@ pub struct Over {
 
 #[cfg(test)]
 mod tests {
-    use super::{ClaimCall, OrdersAnswer, OrdersCall};
+    use super::{ClaimCall, OrdersCall, OrdersLine};
 
     #[test]
     fn a_call_of_version_1_is_read_as_it_was_first_written() {
@@ -197,11 +204,16 @@ mod tests {
         let orders: OrdersCall =
             serde_json::from_str(r#"{"protocol":1,"worker":"0198c0de-0000-7000-8000-000000000001"}"#)
                 .unwrap();
-        assert!(orders.held.is_empty() && !orders.drain);
-        let answer: OrdersAnswer = serde_json::from_str(
-            r#"{"over":[{"task":"0198c0de-0000-7000-8000-000000000002","attempt":2,"verdict":"lost"}],"drain":false}"#,
+        assert!(orders.held.is_empty());
+        let line: OrdersLine = serde_json::from_str(
+            r#"{"over":{"task":"0198c0de-0000-7000-8000-000000000002","attempt":2,"verdict":"lost"}}"#,
         )
         .unwrap();
-        assert_eq!(answer.over[0].attempt, 2);
+        assert_eq!((line.over.unwrap().attempt, line.drain), (2, None));
+        assert_eq!(
+            serde_json::to_string(&OrdersLine::default()).unwrap(),
+            "{}",
+            "keeps the connection alive"
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! The workers elsewhere: who said hello, when each was last heard of, and which ones an operator wants idle.
 //!
-//! The rows are the truth, for all nodes. This node remembers each row for a moment, so that calls that come many times
-//! a second cost no more than one look, and gathers who was heard, so that this costs one write for all of them every
+//! The rows are the truth, for all nodes. This node knows those of the workers that have a stream of orders here, and
+//! remembers each other one for a moment, so that calls that come many times a second cost no more than one look. It gathers who was heard, so that this costs one write for all of them every
 //! few seconds. Nothing about leases depends on it.
 
 use super::STORED_LEASE_MS;
@@ -106,6 +106,9 @@ pub(crate) async fn heard(app: &App, worker: WorkerId) -> Result<Option<bool>, C
 }
 
 async fn drains(app: &App, worker: WorkerId) -> Result<Option<bool>, CatalogError> {
+    if let Some(drain) = app.orders.drain_of(worker) {
+        return Ok(Some(drain));
+    }
     let now_ms = app.now_ms();
     let remembered = lock(&app.fleet.remembered).get(&worker).copied();
     if let Some(remembered) = remembered.filter(|one| now_ms - one.at_ms < REMEMBERED_MS) {
@@ -133,6 +136,7 @@ pub(crate) async fn set_drain(
     let is_there = app.catalog.set_worker_drain(worker, drain, actor, now_ms).await?;
     if is_there {
         app.fleet.remember(worker, Remembered { drain, at_ms: now_ms });
+        app.orders.drain(worker, drain);
         app.fleet.orders.send_modify(|changes| *changes += 1);
     }
     Ok(is_there)

@@ -65,7 +65,7 @@ impl Bench {
         let app = Arc::new(App {
             desk: flow::desk::Desk::open(&catalog),
             layouts: flow::dispatch::layouts::Layouts::default(),
-            ends: flow::dispatch::orders::Ends::watch(&catalog),
+            orders: flow::dispatch::orders::Orders::watch(&catalog),
             catalog,
             node: "node".to_owned(),
             uploads: Arc::new(store.clone()),

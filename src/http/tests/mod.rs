@@ -3,6 +3,7 @@
 mod api;
 mod nodes;
 mod operations;
+mod orders;
 mod playback;
 mod possession;
 mod rules;
@@ -69,7 +70,7 @@ async fn app(folder: &Path, catalog: Catalog, place: Place, insecure_open: bool)
     Arc::new(App {
         desk: crate::flow::desk::Desk::open(&catalog),
         layouts: crate::flow::dispatch::layouts::Layouts::default(),
-        ends: crate::flow::dispatch::orders::Ends::watch(&catalog),
+        orders: crate::flow::dispatch::orders::Orders::watch(&catalog),
         catalog,
         node: "node".to_owned(),
         uploads: place.uploads,

@@ -1,5 +1,5 @@
-//! `/v1/worker/`: what `reelyard worker` calls: hello, claim, heartbeat, report, release, orders; and in `bytes` the
-//! bytes for workers that reach no store; and in `operators` what people see of them.
+//! `/v1/worker/`: what `reelyard worker` calls: hello, claim, heartbeat, report, release; in `orders` the stream that it
+//! keeps open; in `bytes` the bytes for workers that reach no store; and in `operators` what people see of them.
 //!
 //! The words are those of `reelyard_model::worker_protocol`, version 1. Every call needs an API key with the scope
 //! `worker` and decides nothing here: it becomes a call of `flow::dispatch`. A worker is believed about its own task
@@ -7,6 +7,7 @@
 
 mod bytes;
 mod operators;
+mod orders;
 
 use super::{
     auth::WorkerCaller,
@@ -18,7 +19,7 @@ use crate::{
     app::App,
     flow::{
         FlowError,
-        dispatch::{self, fleet, orders},
+        dispatch::{self, fleet, orders::something_ready},
     },
 };
 use axum::extract::{DefaultBodyLimit, State};
@@ -27,8 +28,8 @@ use reelyard_model::{
     work::{Grant, Offer, TaskKind},
     worker_protocol::{
         ClaimAnswer, ClaimCall, HeartbeatAnswer, HeartbeatCall, HelloAnswer, HelloCall, MAX_ATTEMPTS,
-        MAX_CALL_BYTES, MAX_GRANTS, MAX_REPORT_BYTES, MAX_WAIT_MS, OrdersAnswer, OrdersCall, ReleaseAnswer,
-        ReleaseCall, ReportAnswer, ReportCall, WORKER_PROTOCOL,
+        MAX_CALL_BYTES, MAX_GRANTS, MAX_REPORT_BYTES, MAX_WAIT_MS, ReleaseAnswer, ReleaseCall, ReportAnswer,
+        ReportCall, WORKER_PROTOCOL,
     },
 };
 use std::{sync::Arc, time::Duration};
@@ -51,7 +52,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(claim))
         .routes(routes!(heartbeat))
         .routes(routes!(release))
-        .routes(routes!(orders_for))
+        .routes(routes!(orders::follow_orders))
         .layer(DefaultBodyLimit::max(MAX_CALL_BYTES));
     let reports = OpenApiRouter::new().routes(routes!(report)).layer(DefaultBodyLimit::max(MAX_REPORT_BYTES));
     calls.merge(reports).merge(bytes::routes()).merge(operators::routes())
@@ -119,10 +120,7 @@ async fn claim(
         let woken = tokio::select! {
             () = app.shutdown.cancelled() => return Err(ending()),
             _ = fleet::drain_is_not(&app, call.worker, drain) => true,
-            ready = timeout_at(until, orders::something_ready(&app, &kinds, from)), if !drain => match ready {
-                Ok(ready) => ready.map(|()| true)?,
-                Err(_) => false,
-            },
+            ready = timeout_at(until, something_ready(&app, &kinds, from)), if !drain => ready.is_ok(),
             () = sleep_until(until), if drain => false,
         };
         if !woken || call.max == 0 {
@@ -203,28 +201,6 @@ async fn release(
         fleet::goodbye(&app, call.worker).await?;
     }
     Ok(axum::Json(ReleaseAnswer { released }))
-}
-
-/// News for a worker, as they come: attempts that were cancelled or lost, and whether it is to take nothing new.
-#[utoipa::path(post, path = "/v1/worker/orders", tag = "worker",
-    request_body(content = Value, description = "`protocol`, `worker`, `held`: each `task`, `attempt`; `drain`: what the worker knows; `wait_ms` (25000 at most)."),
-    responses((status = 200, description = "`over`: each `task`, `attempt`, `verdict`; `drain`. Empty when the wait was over.", body = Value)))]
-async fn orders_for(
-    State(app): State<Arc<App>>,
-    _: WorkerCaller,
-    Json(call): Json<OrdersCall>,
-) -> Result<axum::Json<OrdersAnswer>, Problem> {
-    check_version(call.protocol)?;
-    check_count("held", call.held.len(), MAX_ATTEMPTS)?;
-    let drain = known(&app, call.worker).await?;
-    let nothing = OrdersAnswer { over: Vec::new(), drain };
-    let answer = tokio::select! {
-        () = app.shutdown.cancelled() => return Err(ending()),
-        over = orders::over(&app, &call.held), if !call.held.is_empty() => OrdersAnswer { over: over?, drain },
-        drain = fleet::drain_is_not(&app, call.worker, call.drain) => OrdersAnswer { drain: drain?, ..nothing },
-        () = sleep_until(wait_until(call.wait_ms)) => nothing,
-    };
-    Ok(axum::Json(answer))
 }
 
 fn check_version(protocol: u32) -> Result<(), Problem> {
