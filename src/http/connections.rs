@@ -5,16 +5,22 @@
 //! bodies have their limits where they are read (`uploads::body`); refused ones are not read. Every request carries an
 //! [`interim::Interim`], by which its handler can answer before the answer.
 
-use super::{auth::Peer, interim};
+use super::{
+    auth::Peer,
+    interim,
+    tap::{self, Gate, Watch},
+};
 use axum::{Router, response::Response};
 use http::{Request, StatusCode, header::CONTENT_LENGTH};
-use hyper::{body::Incoming, server::conn::http1};
+use hyper::{body::Incoming, server::conn::http1, service::HttpService};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{
+    error::Error,
+    future::poll_fn,
     io,
     net::IpAddr,
     pin::{Pin, pin},
@@ -49,6 +55,7 @@ const WRITE_STALL_LIMIT: Duration = Duration::from_secs(120);
 /// After the system refused a connection (no descriptors left, say): trying at once would only burn a processor.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
+#[derive(Clone)]
 pub(crate) struct Limits {
     connections: usize,
     head: Duration,
@@ -91,14 +98,13 @@ pub(crate) async fn serve(
         };
         let Some((socket, peer, seat)) = accepted else { continue };
         let (router, shutdown) = (router.clone(), shutdown.clone());
-        let (head, write_stall) = (limits.head, limits.write_stall);
+        let limits = limits.clone();
         connections.spawn(async move {
             let _seat = seat;
             metrics::gauge!("reelyard_http_connections").increment(1.0);
             // Small answers (playlists, offsets) are not to wait for more to come.
             let _ = socket.set_nodelay(true);
-            let socket = Stalling { socket: interim::Channel::new(socket), limit: write_stall, due: None };
-            one_connection(socket, peer, router, head, shutdown).await;
+            one_connection(socket, peer, router, limits, shutdown).await;
             metrics::gauge!("reelyard_http_connections").decrement(1.0);
         });
     }
@@ -143,42 +149,73 @@ fn without_idle_length(response: Response) -> Response {
     response
 }
 
+/// One hyper after the other, where bodies are read past it.
 async fn one_connection(
-    socket: Stalling,
+    socket: TcpStream,
     peer: IpAddr,
     router: Router,
-    head: Duration,
+    limits: Limits,
     shutdown: CancellationToken,
 ) {
+    let socket = Arc::new(socket);
     let router = router.map_request(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer));
         request
     });
-    let router = router.map_response(without_idle_length);
-    let service = interim::attach(&socket.socket, TowerToHyperService::new(router));
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(head)
-        .max_buf_size(READ_BUFFER_BYTES)
-        .serve_connection(TokioIo::new(socket), service);
-    let mut connection = pin!(connection);
-    // Errors are the client's or the network's: it spoke no HTTP, was too slow, or went away.
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let router = TowerToHyperService::new(router.map_response(without_idle_length));
+    while !shutdown.is_cancelled() {
+        let gate = Gate::new(socket.clone());
+        let watch = gate.watch();
+        let service = tap::attach(&gate, router.clone());
+        let channel = interim::Channel::new(gate);
+        let service = interim::attach(&channel, service);
+        let io = Stalling { socket: channel, limit: limits.write_stall, due: None };
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.head)
+            .max_buf_size(READ_BUFFER_BYTES)
+            .serve_connection(TokioIo::new(io), service);
+        if !serve_one(connection, &watch, &shutdown).await {
+            return;
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection broke");
     }
+}
+
+/// Until the connection ends, or its hyper is of no more use and the next one goes on: true.
+async fn serve_one<S>(
+    mut connection: http1::Connection<TokioIo<Stalling>, S>,
+    watch: &Watch,
+    shutdown: &CancellationToken,
+) -> bool
+where
+    S: HttpService<Incoming, ResBody = tap::Answer>,
+    S::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let mut shutdown = pin!(shutdown.cancelled());
+    let mut stops = false;
+    poll_fn(|context| {
+        if !stops && shutdown.as_mut().poll(context).is_ready() {
+            stops = true;
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+        match Pin::new(&mut connection).poll(context) {
+            Poll::Ready(ended) => {
+                if let Err(error) = ended {
+                    // It is the client's or the network's: it spoke no HTTP, was too slow, or went away.
+                    tracing::debug!(%error, "a connection broke");
+                }
+                Poll::Ready(false)
+            }
+            Poll::Pending => watch.is_spent().map_or(Poll::Pending, |goes_on| Poll::Ready(goes_on && !stops)),
+        }
+    })
+    .await
 }
 
 /// A socket whose writes fail when the other side takes nothing for `limit`. Interim answers, which lie below it, are not
 /// timed: nothing waits for them.
 struct Stalling {
-    socket: interim::Channel<TcpStream>,
+    socket: interim::Channel<Gate>,
     limit: Duration,
     /// While a write waits.
     due: Option<Pin<Box<Sleep>>>,

@@ -25,6 +25,7 @@ mod presets;
 pub(crate) mod problem;
 mod queues;
 mod reason;
+mod tap;
 #[cfg(test)]
 mod tests;
 pub(crate) mod trace;

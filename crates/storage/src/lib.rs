@@ -22,7 +22,8 @@ pub use local::LocalStore;
 pub use objects::{ContentKind, Intent, ObjectEntry, Objects, OpenObject};
 pub use parts::{PartError, Parts, ReceivePart};
 pub use uploads::{
-    ByteStream, OpenUpload, Receive, ReceiveError, Sources, Terms, UploadStore, Uploads, source_key,
+    ByteStream, Inflow, OpenUpload, Pull, Receive, ReceiveError, Sources, Terms, UploadStore, Uploads,
+    source_key,
 };
 
 /// Pieces in one batch handed to [`Receive::write`]: below the kernel's limit for one vectored write (IOV_MAX, 1024).

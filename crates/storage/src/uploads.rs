@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use reelyard_model::{UploadId, work::SourceLayout};
 use reelyard_upload::{BodyEnd, ChunkRequest, Refusal, Transfer};
-use std::{fmt, fs::File, ops::Range};
+use std::{fmt, fs::File, ops::Range, sync::Arc};
 
 /// What the catalogue knows about an upload and its keeper has to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,9 +88,30 @@ pub trait Receive: Send {
     /// What is known to be durable so far.
     fn durable_offset(&self) -> u64;
 
+    /// Where the bytes can go straight from their sender to their place: how. A keeper that sends them on over a network
+    /// takes batches only.
+    fn as_pull(&mut self) -> Option<&mut dyn Pull> {
+        None
+    }
+
     /// The body ended: the checkpoint that results is durable on return. On a refusal nothing since the last
     /// checkpoint counts. The offset that is durable now comes back either way.
     async fn end(self: Box<Self>, end: BodyEnd) -> (u64, Result<Transfer, ReceiveError>);
+}
+
+/// A keeper that fetches bytes itself, on one thread from their sender to their place: while they are in the processor's
+/// cache they are hashed and written, and nothing is handed from task to task.
+#[async_trait]
+pub trait Pull: Receive {
+    /// Takes what `inflow` gives until it gives nothing. Errors as of [`Receive::write`].
+    async fn pull(&mut self, inflow: Arc<dyn Inflow>) -> Result<(), ReceiveError>;
+}
+
+/// Where the bytes of a body are fetched from.
+pub trait Inflow: Send + Sync {
+    /// The next bytes, into the front of `buffer`, and how many; may wait for them a little. None: for now there are no
+    /// more, or never again; whoever made it knows why.
+    fn fetch(&self, buffer: &mut [u8]) -> usize;
 }
 
 /// Finished uploads, by key (`sources/{asset}`).

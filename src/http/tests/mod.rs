@@ -7,6 +7,7 @@ mod orders;
 mod playback;
 mod possession;
 mod rules;
+mod tap;
 mod uploads;
 
 use crate::{app::App, holders::Holders};

@@ -1,9 +1,9 @@
 //! From the socket to the store: gathers what arrives into batches, never more than two of them in memory.
 
-use crate::http::{limits::Limits, problem::Problem};
+use crate::http::{limits::Limits, problem::Problem, tap::Tap};
 use axum::body::Body;
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, request::Parts};
 use http_body_util::BodyExt as _;
 use reelyard_storage::{MAX_BATCH_PIECES, PartError, Receive, ReceiveError, ReceivePart};
 use reelyard_upload::pace::TooSlow;
@@ -15,16 +15,28 @@ use tokio_util::sync::CancellationToken;
 /// what takes time.
 const BATCH_BYTES: usize = 1 << 20;
 /// Or when it is so old: what a slow client sent does not wait in memory.
-const BATCH_AGE: Duration = Duration::from_millis(500);
+pub(super) const BATCH_AGE: Duration = Duration::from_millis(500);
 /// What is still read of a body that somebody else takes over: all that a socket's buffer holds (tcp_rmem's usual
 /// limit is 6 MiB), for a time that the one who waits does not notice.
-const REST_BYTES: usize = 8 << 20;
-const REST_SILENCE: Duration = Duration::from_millis(10);
-const REST_LIMIT: Duration = Duration::from_millis(50);
+pub(super) const REST_BYTES: usize = 8 << 20;
+pub(super) const REST_SILENCE: Duration = Duration::from_millis(10);
+pub(super) const REST_LIMIT: Duration = Duration::from_millis(50);
 /// An answer to a request that is refused before its body was read gets lost when the connection is reset under the
 /// unread bytes; so much is read and thrown away first.
 const DISCARDED_BYTES: usize = 1 << 20;
 const DISCARD_LIMIT: Duration = Duration::from_millis(500);
+
+/// A request's body, and where it can be read past hyper.
+pub(super) struct Sent {
+    pub(super) body: Body,
+    pub(super) tap: Option<Tap>,
+}
+
+impl Sent {
+    pub(super) fn of(request: &Parts, body: Body) -> Self {
+        Self { body, tap: request.extensions.get::<Tap>().cloned() }
+    }
+}
 
 /// Why the body ended.
 #[derive(Debug)]

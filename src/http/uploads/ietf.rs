@@ -6,7 +6,8 @@
 
 use super::{
     answer::{self, HeaderFields},
-    body, download, empty,
+    body::{self, Sent},
+    download, empty,
     receive::{self, How, Incoming, Progress},
     resource,
 };
@@ -23,7 +24,7 @@ use crate::{
         trace,
     },
 };
-use axum::{body::Body, response::Response};
+use axum::response::Response;
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
     header::{CONTENT_TYPE, LOCATION},
@@ -46,7 +47,7 @@ pub(super) struct Asked {
     pub(super) by: Uploader,
     pub(super) dialect: ietf::Dialect,
     pub(super) headers: HeaderMap,
-    pub(super) body: Body,
+    pub(super) sent: Sent,
     /// Where the connection can carry interim answers.
     pub(super) interim: Option<Interim>,
 }
@@ -57,7 +58,7 @@ pub(super) async fn asked(
     dialect: ietf::Dialect,
     by: Option<Uploader>,
     request: Parts,
-    body: Body,
+    sent: Sent,
 ) -> Result<Asked, Problem> {
     let interim = request.extensions.get::<Interim>().cloned();
     let by = match by {
@@ -65,8 +66,8 @@ pub(super) async fn asked(
         None => Uploader::of_request(&app, &request.headers, &request.extensions).await,
     };
     match by {
-        Ok(by) => Ok(Asked { app, by, dialect, headers: request.headers, body, interim }),
-        Err(problem) => Err(body::refuse(body, problem).await),
+        Ok(by) => Ok(Asked { app, by, dialect, headers: request.headers, sent, interim }),
+        Err(problem) => Err(body::refuse(sent.body, problem).await),
     }
 }
 
@@ -119,7 +120,7 @@ pub(super) fn problem(dialect: ietf::Dialect, error: &IetfError, state: Option<&
 
 /// POST: a new upload, with all its bytes, some or none.
 pub(super) async fn create(asked: Asked) -> Result<Response, Problem> {
-    let Asked { app, by, dialect, headers, body, interim } = asked;
+    let Asked { app, by, dialect, headers, sent, interim } = asked;
     let prepared = async {
         let creation = Creation::read(dialect, &HeaderFields(&headers), &limits(&app, None))
             .map_err(|error| problem(dialect, &error, None))?;
@@ -133,10 +134,10 @@ pub(super) async fn create(asked: Asked) -> Result<Response, Problem> {
     };
     let (creation, permit) = match prepared.await {
         Ok(prepared) => prepared,
-        Err(problem) => return Err(body::refuse(body, problem).await),
+        Err(problem) => return Err(body::refuse(sent.body, problem).await),
     };
     let announcement = announcement(by.tenant, permit, &creation);
-    let making = make(app.clone(), by, dialect, creation, announcement, body, interim).in_current_span();
+    let making = make(app.clone(), by, dialect, creation, announcement, sent, interim).in_current_span();
     let (id, progress) = tokio::spawn(making).await.map_err(Problem::internal)??;
     standing(&app, dialect, id, progress, |location, state, limits| dialect.created(location, state, limits))
         .await
@@ -174,12 +175,12 @@ async fn make(
     dialect: ietf::Dialect,
     creation: Creation,
     announcement: Announcement,
-    body: Body,
+    sent: Sent,
     interim: Option<Interim>,
 ) -> Result<(UploadId, Progress), Problem> {
     let row = match flow::receive::create(&app, announcement).await {
         Ok(row) => row,
-        Err(error) => return Err(body::refuse(body, receive::flow_problem(error)).await),
+        Err(error) => return Err(body::refuse(sent.body, receive::flow_problem(error)).await),
     };
     let Some(chunk) = creation.first_chunk else {
         let empty = Transfer::new(creation.length, app.max_upload_bytes);
@@ -202,7 +203,7 @@ async fn make(
     }
     let append = Append { chunk, completes: creation.completes, length: creation.length };
     let incoming = incoming(by, dialect, append, &app, interim);
-    match received(&app, dialect, row.id, incoming, body).await {
+    match received(&app, dialect, row.id, incoming, sent).await {
         Ok(progress) => Ok((row.id, progress)),
         Err(problem) if knows_address => Err(with_location(&app, row.id, problem).await),
         Err(problem) => {
@@ -249,9 +250,9 @@ async fn received(
     dialect: ietf::Dialect,
     id: UploadId,
     incoming: Incoming,
-    body: Body,
+    sent: Sent,
 ) -> Result<Progress, Problem> {
-    match receive::receive(app.clone(), id, incoming, body).await {
+    match receive::receive(app.clone(), id, incoming, sent).await {
         Ok(progress) => Ok(progress),
         Err(problem) => Err(of_whole(app, dialect, id, problem).await),
     }
@@ -273,7 +274,7 @@ async fn of_whole(app: &App, dialect: ietf::Dialect, id: UploadId, other: Proble
 
 /// PATCH.
 pub(super) async fn append(asked: Asked, id: UploadId) -> Result<Response, Problem> {
-    let Asked { app, by, dialect, headers, body, interim } = asked;
+    let Asked { app, by, dialect, headers, sent, interim } = asked;
     let read = async {
         resource::owned(&app, &by, id, Use::Continue).await?;
         Append::read(dialect, &HeaderFields(&headers), &limits(&app, None))
@@ -281,10 +282,10 @@ pub(super) async fn append(asked: Asked, id: UploadId) -> Result<Response, Probl
     };
     let append = match read.await {
         Ok(append) => append,
-        Err(problem) => return Err(body::refuse(body, problem).await),
+        Err(problem) => return Err(body::refuse(sent.body, problem).await),
     };
     let incoming = incoming(by, dialect, append, &app, interim);
-    let progress = received(&app, dialect, id, incoming, body).await?;
+    let progress = received(&app, dialect, id, incoming, sent).await?;
     standing(&app, dialect, id, progress, |_, state, limits| dialect.appended(state, limits)).await
 }
 

@@ -27,6 +27,12 @@ pub(super) enum MeterError {
     NoRoom(Problem),
 }
 
+impl From<ReceiveError> for MeterError {
+    fn from(error: ReceiveError) -> Self {
+        Self::Store(error)
+    }
+}
+
 impl<'a> Metered<'a> {
     /// What the request announces was let in already.
     pub(super) fn new(

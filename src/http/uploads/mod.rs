@@ -11,14 +11,15 @@ mod body;
 mod download;
 mod ietf;
 mod meter;
+mod off_socket;
 mod parts;
 mod possession;
 mod receive;
 mod resource;
 mod tus;
 
-use self::answer::Dialect;
 pub(super) use self::answer::sentence;
+use self::{answer::Dialect, body::Sent};
 use super::{auth::Uploader, problem::Problem};
 use crate::app::App;
 use axum::{
@@ -55,9 +56,10 @@ async fn collection(State(app): State<Arc<App>>, request: Request) -> Result<Res
         return Err(answer::method_not_allowed("OPTIONS, POST"));
     }
     let (parts, body) = request.into_parts();
+    let sent = Sent::of(&parts, body);
     match Dialect::of(&parts.headers) {
-        Dialect::Ietf(dialect) => ietf::create(ietf::asked(app, dialect, None, parts, body).await?).await,
-        Dialect::Tus => tus::create(tus::asked(app, None, parts, body).await?).await,
+        Dialect::Ietf(dialect) => ietf::create(ietf::asked(app, dialect, None, parts, sent).await?).await,
+        Dialect::Tus => tus::create(tus::asked(app, None, parts, sent).await?).await,
     }
 }
 
@@ -74,9 +76,10 @@ async fn single(
         return Err(answer::method_not_allowed("OPTIONS, HEAD, GET, PATCH, DELETE"));
     }
     let (parts, body) = request.into_parts();
+    let sent = Sent::of(&parts, body);
     let (dialect, by) = match spoken(&app, &parts, &method, &id).await {
         Ok(spoken) => spoken,
-        Err(problem) => return Err(body::refuse(body, problem).await),
+        Err(problem) => return Err(body::refuse(sent.body, problem).await),
     };
     if method == Method::GET && dialect == Dialect::Tus {
         // tus knows no GET: whoever may read the upload gets its bytes.
@@ -88,7 +91,7 @@ async fn single(
     }
     match dialect {
         Dialect::Ietf(dialect) => {
-            let asked = ietf::asked(app, dialect, by, parts, body).await?;
+            let asked = ietf::asked(app, dialect, by, parts, sent).await?;
             let id = upload_id(&id)?;
             match method.as_str() {
                 "PATCH" => ietf::append(asked, id).await,
@@ -98,7 +101,7 @@ async fn single(
             }
         }
         Dialect::Tus => {
-            let asked = tus::asked(app, by, parts, body).await?;
+            let asked = tus::asked(app, by, parts, sent).await?;
             let id = upload_id(&id)?;
             match method.as_str() {
                 "PATCH" => tus::append(asked, id).await,

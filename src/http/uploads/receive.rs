@@ -3,10 +3,10 @@
 
 use super::{
     answer::{self, Dialect, HeaderFields},
-    body::{self, Ended, Stop},
+    body::{self, Ended, Sent, Stop},
     ietf as ietf_shell,
-    meter::{MeterError, Metered},
-    resource,
+    meter::MeterError,
+    off_socket, resource,
 };
 use crate::{
     app::App,
@@ -17,7 +17,6 @@ use crate::{
         problem::{Kind, Problem},
     },
 };
-use axum::body::Body;
 use reelyard_catalog::{CatalogError, UploadRow};
 use reelyard_crash_points::crash_point;
 use reelyard_model::{AssetId, Completion, UploadId, UploadKind, UploadState};
@@ -104,7 +103,7 @@ pub(super) async fn receive(
     app: Arc<App>,
     id: UploadId,
     incoming: Incoming,
-    body: Body,
+    sent: Sent,
 ) -> Result<Progress, Problem> {
     let task = async move {
         let hold = app.holders.take_over(id).await.map_err(hold_problem)?;
@@ -116,9 +115,9 @@ pub(super) async fn receive(
         match begun.await {
             Ok((Begun::Done(progress), _)) => Ok(progress),
             Ok((Begun::Receiving { row, receiving }, _seat)) => {
-                fill(&app, &hold, &row, receiving, incoming, body).await
+                fill(&app, &hold, &row, receiving, incoming, sent).await
             }
-            Err(problem) => Err(body::refuse(body, problem).await),
+            Err(problem) => Err(body::refuse(sent.body, problem).await),
         }
     };
     let progress = tokio::spawn(task.in_current_span()).await.map_err(Problem::internal)??;
@@ -236,7 +235,7 @@ async fn fill(
     row: &UploadRow,
     mut receiving: Box<dyn Receive>,
     mut incoming: Incoming,
-    body: Body,
+    sent: Sent,
 ) -> Result<Progress, Problem> {
     let stop = Stop { limits: &app.limits, taken_over: hold.stop(), shutdown: &app.shutdown };
     let tell = |offset| {
@@ -244,8 +243,7 @@ async fn fill(
             tell(offset);
         }
     };
-    let mut metered = Metered::new(app, row, &incoming.chunk, &mut receiving);
-    let ended = body::receive(body, incoming.chunk.body_len, &mut metered, stop, tell).await;
+    let ended = off_socket::receive(app, row, &incoming.chunk, &mut receiving, sent, stop, tell).await;
     let end = match &ended {
         Ok(Ended::Complete(trailers)) => body_end(&incoming.chunk.check, trailers),
         _ => Ok(BodyEnd::Cut),

@@ -2,7 +2,8 @@
 
 use super::{
     answer::{self, HeaderFields},
-    body, empty,
+    body::{self, Sent},
+    empty,
     receive::{self, Completes, How, Incoming, Progress},
     resource,
 };
@@ -15,7 +16,7 @@ use crate::{
         trace,
     },
 };
-use axum::{body::Body, response::Response};
+use axum::response::Response;
 use http::{HeaderMap, StatusCode, request::Parts};
 use reelyard_catalog::UploadRow;
 use reelyard_model::{Completion, TenantId, UploadId, UploadKind, UploadState};
@@ -34,7 +35,7 @@ pub(super) struct Asked {
     pub(super) app: Arc<App>,
     pub(super) by: Uploader,
     pub(super) headers: HeaderMap,
-    pub(super) body: Body,
+    pub(super) sent: Sent,
 }
 
 /// Version first, as the protocol wants it, then who asks, where that is not known already.
@@ -42,7 +43,7 @@ pub(super) async fn asked(
     app: Arc<App>,
     by: Option<Uploader>,
     request: Parts,
-    body: Body,
+    sent: Sent,
 ) -> Result<Asked, Problem> {
     let checked = async {
         tus::check_version(&HeaderFields(&request.headers)).map_err(answer::refusal)?;
@@ -52,18 +53,18 @@ pub(super) async fn asked(
         }
     };
     match checked.await {
-        Ok(by) => Ok(Asked { app, by, headers: request.headers, body }),
-        Err(problem) => Err(body::refuse(body, problem).await),
+        Ok(by) => Ok(Asked { app, by, headers: request.headers, sent }),
+        Err(problem) => Err(body::refuse(sent.body, problem).await),
     }
 }
 
 /// POST: a new upload, perhaps with its first bytes (creation, creation-with-upload), perhaps made of others
 /// (concatenation).
 pub(super) async fn create(asked: Asked) -> Result<Response, Problem> {
-    let Asked { app, by, headers, body } = asked;
+    let Asked { app, by, headers, sent } = asked;
     let creation = match Creation::read(&HeaderFields(&headers), app.max_upload_bytes) {
         Ok(creation) => creation,
-        Err(error) => return Err(body::refuse(body, answer::refusal(error)).await),
+        Err(error) => return Err(body::refuse(sent.body, answer::refusal(error)).await),
     };
     let before = async {
         by.may_create()?;
@@ -71,7 +72,7 @@ pub(super) async fn create(asked: Asked) -> Result<Response, Problem> {
     };
     let before = match before.await {
         Ok(before) => before,
-        Err(problem) => return Err(body::refuse(body, problem).await),
+        Err(problem) => return Err(body::refuse(sent.body, problem).await),
     };
     if let Some(row) = before {
         let joining = {
@@ -103,12 +104,12 @@ pub(super) async fn create(asked: Asked) -> Result<Response, Problem> {
     };
     let (length, permit, expected_sha256) = match prepared.await {
         Ok(prepared) => prepared,
-        Err(problem) => return Err(body::refuse(body, problem).await),
+        Err(problem) => return Err(body::refuse(sent.body, problem).await),
     };
     // In a task of its own: when the client goes away this handler is dropped, and nobody would tidy up.
     let announcement = Announcement { expected_sha256, ..announcement(by.tenant, permit, &creation, length) };
     let is_final = announcement.kind == UploadKind::Final;
-    let making = make(app, by, announcement, creation.first_chunk, body).in_current_span();
+    let making = make(app, by, announcement, creation.first_chunk, sent).in_current_span();
     let (id, progress) = tokio::spawn(making).await.map_err(Problem::internal)??;
     Ok(created(id, is_final, progress))
 }
@@ -209,15 +210,15 @@ async fn make(
     by: Uploader,
     announcement: Announcement,
     first_chunk: Option<ChunkRequest>,
-    body: Body,
+    sent: Sent,
 ) -> Result<(UploadId, Progress), Problem> {
     let (kind, length) = (announcement.kind, announcement.byte_len);
     let row = match flow::receive::create(&app, announcement).await {
         Ok(row) => row,
-        Err(error) => return Err(body::refuse(body, receive::flow_problem(error)).await),
+        Err(error) => return Err(body::refuse(sent.body, receive::flow_problem(error)).await),
     };
     let progress = match (first_chunk, kind) {
-        (Some(chunk), _) => begin_with(app, row.id, incoming(by, chunk, None), body).await?,
+        (Some(chunk), _) => begin_with(app, row.id, incoming(by, chunk, None), sent).await?,
         (None, UploadKind::Final) => join(&app, &row).await?,
         (None, _) => {
             let empty = Transfer::new(length, app.max_upload_bytes);
@@ -257,9 +258,9 @@ async fn begin_with(
     app: Arc<App>,
     id: UploadId,
     incoming: Incoming,
-    body: Body,
+    sent: Sent,
 ) -> Result<Progress, Problem> {
-    let received = receive::receive(app.clone(), id, incoming, body).await;
+    let received = receive::receive(app.clone(), id, incoming, sent).await;
     if received.is_err() {
         receive::forget(&app, id).await;
     }
@@ -272,7 +273,7 @@ fn incoming(by: Uploader, chunk: ChunkRequest, length: Option<u64>) -> Incoming 
 
 /// PATCH.
 pub(super) async fn append(asked: Asked, id: UploadId) -> Result<Response, Problem> {
-    let Asked { app, by, headers, body } = asked;
+    let Asked { app, by, headers, sent } = asked;
     let read = async {
         // First, so that any PATCH against a final upload is 403, also when it is finished.
         let row = resource::owned(&app, &by, id, Use::Continue).await?;
@@ -287,9 +288,9 @@ pub(super) async fn append(asked: Asked, id: UploadId) -> Result<Response, Probl
     };
     let append = match read.await {
         Ok(append) => append,
-        Err(problem) => return Err(body::refuse(body, problem).await),
+        Err(problem) => return Err(body::refuse(sent.body, problem).await),
     };
-    let progress = receive::receive(app, id, incoming(by, append.chunk, append.length), body).await?;
+    let progress = receive::receive(app, id, incoming(by, append.chunk, append.length), sent).await?;
     let mut answer_headers = HeaderMap::new();
     put_progress(&mut answer_headers, progress);
     Ok(empty(StatusCode::NO_CONTENT, answer_headers))

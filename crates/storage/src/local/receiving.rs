@@ -1,12 +1,13 @@
 //! Bytes on their way into an upload: the one write path.
 //!
-//! Pieces from the socket are gathered by the caller; [`LocalReceive`] hashes and writes them on a blocking thread
-//! while the caller gathers the next ones, makes checkpoints durable on the way, and the last one before anybody is
-//! told. At most two batches of one upload are in memory.
+//! Either pieces from the socket are gathered by the caller, and [`LocalReceive`] hashes and writes them on a blocking
+//! thread while the caller gathers the next ones: at most two batches of one upload are in memory. Or the thread
+//! fetches them itself ([`Pull`]), through one buffer. Checkpoints are made durable on the way, and the last one before
+//! anybody is told.
 
 use super::upload::{UploadFile, cut_file};
 use crate::{
-    MAX_BATCH_PIECES, Receive, ReceiveError, StoreError,
+    Inflow, MAX_BATCH_PIECES, Pull, Receive, ReceiveError, StoreError,
     local::directory::{blocking, lost_thread},
     local::journal::Journal,
 };
@@ -18,6 +19,7 @@ use std::{
     fs::File,
     io::{self, IoSlice},
     mem,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -28,6 +30,9 @@ use tokio::task::{JoinHandle, spawn_blocking};
 const CHECKPOINT_BYTES: u64 = 32 << 20;
 /// And after so long, for slow senders, as soon as there is something to count.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
+/// What is fetched, hashed and written at a time: it stays in the cache of a processor (L2, half a MiB or more) from one
+/// to the next.
+const PULL_BUFFER_BYTES: usize = 256 << 10;
 
 /// A chunk that is being received.
 pub(crate) struct LocalReceive {
@@ -182,10 +187,32 @@ impl Receive for LocalReceive {
         self.transfer.offset()
     }
 
+    fn as_pull(&mut self) -> Option<&mut dyn Pull> {
+        Some(self)
+    }
+
     fn wants_checkpoint(&self) -> bool {
         !self.checked
             && self.transfer.offset() < self.position
             && self.transfer.length() != Some(self.position)
+    }
+}
+
+#[async_trait]
+impl Pull for LocalReceive {
+    async fn pull(&mut self, inflow: Arc<dyn Inflow>) -> Result<(), ReceiveError> {
+        let mut chunk = self.written().await?;
+        self.make_checkpoint(&chunk).await?;
+        let (data, path) = (self.data.clone(), self.data_path.clone());
+        let fetching = spawn_blocking(move || {
+            let outcome = fetch_all(&mut chunk, &data, &path, &*inflow);
+            (chunk, outcome)
+        });
+        let (chunk, outcome) = fetching.await.map_err(lost_thread)?;
+        self.position = chunk.position();
+        outcome?;
+        self.writing = Writing::Idle(Box::new(chunk));
+        Ok(())
     }
 }
 
@@ -208,6 +235,25 @@ fn sync_in_background(
         let outcome = synced.and_then(|()| journal.append(&checkpoint)).map(|()| checkpoint);
         (journal, outcome)
     })
+}
+
+fn fetch_all(chunk: &mut Chunk, data: &File, path: &Path, inflow: &dyn Inflow) -> Result<(), ReceiveError> {
+    let mut buffer = vec![0; PULL_BUFFER_BYTES];
+    loop {
+        let mut filled = 0;
+        let mut fetched = inflow.fetch(&mut buffer);
+        while fetched > 0 {
+            filled += fetched;
+            fetched = if filled < buffer.len() { inflow.fetch(&mut buffer[filled..]) } else { 0 };
+        }
+        let is_full = filled == buffer.len();
+        let position = chunk.position();
+        chunk.take(&buffer[..filled])?;
+        data.write_all_at(&buffer[..filled], position).map_err(|e| StoreError::io("writing", path, e))?;
+        if !is_full {
+            return Ok(());
+        }
+    }
 }
 
 fn write_batch(chunk: &mut Chunk, data: &File, path: &Path, batch: &[Bytes]) -> Result<(), ReceiveError> {
