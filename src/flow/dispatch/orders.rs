@@ -166,7 +166,10 @@ impl Heard {
     }
 
     fn tell(&self, worker: WorkerId, line: OrdersLine) {
-        let mut streams = self.streams();
+        Self::tell_one_of(&mut self.streams(), worker, line);
+    }
+
+    fn tell_one_of(streams: &mut HashMap<WorkerId, Stream>, worker: WorkerId, line: OrdersLine) {
         let is_full = streams.get(&worker).is_some_and(|stream| stream.lines.try_send(line).is_err());
         if is_full {
             tracing::debug!(%worker, "dispatch: a worker does not read its orders; its stream ends");
@@ -182,9 +185,9 @@ impl Heard {
             return;
         }
         stream.asked = asked;
+        // Under the same lock, so that the last that is told is the last that was said.
         if std::mem::replace(&mut stream.drain, drain) != drain {
-            drop(streams);
-            self.tell(worker, OrdersLine { over: None, drain: Some(drain) });
+            Self::tell_one_of(&mut streams, worker, OrdersLine { over: None, drain: Some(drain) });
         }
     }
 
