@@ -8,7 +8,7 @@ use crate::{
     Catalog, CatalogError, CompletedTask, EventKind, Settled, TaskRow, assets,
     events::NewEvent,
     rows::{text, to_json},
-    sql::{Connection, sql},
+    sql::{Connection, Row, sql},
     store::Write,
     tasks,
 };
@@ -50,8 +50,7 @@ impl Catalog {
 
     async fn complete_tasks_once(&self, reports: &[CompletedTask]) -> Result<Vec<Stored>, CatalogError> {
         let mut write = self.write().await?;
-        let mut known = lock(write.connection(), reports).await?;
-        let mut encoders = encoders_of(write.connection(), &known).await?;
+        let (mut known, mut encoders) = lock(write.connection(), reports).await?;
         let mut stored = Vec::with_capacity(reports.len());
         let mut counting = Vec::new();
         for report in reports {
@@ -107,37 +106,23 @@ struct Encoder {
     new: Option<String>,
 }
 
-/// The tasks as they are, with their assets locked before them: whoever changes an asset takes its row first.
+/// The tasks as they are, and the encoders of their assets, which are locked before them: whoever changes an asset takes
+/// its row first.
 async fn lock(
     connection: &mut Connection,
     reports: &[CompletedTask],
-) -> Result<HashMap<TaskId, TaskRow>, CatalogError> {
+) -> Result<(HashMap<TaskId, TaskRow>, HashMap<AssetId, Encoder>), CatalogError> {
     let ids: BTreeSet<TaskId> = reports.iter().map(|report| report.task).collect();
-    let mut owners = sql("SELECT id FROM asset WHERE id IN (SELECT asset FROM task WHERE id");
-    owners.push_in(ids.iter().copied()).push(") ORDER BY id");
-    connection.lock(owners).await?;
+    let mut query = sql("SELECT id, encoder FROM asset WHERE id IN (SELECT asset FROM task WHERE id");
+    query.push_in(ids.iter().copied()).push(") ORDER BY id");
+    let owners = query.for_update().fetch_all(&mut *connection).await?;
+    let encoder = |row: &Row| Ok((text(row, "id")?, Encoder { stored: row.get("encoder")?, new: None }));
+    let encoders = owners.iter().map(encoder).collect::<Result<_, CatalogError>>()?;
     let mut query = sql("SELECT * FROM task WHERE id");
     query.push_in(ids.iter().copied()).push(" ORDER BY id");
     let found = query.for_update().fetch_all(connection).await?;
-    found.iter().map(|row| TaskRow::read(row).map(|task| (task.id, task))).collect()
-}
-
-async fn encoders_of(
-    connection: &mut Connection,
-    known: &HashMap<TaskId, TaskRow>,
-) -> Result<HashMap<AssetId, Encoder>, CatalogError> {
-    let owners: BTreeSet<AssetId> =
-        known.values().filter(|task| task.kind == TaskKind::Encode).map(|task| task.asset).collect();
-    if owners.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let mut query = sql("SELECT id, encoder FROM asset WHERE id");
-    query.push_in(owners.into_iter());
-    let found = query.fetch_all(connection).await?;
-    found
-        .iter()
-        .map(|row| Ok((text(row, "id")?, Encoder { stored: row.get("encoder")?, new: None })))
-        .collect()
+    let tasks = found.iter().map(|row| TaskRow::read(row).map(|task| (task.id, task)));
+    Ok((tasks.collect::<Result<_, CatalogError>>()?, encoders))
 }
 
 /// Whether the attempt may still speak for the task.
@@ -197,14 +182,16 @@ async fn store(write: &mut Write, counting: &[Counts]) -> Result<(), CatalogErro
 
 /// Tasks that waited for these, and for nothing else any more, become ready. False: there was none.
 async fn unblock(write: &mut Write, counting: &[Counts]) -> Result<bool, CatalogError> {
-    let mut query = sql("SELECT DISTINCT task_need.task FROM task_need JOIN task ON task.id = task_need.task
-         WHERE task.state = 'blocked' AND task_need.needs");
+    // A need that is still open is looked for from the end: tasks are done about in the order in which they were made, so
+    // it is mostly found at once. A subquery with a limit is never turned into a join over all needs there are.
+    let mut query = sql("SELECT task.id FROM task WHERE task.state = 'blocked' AND task.id IN
+         (SELECT task_need.task FROM task_need WHERE task_need.needs");
     query.push_in(counting.iter().map(|done| done.task.id)).push(
-        " AND NOT EXISTS (
-            SELECT 1 FROM task_need AS other JOIN task AS needed ON needed.id = other.needs
-            WHERE other.task = task_need.task AND NOT (needed.state = 'done'
-                OR (needed.required = 0 AND needed.state IN ('dead', 'cancelled'))))
-         ORDER BY task_need.task",
+        ") AND (SELECT other.needs FROM task_need AS other JOIN task AS needed ON needed.id = other.needs
+            WHERE other.task = task.id AND NOT (needed.state = 'done'
+                OR (needed.required = 0 AND needed.state IN ('dead', 'cancelled')))
+            ORDER BY other.needs DESC LIMIT 1) IS NULL
+         ORDER BY task.id",
     );
     let waiting: Vec<String> = query.scalars(write.connection()).await?;
     let now_ms = counting.iter().map(|done| done.now_ms).max().unwrap_or_default();

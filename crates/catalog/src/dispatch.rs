@@ -3,15 +3,15 @@
 //!
 //! Idle workers ask often and all at once, so a node gathers their wishes (`src/flow/desk`) and asks here for all of
 //! them together: the price of a transaction is paid once. Nodes do not wait for each other: rows that another one is
-//! about to lease are passed over. The sum is read before the transaction and may be a moment old; caps alone are
+//! about to lease are passed over. The look is taken before the transaction and may be a moment old; caps alone are
 //! counted again inside it, under a lock on the tenant's row, because they are a promise.
 
 use crate::{
     AssetRow, Catalog, CatalogError, EventKind, TaskRow,
     events::NewEvent,
     outbox,
-    rows::{ASSET_SELECT, json, number, text},
-    sql::{Connection, either, sql},
+    rows::{json, number, optional_number, text},
+    sql::{Connection, Engine, Sql, either, sql},
     store::Write,
 };
 use reelyard_model::{
@@ -21,7 +21,10 @@ use reelyard_model::{
 };
 use reelyard_schedule::{Pick, Queue, Situation, Slots, TenantLoad};
 use serde_json::json as json_value;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
 
 /// Slots of one worker that take the same kinds of task.
 #[derive(Clone, Debug)]
@@ -52,13 +55,18 @@ pub struct ClaimRequest {
 pub struct Claimed {
     pub task: TaskRow,
     pub asset: AssetRow,
-    pub plan: Option<Plan>,
+    pub plan: Option<Arc<Plan>>,
 }
 
 /// What is waiting and running, as of a moment ago.
-struct Sum {
+#[derive(Default)]
+struct Look {
     tenants: Vec<TenantLoad>,
     queues: Vec<Queue>,
+    /// Workers that are to take nothing new.
+    draining: HashSet<String>,
+    /// Back-offs are over that have not ended yet.
+    back_offs_over: bool,
 }
 
 impl Catalog {
@@ -76,25 +84,24 @@ impl Catalog {
 
     async fn claim_many_once(&self, batch: &ClaimBatch) -> Result<Vec<Vec<Claimed>>, CatalogError> {
         let mut claimed: Vec<Vec<Claimed>> = batch.wishes.iter().map(|_| Vec::new()).collect();
-        let slots = self.open_slots(&batch.wishes).await?;
-        if slots.iter().all(|group| group.free == 0 || group.kinds.is_empty()) {
+        if batch.wishes.iter().all(|wish| wish.slots == 0 || wish.kinds.is_empty()) {
             return Ok(claimed);
         }
+        let mut look = self.look(batch).await?;
         // So that a claim sees what its back-off kept away, without waiting for the sweep.
-        self.end_back_offs(batch.now_ms).await?;
-        let sum = self.sum_up(&slots).await?;
+        if look.back_offs_over && self.end_back_offs(batch.now_ms).await? > 0 {
+            look = self.look(batch).await?;
+        }
+        let slots = open_slots(&batch.wishes, &look.draining);
         let situation =
-            Situation { tenants: &sum.tenants, queues: &sum.queues, slots: &slots, now_ms: batch.now_ms };
+            Situation { tenants: &look.tenants, queues: &look.queues, slots: &slots, now_ms: batch.now_ms };
         let picks = reelyard_schedule::picks(&situation);
         if picks.is_empty() {
             return Ok(claimed);
         }
         let mut write = self.write().await?;
-        let picks = within_caps(&mut write, picks, &sum.tenants).await?;
-        let mut tasks = Vec::new();
-        for pick in picks {
-            tasks.extend(take_oldest(write.connection(), &pick).await?);
-        }
+        let picks = within_caps(&mut write, picks, &look.tenants).await?;
+        let tasks = take_oldest(write.connection(), &picks).await?;
         let kinds: Vec<TaskKind> = tasks.iter().map(|task| task.kind).collect();
         let dealt = reelyard_schedule::deal(&kinds, &slots);
         // A wish that finds fewer tasks than were picked (another node was quicker) leaves the rest as they are.
@@ -104,12 +111,12 @@ impl Catalog {
             return Ok(claimed);
         }
         lease(&mut write, batch, &mut leased).await?;
-        let mut work =
-            work_of(write.connection(), leased.iter().map(|(_, task)| task.asset).collect()).await?;
+        let assets = leased.iter().map(|(_, task)| task.asset).collect();
+        let work = self.work_of(write.connection(), assets).await?;
         self.commit(write).await?;
         for (wish, task) in leased {
             let (asset, plan) = work
-                .get_mut(&task.asset)
+                .get(&task.asset)
                 .cloned()
                 .ok_or_else(|| CatalogError::not_found("asset", task.asset))?;
             claimed[wish].push(Claimed { task, asset, plan });
@@ -117,62 +124,101 @@ impl Catalog {
         Ok(claimed)
     }
 
-    /// The wishes as slots, without those of workers that are to take nothing new.
-    async fn open_slots(&self, wishes: &[ClaimWish]) -> Result<Vec<Slots>, CatalogError> {
-        let mut query = sql("SELECT id FROM worker WHERE drain = 1 AND id");
-        query.push_in(wishes.iter().map(|wish| wish.worker));
-        let draining: HashSet<String> = query.scalars(&self.reader).await?.into_iter().collect();
-        let free =
-            |wish: &ClaimWish| if draining.contains(&wish.worker.to_string()) { 0 } else { wish.slots };
-        Ok(wishes.iter().map(|wish| Slots { kinds: wish.kinds.clone(), free: free(wish) }).collect())
-    }
-
-    /// One look at all that waits and runs. What it costs does not grow with the length of the queues, only with their
-    /// number: the heads are found by stepping through an index.
-    async fn sum_up(&self, slots: &[Slots]) -> Result<Sum, CatalogError> {
-        let most: u32 = slots.iter().map(|group| group.free).fold(0, u32::saturating_add);
-        let found = heads(most).fetch_all(&self.reader).await?;
-        let queues = found
-            .iter()
-            .map(|row| {
-                Ok(Queue {
+    /// One look at all that waits and runs, in one statement. What it costs does not grow with the length of the queues,
+    /// only with their number: the heads are found by stepping through an index.
+    async fn look(&self, batch: &ClaimBatch) -> Result<Look, CatalogError> {
+        let most: u32 = batch.wishes.iter().map(|wish| wish.slots).fold(0, u32::saturating_add);
+        let mut query = heads(most);
+        query.push(" UNION ALL SELECT 'running', tenant, tier, '', COUNT(*), 0 FROM ").push_either(
+            "task WHERE state = 'leased'",
+            // In the order of the index: PostgreSQL then walks it, and forgets on the way what is over. Else it collects
+            // whatever the index has pointed to since the last vacuum.
+            "(SELECT tenant, tier FROM task WHERE state = 'leased' ORDER BY tenant, tier OFFSET 0) AS leased",
+        );
+        query.push(
+            " GROUP BY tenant, tier
+              UNION ALL SELECT 'share', tenant, '', '', share_weight, running_tasks FROM tenant_limit
+              WHERE share_weight IS NOT NULL OR running_tasks IS NOT NULL
+              UNION ALL SELECT 'back-off', '', '', '', COUNT(*), 0 FROM task
+              WHERE state = 'retry_wait' AND not_before_ms <= ",
+        );
+        query.push_bind(batch.now_ms).push(" HAVING COUNT(*) > 0");
+        query.push(" UNION ALL SELECT 'drain', id, '', '', 0, 0 FROM worker WHERE drain = 1 AND id");
+        query.push_in(batch.wishes.iter().map(|wish| wish.worker));
+        let mut look = Look::default();
+        let mut loads = BTreeMap::new();
+        for row in &query.fetch_all(&self.reader).await? {
+            match row.get::<String>("what")?.as_str() {
+                "queue" => look.queues.push(Queue {
                     tenant: text(row, "tenant")?,
                     tier: text(row, "tier")?,
                     kind: text(row, "kind")?,
-                    waiting: number(row, "waiting")?,
-                    oldest_ms: row.get("oldest_ms")?,
-                })
-            })
-            .collect::<Result<Vec<_>, CatalogError>>()?;
-        if queues.is_empty() {
-            return Ok(Sum { tenants: Vec::new(), queues });
+                    waiting: number(row, "amount")?,
+                    oldest_ms: row.get("other")?,
+                }),
+                "running" => {
+                    let tier: Tier = text(row, "tier")?;
+                    let load = load_of(&mut loads, row.get("tenant")?)?;
+                    *load.running.of_mut(tier) = number(row, "amount")?;
+                }
+                "share" => {
+                    let load = load_of(&mut loads, row.get("tenant")?)?;
+                    load.weight = optional_number(row, "amount")?.unwrap_or(1);
+                    load.cap = optional_number(row, "other")?;
+                }
+                "drain" => drop(look.draining.insert(row.get("tenant")?)),
+                _ => look.back_offs_over = true,
+            }
         }
-        Ok(Sum { tenants: self.tenant_loads().await?, queues })
+        look.tenants = loads.into_values().collect();
+        Ok(look)
     }
 
-    /// Every tenant that runs something, or whose share or cap somebody has set.
-    async fn tenant_loads(&self) -> Result<Vec<TenantLoad>, CatalogError> {
-        let mut loads: BTreeMap<String, TenantLoad> = BTreeMap::new();
-        let shares = sql("SELECT tenant, share_weight, running_tasks FROM tenant_limit
-                          WHERE share_weight IS NOT NULL OR running_tasks IS NOT NULL")
-        .fetch_all(&self.reader)
-        .await?;
-        for row in &shares {
-            let name: String = row.get("tenant")?;
-            let load = load_of(&mut loads, name)?;
-            load.weight = crate::rows::optional_number(row, "share_weight")?.unwrap_or(1);
-            load.cap = crate::rows::optional_number(row, "running_tasks")?;
+    /// The assets and their plans, each read once. A plan is long and does not change until the next probe stores
+    /// another, so it is remembered by when it was stored.
+    async fn work_of(
+        &self,
+        connection: &mut Connection,
+        assets: HashSet<AssetId>,
+    ) -> Result<HashMap<AssetId, (AssetRow, Option<Arc<Plan>>)>, CatalogError> {
+        let mut query = sql("SELECT asset.*, publication.playback_id, plan.created_ms AS planned_ms
+             FROM asset LEFT JOIN publication ON publication.asset = asset.id LEFT JOIN plan ON plan.asset = asset.id
+             WHERE asset.id");
+        query.push_in(assets.into_iter());
+        let mut work = HashMap::new();
+        let mut unknown = HashMap::new();
+        for row in &query.fetch_all(&mut *connection).await? {
+            let asset = AssetRow::read(row)?;
+            let mut plan = None;
+            if let Some(planned_ms) = row.get::<Option<i64>>("planned_ms")? {
+                plan = self.plans.get(asset.id, planned_ms);
+                if plan.is_none() {
+                    unknown.insert(asset.id, planned_ms);
+                }
+            }
+            work.insert(asset.id, (asset, plan));
         }
-        let running = sql("SELECT tenant, tier, COUNT(*) AS running FROM task WHERE state = 'leased'
-                           GROUP BY tenant, tier")
-        .fetch_all(&self.reader)
-        .await?;
-        for row in &running {
-            let tier: Tier = text(row, "tier")?;
-            *load_of(&mut loads, row.get("tenant")?)?.running.of_mut(tier) = number(row, "running")?;
+        if unknown.is_empty() {
+            return Ok(work);
         }
-        Ok(loads.into_values().collect())
+        let mut query = sql("SELECT asset, plan, created_ms FROM plan WHERE asset");
+        query.push_in(unknown.keys().copied());
+        for row in &query.fetch_all(connection).await? {
+            let asset: AssetId = text(row, "asset")?;
+            let read: Arc<Plan> = Arc::new(json(row, "plan")?);
+            self.plans.remember(asset, row.get("created_ms")?, &read);
+            if let Some((_, plan)) = work.get_mut(&asset) {
+                *plan = Some(read);
+            }
+        }
+        Ok(work)
     }
+}
+
+/// The wishes as slots, without those of workers that are to take nothing new.
+fn open_slots(wishes: &[ClaimWish], draining: &HashSet<String>) -> Vec<Slots> {
+    let free = |wish: &ClaimWish| if draining.contains(&wish.worker.to_string()) { 0 } else { wish.slots };
+    wishes.iter().map(|wish| Slots { kinds: wish.kinds.clone(), free: free(wish) }).collect()
 }
 
 fn load_of(loads: &mut BTreeMap<String, TenantLoad>, name: String) -> Result<&mut TenantLoad, CatalogError> {
@@ -183,12 +229,13 @@ fn load_of(loads: &mut BTreeMap<String, TenantLoad>, name: String) -> Result<&mu
     Ok(loads.entry(name).or_insert(fresh))
 }
 
-/// The head of every queue that nobody has paused, and how many wait in it, up to `most`.
-fn heads(most: u32) -> crate::sql::Sql {
-    either(
-        "SELECT tenant, tier, kind, COUNT(*) AS waiting, MIN(created_ms) AS oldest_ms FROM task
-         WHERE state = 'ready' AND kind NOT IN (SELECT kind FROM queue_pause) AND ?1 > 0
-         GROUP BY tenant, tier, kind",
+/// The head of every queue that nobody has paused, and how many wait in it, up to `most`: counted in the order of the
+/// index, or PostgreSQL collects all of the queue first.
+fn heads(most: u32) -> Sql {
+    let most = i64::from(most);
+    let mut query = either(
+        "SELECT 'queue' AS what, tenant AS tenant, tier AS tier, kind AS kind, COUNT(*) AS amount, MIN(created_ms) AS other
+         FROM task WHERE state = 'ready' AND kind NOT IN (SELECT kind FROM queue_pause) AND ",
         "WITH RECURSIVE head AS (
              (SELECT tenant, tier, kind FROM task WHERE state = 'ready' ORDER BY tenant, tier, kind LIMIT 1)
              UNION ALL
@@ -197,15 +244,20 @@ fn heads(most: u32) -> crate::sql::Sql {
                  WHERE state = 'ready'
                    AND (task.tenant, task.tier, task.kind) > (head.tenant, head.tier, head.kind)
                  ORDER BY task.tenant, task.tier, task.kind LIMIT 1) AS following)
-         SELECT tenant, tier, kind,
+         SELECT 'queue' AS what, head.tenant AS tenant, head.tier AS tier, head.kind AS kind,
                 (SELECT COUNT(*) FROM (SELECT 1 FROM task WHERE state = 'ready' AND task.tenant = head.tenant
-                    AND task.tier = head.tier AND task.kind = head.kind LIMIT ?1) AS counted) AS waiting,
+                    AND task.tier = head.tier AND task.kind = head.kind
+                    ORDER BY priority DESC, created_ms, id LIMIT ",
+    );
+    query.push_bind(most).push_either(
+        " > 0 GROUP BY tenant, tier, kind",
+        ") AS counted) AS amount,
                 (SELECT created_ms FROM task WHERE state = 'ready' AND task.tenant = head.tenant
                     AND task.tier = head.tier AND task.kind = head.kind
-                 ORDER BY priority DESC, created_ms, id LIMIT 1) AS oldest_ms
-         FROM head WHERE kind NOT IN (SELECT kind FROM queue_pause)",
-    )
-    .bind(i64::from(most))
+                 ORDER BY priority DESC, created_ms, id LIMIT 1) AS other
+         FROM head WHERE head.kind NOT IN (SELECT kind FROM queue_pause)",
+    );
+    query
 }
 
 /// Two nodes that decide at once must not go past a cap together: the tenant's row is locked, and what it runs is
@@ -237,17 +289,45 @@ async fn within_caps(
     Ok(picks)
 }
 
-/// The next tasks of a queue that nobody else is about to lease.
-async fn take_oldest(connection: &mut Connection, pick: &Pick) -> Result<Vec<TaskRow>, CatalogError> {
-    let found = sql("SELECT * FROM task WHERE state = 'ready' AND tenant = ? AND tier = ? AND kind = ?
-                     ORDER BY priority DESC, created_ms, id LIMIT ?")
-    .bind(pick.tenant)
-    .bind(pick.tier.as_str())
-    .bind(pick.kind.as_str())
-    .bind(pick.count)
-    .for_update_skip_locked()
-    .fetch_all(connection)
-    .await?;
+/// The next tasks of each picked queue that nobody else is about to lease.
+async fn take_oldest(connection: &mut Connection, picks: &[Pick]) -> Result<Vec<TaskRow>, CatalogError> {
+    if picks.is_empty() {
+        return Ok(Vec::new());
+    }
+    if connection.engine() == Engine::Postgres {
+        return take_together(connection, picks).await;
+    }
+    let mut tasks = Vec::new();
+    for pick in picks {
+        let found = sql("SELECT * FROM task WHERE state = 'ready' AND tenant = ? AND tier = ? AND kind = ?
+                         ORDER BY priority DESC, created_ms, id LIMIT ?")
+        .bind(pick.tenant)
+        .bind(pick.tier.as_str())
+        .bind(pick.kind.as_str())
+        .bind(pick.count)
+        .fetch_all(&mut *connection)
+        .await?;
+        for row in &found {
+            tasks.push(TaskRow::read(row)?);
+        }
+    }
+    Ok(tasks)
+}
+
+/// The same in one statement, in the words of PostgreSQL.
+async fn take_together(connection: &mut Connection, picks: &[Pick]) -> Result<Vec<TaskRow>, CatalogError> {
+    let row = |(place, pick): (i64, &Pick)| {
+        let Pick { tenant, tier, kind, count } = *pick;
+        [tenant.into(), tier.as_str().into(), kind.as_str().into(), count.into(), place.into()]
+    };
+    let mut query = sql("SELECT task.* FROM ");
+    query.push_rows((0i64..).zip(picks).map(row).collect(), "pick").push(
+        ", LATERAL (SELECT * FROM task WHERE state = 'ready' AND tenant = pick.column1 AND tier = pick.column2
+             AND kind = pick.column3 ORDER BY priority DESC, created_ms, id LIMIT pick.column4
+             FOR NO KEY UPDATE SKIP LOCKED) AS task
+         ORDER BY pick.column5, task.priority DESC, task.created_ms, task.id",
+    );
+    let found = query.fetch_all(connection).await?;
     found.iter().map(TaskRow::read).collect()
 }
 
@@ -292,27 +372,4 @@ async fn lease(
     }
     let tasks: Vec<TaskId> = leased.iter().map(|(_, task)| task.id).collect();
     outbox::drop_tickets(write, tasks.into_iter()).await
-}
-
-/// The assets and their plans, each read once.
-async fn work_of(
-    connection: &mut Connection,
-    assets: HashSet<AssetId>,
-) -> Result<HashMap<AssetId, (AssetRow, Option<Plan>)>, CatalogError> {
-    let mut query = sql(ASSET_SELECT);
-    query.push(" WHERE asset.id").push_in(assets.iter().copied());
-    let mut work = HashMap::with_capacity(assets.len());
-    for row in &query.fetch_all(&mut *connection).await? {
-        let asset = AssetRow::read(row)?;
-        work.insert(asset.id, (asset, None));
-    }
-    let mut query = sql("SELECT asset, plan FROM plan WHERE asset");
-    query.push_in(assets.into_iter());
-    for row in &query.fetch_all(connection).await? {
-        let asset: AssetId = text(row, "asset")?;
-        if let Some((_, plan)) = work.get_mut(&asset) {
-            *plan = Some(json(row, "plan")?);
-        }
-    }
-    Ok(work)
 }

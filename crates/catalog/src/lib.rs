@@ -38,6 +38,7 @@ mod possession;
 mod publications;
 mod queues;
 mod quota;
+mod remembered_plans;
 mod rows;
 mod shares;
 mod sql;

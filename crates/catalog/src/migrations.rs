@@ -24,6 +24,7 @@ const SQLITE: &[Listed] = &[
 const POSTGRES: &[Listed] = &[
     (1, "catalogue", include_str!("../migrations/postgres/0001_catalogue.sql")),
     (2, "fleet", include_str!("../migrations/postgres/0002_fleet.sql")),
+    (3, "rows that move", include_str!("../migrations/postgres/0003_rows_that_move.sql")),
 ];
 
 pub(crate) fn sqlite() -> Migrator {
@@ -88,7 +89,7 @@ mod tests {
 
     #[test]
     fn files_that_databases_have_seen_do_not_change() {
-        assert_frozen(POSTGRES, &[(1, "59e05af819021b47"), (2, "218c07ab78a8acaa")]);
+        assert_frozen(POSTGRES, &[(1, "59e05af819021b47"), (2, "218c07ab78a8acaa"), (3, "d43c659a483f15a5")]);
     }
 
     fn assert_frozen(list: &[Listed], frozen: &[(i64, &str)]) {

@@ -52,32 +52,27 @@ impl Catalog {
             return Ok(Vec::new());
         }
         let mut write = self.write().await?;
-        let found =
-            sql("SELECT * FROM ticket_outbox WHERE claimed_until_ms <= ? ORDER BY created_ms, task LIMIT ?")
-                .bind(now_ms)
-                .bind(limit.min(MOST_AT_ONCE))
-                .for_update_skip_locked()
-                .fetch_all(write.connection())
-                .await?;
-        let tickets = found
-            .iter()
-            .map(|row| {
-                Ok(OutboxTicket {
-                    task: text(row, "task")?,
-                    kind: text(row, "kind")?,
-                    tier: text(row, "tier")?,
-                    traceparent: row.get("traceparent")?,
-                })
-            })
-            .collect::<Result<Vec<_>, CatalogError>>()?;
-        let mut claim = sql("UPDATE ticket_outbox SET claim_token = ");
-        claim.push_bind(token).push(", claimed_until_ms = ").push_bind(until_ms).push(" WHERE task");
-        claim.push_in(tickets.iter().map(|ticket| ticket.task));
-        if !tickets.is_empty() {
-            claim.execute(write.connection()).await?;
-        }
+        let mut take = sql("WITH next AS MATERIALIZED (
+                 SELECT task AS next_task FROM ticket_outbox WHERE claimed_until_ms <= ");
+        take.push_bind(now_ms).push(" ORDER BY created_ms, task LIMIT ").push_bind(limit.min(MOST_AT_ONCE));
+        take.push_either("", " FOR NO KEY UPDATE SKIP LOCKED");
+        take.push(") UPDATE ticket_outbox SET claim_token = ").push_bind(token);
+        take.push(", claimed_until_ms = ").push_bind(until_ms);
+        take.push(" FROM next WHERE task = next.next_task RETURNING task, kind, tier, traceparent, created_ms");
+        let taken = take.fetch_all(write.connection()).await?;
         self.commit(write).await?;
-        Ok(tickets)
+        let mut tickets = Vec::with_capacity(taken.len());
+        for row in &taken {
+            let ticket = OutboxTicket {
+                task: text(row, "task")?,
+                kind: text(row, "kind")?,
+                tier: text(row, "tier")?,
+                traceparent: row.get("traceparent")?,
+            };
+            tickets.push((row.get::<i64>("created_ms")?, ticket));
+        }
+        tickets.sort_unstable_by_key(|(created_ms, ticket)| (*created_ms, ticket.task));
+        Ok(tickets.into_iter().map(|(_, ticket)| ticket).collect())
     }
 
     /// The broker has them. Those that were written anew meanwhile stay.

@@ -9,6 +9,7 @@ use crate::{
     CatalogError, EventRow, PostgresSettings,
     events::{self, NewEvent},
     follow::{Follower, Hearers},
+    remembered_plans::RememberedPlans,
     sql::{self, Connection, Engine, Pool, Transaction},
 };
 use reelyard_crash_points::{crash_point, site};
@@ -32,6 +33,7 @@ pub struct Catalog {
     follower: Option<Arc<Follower>>,
     /// Wake-ups are given to a broker, so they are written down first.
     has_outbox: bool,
+    pub(crate) plans: Arc<RememberedPlans>,
 }
 
 /// A write transaction and the events that it will store and publish with its commit.
@@ -46,7 +48,7 @@ impl Catalog {
     pub async fn open(path: &Path) -> Result<Self, CatalogError> {
         let (writer, reader) = sql::sqlite::open(path).await?;
         let hearers = hearers(&reader).await?;
-        let catalog = Self { writer, reader, hearers, follower: None, has_outbox: false };
+        let catalog = Self { writer, reader, hearers, follower: None, has_outbox: false, plans: Arc::default() };
         catalog.add_tenant(TenantId::DEFAULT, "default", 0).await?;
         Ok(catalog)
     }
@@ -64,6 +66,7 @@ impl Catalog {
             hearers,
             follower: Some(Arc::new(follower)),
             has_outbox: false,
+            plans: Arc::default(),
         };
         catalog.add_tenant(TenantId::DEFAULT, "default", 0).await?;
         Ok(catalog)

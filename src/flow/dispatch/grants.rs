@@ -39,7 +39,7 @@ pub(super) async fn grant(app: &App, claimed: Claimed, lease_ms: u64) -> Result<
         Err(error) => return Err(NoGrant::NotNow(error.into())),
     };
     let encoder = encoder_of(asset.encoder.as_deref());
-    let job = job(asset.id, task.kind, task.ordinal, plan, encoder)?;
+    let job = job(asset.id, task.kind, task.ordinal, plan.as_deref(), encoder)?;
     Ok(Grant {
         task: task.id,
         asset: asset.id,
@@ -64,7 +64,7 @@ fn job(
     asset: AssetId,
     kind: TaskKind,
     ordinal: u32,
-    plan: Option<Plan>,
+    plan: Option<&Plan>,
     encoder: EncoderChoice,
 ) -> Result<Job, Failure> {
     let missing = |what: &str| {
@@ -79,7 +79,7 @@ fn job(
     let plan = plan.ok_or_else(|| missing("no plan"))?;
     match kind {
         TaskKind::Encode => {
-            let mut video = plan.video.ok_or_else(|| missing("no pictures in its plan"))?;
+            let mut video = plan.video.clone().ok_or_else(|| missing("no pictures in its plan"))?;
             let chunk = video.chunks.iter().find(|chunk| chunk.index == ordinal).copied();
             let chunk = chunk.ok_or_else(|| missing("no such chunk in its plan"))?;
             // The child has its own beside, and of the others it wants to know whether there are any: all of them
@@ -88,10 +88,10 @@ fn job(
             Ok(Job::Encode { video, chunk, encoder })
         }
         TaskKind::Audio => {
-            Ok(Job::Audio { audio: plan.audio.ok_or_else(|| missing("no sound in its plan"))? })
+            Ok(Job::Audio { audio: plan.audio.clone().ok_or_else(|| missing("no sound in its plan"))? })
         }
         TaskKind::Stills => {
-            Ok(Job::Stills { stills: plan.stills.ok_or_else(|| missing("no stills in its plan"))? })
+            Ok(Job::Stills { stills: plan.stills.clone().ok_or_else(|| missing("no stills in its plan"))? })
         }
         TaskKind::Probe | TaskKind::Publish => Err(missing("that is no work for a media child")),
     }
