@@ -1,21 +1,31 @@
 //! **desk**: what many workers ask for at the same moment is asked of the catalogue once.
 //!
 //! Claims, reports and questions about API keys of this node wait here while a transaction is under way, and the next
-//! transaction takes all that came meanwhile. So nobody waits longer than two transactions, a lone caller does not wait
-//! at all, and a hundred callers cost as much as one. Called by `dispatch`, `collect` and `http/auth`; it decides nothing.
+//! transaction takes all that came meanwhile. When many call, a next one also waits for its turn in the desk's pace. So
+//! nobody waits longer than two transactions and one pace, a lone caller does not wait at all, and a hundred callers cost
+//! as much as one. Called by `dispatch`, `collect` and `http/auth`; it decides nothing.
 //! A batch that breaks is told, its callers hear that nobody answered, and the next one is served.
 
 use super::FlowError;
 use reelyard_catalog::{
     Catalog, CatalogError, ClaimBatch, ClaimWish, Claimed, CompletedTask, LiveApiKey, Stored,
 };
-use std::{collections::HashSet, sync::Arc};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use std::{collections::HashSet, sync::Arc, time::Duration};
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot},
+    time::{Instant, sleep_until},
+};
 
 /// Callers in one transaction: beyond it statements grow long, and whoever came first waits for those who came last.
 const MOST_TOGETHER: usize = 256;
 /// Callers that wait; more have to wait outside, which their workers' time limits bound.
 const MOST_WAITING: usize = 4_096;
+/// Between the beginnings of two transactions of claims, and of two of reports. Each has a price beside that of its
+/// callers (a dozen statements and a sync of the log), so short ones one after the other would cost a fast farm more than
+/// its tasks do; and a task takes minutes.
+const PACE: Duration = Duration::from_millis(10);
+/// The same of looks for API keys, for which every request waits.
+const KEY_PACE: Duration = Duration::from_millis(2);
 /// Looks for API keys at a time: one whose connection hangs is not to keep everybody out.
 const KEY_LOOKS: usize = 4;
 
@@ -65,15 +75,15 @@ impl Desk {
     pub(crate) fn open(catalog: &Catalog) -> Self {
         let (claims, claim_calls) = mpsc::channel(MOST_WAITING);
         let with = catalog.clone();
-        tokio::spawn(serve("claims", 1, claim_calls, move |calls| claim_by_length(with.clone(), calls)));
+        tokio::spawn(serve("claims", 1, PACE, claim_calls, move |calls| claim_by_length(with.clone(), calls)));
         let (reports, report_calls) = mpsc::channel(MOST_WAITING);
         // One transaction at a time: a second one would wait for the first at the rows of the same assets, and take the
         // reports that could have gone with the next.
         let with = catalog.clone();
-        tokio::spawn(serve("reports", 1, report_calls, move |calls| complete_together(with.clone(), calls)));
+        tokio::spawn(serve("reports", 1, PACE, report_calls, move |calls| complete_together(with.clone(), calls)));
         let (keys, key_calls) = mpsc::channel(MOST_WAITING);
         let with = catalog.clone();
-        tokio::spawn(serve("keys", KEY_LOOKS, key_calls, move |calls| look_up_together(with.clone(), calls)));
+        tokio::spawn(serve("keys", KEY_LOOKS, KEY_PACE, key_calls, move |calls| look_up_together(with.clone(), calls)));
         Self { claims, reports, keys }
     }
 
@@ -109,19 +119,24 @@ fn closed() -> DeskError {
     DeskError("nobody answered: this node is stopping, or broke at it (its log says so)".into())
 }
 
-/// Serves what comes, all of it that is there at once, in so many batches at a time.
+/// Serves what comes, all of it that is there at once, in so many batches at a time, and none sooner after the one before
+/// than the pace.
 async fn serve<Call: Send + 'static, Served: Future<Output = ()> + Send + 'static>(
     what: &'static str,
     at_a_time: usize,
+    pace: Duration,
     mut calls: mpsc::Receiver<Call>,
     work: impl Fn(Vec<Call>) -> Served,
 ) {
     let places = Arc::new(Semaphore::new(at_a_time));
     let mut together = Vec::new();
+    let mut next = Instant::now();
     while let Ok(place) = places.clone().acquire_owned().await {
+        sleep_until(next).await;
         if calls.recv_many(&mut together, MOST_TOGETHER).await == 0 {
             return;
         }
+        next = Instant::now() + pace;
         let served = tokio::spawn(work(std::mem::take(&mut together)));
         tokio::spawn(async move {
             if let Err(error) = served.await {
