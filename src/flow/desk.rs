@@ -75,15 +75,21 @@ impl Desk {
     pub(crate) fn open(catalog: &Catalog) -> Self {
         let (claims, claim_calls) = mpsc::channel(MOST_WAITING);
         let with = catalog.clone();
-        tokio::spawn(serve("claims", 1, PACE, claim_calls, move |calls| claim_by_length(with.clone(), calls)));
+        tokio::spawn(serve("claims", 1, PACE, claim_calls, move |calls| {
+            claim_by_length(with.clone(), calls)
+        }));
         let (reports, report_calls) = mpsc::channel(MOST_WAITING);
         // One transaction at a time: a second one would wait for the first at the rows of the same assets, and take the
         // reports that could have gone with the next.
         let with = catalog.clone();
-        tokio::spawn(serve("reports", 1, PACE, report_calls, move |calls| complete_together(with.clone(), calls)));
+        tokio::spawn(serve("reports", 1, PACE, report_calls, move |calls| {
+            complete_together(with.clone(), calls)
+        }));
         let (keys, key_calls) = mpsc::channel(MOST_WAITING);
         let with = catalog.clone();
-        tokio::spawn(serve("keys", KEY_LOOKS, KEY_PACE, key_calls, move |calls| look_up_together(with.clone(), calls)));
+        tokio::spawn(serve("keys", KEY_LOOKS, KEY_PACE, key_calls, move |calls| {
+            look_up_together(with.clone(), calls)
+        }));
         Self { claims, reports, keys }
     }
 

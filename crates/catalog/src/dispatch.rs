@@ -115,10 +115,8 @@ impl Catalog {
         let work = self.work_of(write.connection(), assets).await?;
         self.commit(write).await?;
         for (wish, task) in leased {
-            let (asset, plan) = work
-                .get(&task.asset)
-                .cloned()
-                .ok_or_else(|| CatalogError::not_found("asset", task.asset))?;
+            let (asset, plan) =
+                work.get(&task.asset).cloned().ok_or_else(|| CatalogError::not_found("asset", task.asset))?;
             claimed[wish].push(Claimed { task, asset, plan });
         }
         Ok(claimed)
@@ -340,10 +338,7 @@ async fn lease(
     let lease_until_ms = batch.now_ms.saturating_add_unsigned(batch.lease_ms);
     let mut query = sql("UPDATE task SET state = 'leased', attempt = attempt + 1, worker = given.column2, ");
     query.push("lease_until_ms = ").push_bind(lease_until_ms).push(", started_ms = ").push_bind(batch.now_ms);
-    query
-        .push(", updated_ms = ")
-        .push_bind(batch.now_ms)
-        .push(", finished_ms = NULL, done_us = 0 FROM ");
+    query.push(", updated_ms = ").push_bind(batch.now_ms).push(", finished_ms = NULL, done_us = 0 FROM ");
     let row = |(wish, task): &(usize, TaskRow)| [task.id.into(), batch.wishes[*wish].worker.into()];
     query.push_rows(leased.iter().map(row).collect(), "given").push(" WHERE task.id = given.column1");
     query.execute(write.connection()).await?;

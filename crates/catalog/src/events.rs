@@ -100,10 +100,8 @@ pub(crate) async fn store(
 }
 
 fn insert_on_sqlite(events: &[NewEvent]) -> Sql {
-    let mut insert = sql(
-        "INSERT INTO event (at_ms, tenant, kind, upload, asset, task, data)
-         SELECT column1, column2, column3, column4, column5, column6, column7 FROM ",
-    );
+    let mut insert = sql("INSERT INTO event (at_ms, tenant, kind, upload, asset, task, data)
+         SELECT column1, column2, column3, column4, column5, column6, column7 FROM ");
     let rows = events.iter().map(NewEvent::values).collect();
     insert.push_rows(rows, "added").push(" WHERE TRUE RETURNING seq");
     insert
@@ -121,9 +119,9 @@ fn insert_on_postgres(events: &[NewEvent]) -> Sql {
         let [at_ms, tenant, kind, upload, asset, task, data] = event.values();
         [at_ms, tenant, kind, upload, asset, task, data, place.into()]
     };
-    insert.push_rows((1i64..).zip(events).map(numbered).collect(), "added").push(
-        " RETURNING seq) SELECT stored.seq FROM stored, PG_NOTIFY('reelyard_event', '') AS told",
-    );
+    insert
+        .push_rows((1i64..).zip(events).map(numbered).collect(), "added")
+        .push(" RETURNING seq) SELECT stored.seq FROM stored, PG_NOTIFY('reelyard_event', '') AS told");
     insert
 }
 

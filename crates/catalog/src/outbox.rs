@@ -47,7 +47,10 @@ impl Catalog {
         until_ms: i64,
     ) -> Result<Vec<OutboxTicket>, CatalogError> {
         // Looking costs no write lock.
-        let any = sql("SELECT 1 FROM ticket_outbox WHERE claimed_until_ms <= ? LIMIT 1").bind(now_ms);
+        // In the order of an index, or PostgreSQL may go through all rows that were removed lately.
+        let any =
+            sql("SELECT 1 FROM ticket_outbox WHERE claimed_until_ms <= ? ORDER BY claimed_until_ms LIMIT 1")
+                .bind(now_ms);
         if any.fetch_optional(&self.reader).await?.is_none() {
             return Ok(Vec::new());
         }
@@ -58,7 +61,9 @@ impl Catalog {
         take.push_either("", " FOR NO KEY UPDATE SKIP LOCKED");
         take.push(") UPDATE ticket_outbox SET claim_token = ").push_bind(token);
         take.push(", claimed_until_ms = ").push_bind(until_ms);
-        take.push(" FROM next WHERE task = next.next_task RETURNING task, kind, tier, traceparent, created_ms");
+        take.push(
+            " FROM next WHERE task = next.next_task RETURNING task, kind, tier, traceparent, created_ms",
+        );
         let taken = take.fetch_all(write.connection()).await?;
         self.commit(write).await?;
         let mut tickets = Vec::with_capacity(taken.len());
@@ -140,9 +145,20 @@ pub(crate) async fn write_tickets(
     if !write.has_outbox || tasks.is_empty() {
         return Ok(());
     }
-    let mut insert = sql("INSERT INTO ticket_outbox (task, kind, tier, traceparent, created_ms) SELECT column1, column2, ");
-    insert.push_bind(tier.as_str()).push(", ").push_bind(traceparent).push(", ").push_bind(now_ms).push(" FROM ");
-    insert.push_rows(tasks.iter().map(|(task, kind)| [(*task).into(), kind.as_str().into()]).collect(), "ready");
+    let mut insert = sql(
+        "INSERT INTO ticket_outbox (task, kind, tier, traceparent, created_ms) SELECT column1, column2, ",
+    );
+    insert
+        .push_bind(tier.as_str())
+        .push(", ")
+        .push_bind(traceparent)
+        .push(", ")
+        .push_bind(now_ms)
+        .push(" FROM ");
+    insert.push_rows(
+        tasks.iter().map(|(task, kind)| [(*task).into(), kind.as_str().into()]).collect(),
+        "ready",
+    );
     insert.push(
         " WHERE TRUE
           ON CONFLICT (task) DO UPDATE SET claim_token = NULL, claimed_until_ms = 0, created_ms = excluded.created_ms",

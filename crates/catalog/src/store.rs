@@ -48,7 +48,8 @@ impl Catalog {
     pub async fn open(path: &Path) -> Result<Self, CatalogError> {
         let (writer, reader) = sql::sqlite::open(path).await?;
         let hearers = hearers(&reader).await?;
-        let catalog = Self { writer, reader, hearers, follower: None, has_outbox: false, plans: Arc::default() };
+        let catalog =
+            Self { writer, reader, hearers, follower: None, has_outbox: false, plans: Arc::default() };
         catalog.add_tenant(TenantId::DEFAULT, "default", 0).await?;
         Ok(catalog)
     }

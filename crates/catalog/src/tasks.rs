@@ -143,7 +143,8 @@ pub(crate) async fn insert_tasks(
         tasks.iter().flat_map(|new| new.needs.iter().map(|needed| (new.id, *needed))).collect();
     for some in needs.chunks(INSERTED_AT_ONCE) {
         let mut insert = sql("INSERT INTO task_need (task, needs) SELECT column1, column2 FROM ");
-        insert.push_rows(some.iter().map(|(task, needed)| [(*task).into(), (*needed).into()]).collect(), "new");
+        insert
+            .push_rows(some.iter().map(|(task, needed)| [(*task).into(), (*needed).into()]).collect(), "new");
         insert.execute(write.connection()).await?;
     }
     for new in tasks {

@@ -297,13 +297,15 @@ fn for_postgres(sql: Sql) -> PostgresQuery {
             Bound::One(Value::Integer(value)) => query.bind(value),
             Bound::One(Value::Text(value)) => query.bind(value.map(without_nul)),
             Bound::One(Value::Bytes(value)) => query.bind(value),
-            Bound::Rows(columns) => columns.into_iter().fold(query, |query, column| match Array::of(column) {
-                Array::Integers(column) => query.bind(column),
-                Array::Texts(column) => {
-                    let clean = |text: Option<String>| text.map(without_nul);
-                    query.bind(column.into_iter().map(clean).collect::<Vec<_>>())
-                }
-            }),
+            Bound::Rows(columns) => {
+                columns.into_iter().fold(query, |query, column| match Array::of(column) {
+                    Array::Integers(column) => query.bind(column),
+                    Array::Texts(column) => {
+                        let clean = |text: Option<String>| text.map(without_nul);
+                        query.bind(column.into_iter().map(clean).collect::<Vec<_>>())
+                    }
+                })
+            }
         };
     }
     query
