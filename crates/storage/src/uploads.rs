@@ -112,6 +112,9 @@ pub trait Inflow: Send + Sync {
     /// The next bytes, into the front of `buffer`, and how many; may wait for them a little. None: for now there are no
     /// more, or never again; whoever made it knows why.
     fn fetch(&self, buffer: &mut [u8]) -> usize;
+
+    /// More than this it will not give now.
+    fn most(&self) -> u64;
 }
 
 /// Finished uploads, by key (`sources/{asset}`).

@@ -17,6 +17,7 @@ use bodies::Bodies;
 use rates::Rates;
 use reelyard_upload::pace::{Pace, PaceLimits, Rate};
 use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
 use transfers::Transfers;
 
 /// Requests of one tenant; a parallel client with parts of 8 MiB at 10 Gbit/s sends 150 a second, and some have ten of
@@ -24,8 +25,10 @@ use transfers::Transfers;
 pub(crate) const DEFAULT_REQUESTS_PER_SECOND: u32 = 2000;
 /// Uploads begun by one tenant. A creation costs a commit and, on disk, two files.
 pub(crate) const DEFAULT_CREATIONS_PER_SECOND: u32 = 100;
-/// Bodies received at a time. Each one holds at most two batches of 1 MiB, and one that stalls next to nothing.
+/// Bodies received at a time. In S3 each one holds at most two batches of 1 MiB; one that stalls holds next to nothing.
 pub(crate) const DEFAULT_MAX_TRANSFERS: u32 = 2000;
+/// Bodies that are fetched from their sockets at the same moment, each through 2 MiB. The others' bytes wait in the kernel.
+const MAX_FETCHING: usize = 16;
 /// Begun and not ended, of one tenant without a limit of its own: a row, a file and a journal each, for a week.
 pub(crate) const DEFAULT_OPEN_UPLOADS: u32 = 1000;
 /// A body that finds no seat waits for one so long: clients that resume give up at a minute or so.
@@ -77,6 +80,8 @@ pub(crate) struct Limits {
     pub(crate) rates: Rates,
     pub(crate) transfers: Transfers,
     pub(crate) bodies: Bodies,
+    /// Threads that fetch, hash and write bodies: more would wait for processors and disks, with a buffer each.
+    pub(crate) fetching: Semaphore,
     /// Of a tenant that has no limit of its own.
     pub(crate) open_uploads: u32,
     pace: PaceLimits,
@@ -94,6 +99,7 @@ impl Limits {
                 Duration::from_secs(u64::from(settings.transfer_wait_seconds)),
             ),
             bodies: Bodies::default(),
+            fetching: Semaphore::new(MAX_FETCHING),
             open_uploads: settings.max_open_uploads_per_tenant,
             pace: PaceLimits {
                 idle_ms,

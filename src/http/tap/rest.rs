@@ -89,6 +89,10 @@ impl Rest {
         inner.patience = slice.patience;
         inner.stop = slice.stop.iter().map(|stop| (*stop).clone()).collect();
         inner.waited = Duration::ZERO;
+        if !slice.silence.is_zero() {
+            let most = inner.most().min(WAITED_FOR_BYTES);
+            inner.set_low_water(&self.fetcher.socket, most);
+        }
         self.fetcher.clone()
     }
 
@@ -126,7 +130,10 @@ struct Inner {
     waited: Duration,
 }
 
-/// SO_RCVLOWAT (socket(7)): without it each packet wakes the thread that waits and the runtime as well.
+/// While a thread fetches, nobody is woken for less.
+const WAITED_FOR_BYTES: u64 = 1 << 20;
+
+/// SO_RCVLOWAT (socket(7)): without it each packet wakes the thread that waits, and the runtime, which has nothing to do.
 #[derive(Clone, Copy)]
 struct LowWater;
 nix::setsockopt_impl!(
@@ -190,7 +197,7 @@ impl Fetcher {
             Err(Errno::AGAIN) => {}
             received => return received,
         }
-        inner.set_low_water(&self.socket, buffer.len() as u64);
+        inner.set_low_water(&self.socket, WAITED_FOR_BYTES.min(buffer.len() as u64));
         let begun = Instant::now();
         let something = self.wait(inner.silence.min(inner.patience.saturating_sub(inner.waited)));
         inner.waited += begun.elapsed();
@@ -199,6 +206,10 @@ impl Fetcher {
 }
 
 impl Inner {
+    fn most(&self) -> u64 {
+        if self.is_cut { 0 } else { self.left.min(self.missing) }
+    }
+
     fn set_low_water(&mut self, socket: &TcpStream, byte_len: u64) {
         if self.low_water != byte_len {
             // A system that has no such mark wakes us more often.
@@ -211,8 +222,8 @@ impl Inner {
 impl Inflow for Fetcher {
     fn fetch(&self, buffer: &mut [u8]) -> usize {
         let mut inner = self.inner();
-        let most = inner.left.min(inner.missing).min(buffer.len() as u64) as usize;
-        if most == 0 || inner.is_cut || inner.stop.iter().any(CancellationToken::is_cancelled) {
+        let most = inner.most().min(buffer.len() as u64) as usize;
+        if most == 0 || inner.stop.iter().any(CancellationToken::is_cancelled) {
             return 0;
         }
         let buffer = &mut buffer[..most];
@@ -237,5 +248,9 @@ impl Inflow for Fetcher {
         inner.missing -= byte_len as u64;
         inner.left -= byte_len as u64;
         byte_len
+    }
+
+    fn most(&self) -> u64 {
+        self.inner().most()
     }
 }

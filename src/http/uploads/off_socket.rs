@@ -19,6 +19,7 @@ use reelyard_storage::{Pull, Receive, ReceiveError};
 use reelyard_upload::ChunkRequest;
 use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 /// After so much others get the thread.
 const SLICE_BYTES: u64 = 16 << 20;
@@ -26,10 +27,19 @@ const SLICE_BYTES: u64 = 16 << 20;
 const SLICE_SILENCE: Duration = Duration::from_millis(3);
 /// But one that lets it wait again and again has it no longer than this.
 const SLICE_PATIENCE: Duration = Duration::from_millis(10);
-/// After a slice below this the next one waits until there is so much, or for some time: a slow sender's bytes are worth
-/// no thread one by one.
+/// A sender of whom a slice brought less is slow: for him the next one begins when there is so much, or after some time,
+/// and waits for nothing. His bytes are worth no thread one by one.
 const WORTHWHILE_BYTES: u64 = 64 << 10;
 const GATHERING_TIME: Duration = Duration::from_millis(200);
+const SLOW_SLICE_BYTES: u64 = 256 << 10;
+
+/// What the next slice takes.
+fn slice<'a>(is_slow: bool, stop: &'a [&'a CancellationToken]) -> Slice<'a> {
+    match is_slow {
+        true => Slice { bytes: SLOW_SLICE_BYTES, silence: Duration::ZERO, patience: Duration::ZERO, stop },
+        false => Slice { bytes: SLICE_BYTES, silence: SLICE_SILENCE, patience: SLICE_PATIENCE, stop },
+    }
+}
 
 /// Feeds a body to the store as [`body::receive`] does: straight off the socket, where the store and the connection can.
 /// A length that is told was let in whole.
@@ -63,12 +73,7 @@ async fn fetch(
     mut tell: impl FnMut(u64),
 ) -> Result<Ended, ReceiveError> {
     let mut pace = stop.limits.pace();
-    let slice = Slice {
-        bytes: SLICE_BYTES,
-        silence: SLICE_SILENCE,
-        patience: SLICE_PATIENCE,
-        stop: &[stop.taken_over, stop.shutdown],
-    };
+    let stops = [stop.taken_over, stop.shutdown];
     let mut is_slow = false;
     let mut checkpoint_due = None;
     while rest.missing() > 0 {
@@ -100,7 +105,9 @@ async fn fetch(
         let missing = rest.missing();
         // Our own work is not held against the sender, but what it let us wait meanwhile is.
         pace.hold(stop.limits.now_ms());
-        receiving.pull(rest.slice(&slice)).await?;
+        let place = stop.limits.fetching.acquire().await;
+        receiving.pull(rest.slice(&slice(is_slow, &stops))).await?;
+        drop(place);
         let now_ms = stop.limits.now_ms();
         let fetched = missing - rest.missing();
         pace.go_on(now_ms.saturating_sub(rest.waited().as_millis() as u64));

@@ -31,6 +31,7 @@ pub struct LocalStore {
     root: Arc<Path>,
     /// Uploads in parts that are open.
     sessions: Arc<parts_session::Sessions>,
+    buffers: Arc<receiving::Buffers>,
 }
 
 /// What a killed process had written to a journal and not synced is believed from here on, so it must not be lost with
@@ -58,7 +59,7 @@ impl LocalStore {
             }
             empty_directory(&root.join("scratch"))?;
             sync_journals(&root.join("uploads"))?;
-            Ok(Self { root: root.into(), sessions: Arc::default() })
+            Ok(Self { root: root.into(), sessions: Arc::default(), buffers: Arc::default() })
         })
         .await
     }

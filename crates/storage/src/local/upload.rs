@@ -5,7 +5,7 @@
 use super::{
     directory::{blocking, remove_if_there, sync_directory},
     journal::{Journal, Recorded},
-    receiving::LocalReceive,
+    receiving::{Buffers, LocalReceive},
 };
 use crate::{
     ByteStream, LocalStore, OpenUpload, Receive, ReceiveError, StoreError, Terms, Uploads, source_key,
@@ -32,6 +32,7 @@ pub(crate) struct UploadFile {
     pub(crate) data: Option<Arc<File>>,
     pub(crate) data_path: PathBuf,
     pub(crate) journal: Journal,
+    pub(crate) buffers: Arc<Buffers>,
 }
 
 impl OpenUpload for UploadFile {
@@ -54,7 +55,8 @@ impl Uploads for LocalStore {
     /// be a request that was given up, whose thread is late, while the next one is writing.
     async fn open_upload(&self, upload: UploadId, terms: Terms) -> Result<Box<dyn OpenUpload>, StoreError> {
         let (data_path, journal_path) = self.upload_paths(upload);
-        let file = blocking(move || open_upload(data_path, &journal_path, upload, terms)).await?;
+        let buffers = self.buffers.clone();
+        let file = blocking(move || open_upload(data_path, &journal_path, upload, terms, buffers)).await?;
         Ok(Box::new(file))
     }
 
@@ -156,6 +158,7 @@ fn open_upload(
     journal_path: &Path,
     upload: UploadId,
     terms: Terms,
+    buffers: Arc<Buffers>,
 ) -> Result<UploadFile, StoreError> {
     let (journal, Recorded { length: announced, offset, hash }) = Journal::open(journal_path, upload)?;
     let damaged = |problem| StoreError::Damaged { what: data_path.display().to_string(), problem };
@@ -178,7 +181,7 @@ fn open_upload(
         // Renamed away already, which happens to whole uploads only, or half removed.
         let restored = hash.filter(|_| length == Some(offset)).and_then(restore);
         let transfer = restored.ok_or(StoreError::NotFound { what: data_path.display().to_string() })?;
-        return Ok(UploadFile { transfer, data: None, data_path, journal });
+        return Ok(UploadFile { transfer, data: None, data_path, journal, buffers });
     };
     let file_len = file.metadata().map_err(reading)?.len();
     if file_len < offset {
@@ -190,7 +193,7 @@ fn open_upload(
     };
     let transfer =
         restore(hash).ok_or_else(|| damaged(format!("{offset} bytes are counted of {length:?}")))?;
-    Ok(UploadFile { transfer, data: Some(Arc::new(file)), data_path, journal })
+    Ok(UploadFile { transfer, data: Some(Arc::new(file)), data_path, journal, buffers })
 }
 
 /// Bytes of a body that overran the upload may lie behind its end.
