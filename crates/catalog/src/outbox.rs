@@ -80,19 +80,18 @@ impl Catalog {
         Ok(tickets.into_iter().map(|(_, ticket)| ticket).collect())
     }
 
-    /// The broker has them. Those that were written anew meanwhile stay.
+    /// The broker has them. Those that were written anew meanwhile stay. Those that a claim is just removing are left to
+    /// it: to wait for it would be to wait in a circle now and then, which the database breaks after a second only. If it
+    /// comes to nothing, they are given to the broker once more.
     pub async fn tickets_issued(&self, token: Uuid, tasks: &[TaskId]) -> Result<(), CatalogError> {
         if tasks.is_empty() {
             return Ok(());
         }
-        // Claims remove tickets too, several at a time and in whatever order.
-        self.until_not_taken_back(|| self.tickets_issued_once(token, tasks)).await
-    }
-
-    async fn tickets_issued_once(&self, token: Uuid, tasks: &[TaskId]) -> Result<(), CatalogError> {
         let mut write = self.write().await?;
-        let mut query = sql("DELETE FROM ticket_outbox WHERE claim_token = ");
+        let mut query = sql("DELETE FROM ticket_outbox WHERE task IN
+             (SELECT task FROM ticket_outbox WHERE claim_token = ");
         query.push_bind(token).push(" AND task").push_in(tasks.iter().copied());
+        query.push_either("", " FOR UPDATE SKIP LOCKED").push(")");
         query.execute(write.connection()).await?;
         self.commit(write).await
     }

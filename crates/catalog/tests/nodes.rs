@@ -12,6 +12,7 @@ use reelyard_catalog::{
 use reelyard_model::{TaskId, TaskState, TenantId, UploadId, work::TaskKind};
 use reelyard_testkit::PostgresServer;
 use serde_json::json;
+use sqlx::Connection as _;
 use std::{
     collections::BTreeSet,
     sync::{
@@ -357,6 +358,28 @@ async fn a_database_that_is_killed_under_load_and_comes_back_is_used_again() {
         }
     });
     news.await.expect("in time");
+}
+
+#[tokio::test]
+async fn a_confirmed_ticket_waits_for_no_claim_that_removes_the_same_one() {
+    let bench = Bench::new().await;
+    let bench = Bench { catalog: bench.catalog.clone().with_outbox(), place: bench.place };
+    let (catalog, Place::Database(url)) = (&bench.catalog, &bench.place) else { return };
+    bench.planned(1).await;
+    let token = Uuid::from_u128(1);
+    let taken = catalog.take_tickets(token, 100, 2, 50).await.unwrap();
+    let tasks: Vec<TaskId> = taken.iter().map(|ticket| ticket.task).collect();
+    // As a claim has it: removed, and not yet committed.
+    let mut claim = sqlx::PgConnection::connect(url).await.unwrap();
+    let mut claiming = claim.begin().await.unwrap();
+    let removed = sqlx::query("DELETE FROM ticket_outbox WHERE task = $1").bind(tasks[0].to_string());
+    removed.execute(&mut *claiming).await.unwrap();
+    timeout(PATIENCE, catalog.tickets_issued(token, &tasks)).await.expect("it does not wait").unwrap();
+    // The claim comes to nothing: its ticket is given to the broker again, later.
+    claiming.rollback().await.unwrap();
+    assert_eq!(catalog.outbox_len().await.unwrap(), 1);
+    let again = catalog.take_tickets(Uuid::from_u128(2), 100, 50, 90).await.unwrap();
+    assert_eq!(again.iter().map(|ticket| ticket.task).collect::<Vec<_>>(), tasks[..1]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
