@@ -100,9 +100,9 @@ impl Pool {
         let begun = until_a_connection_works!(
             self.tries(),
             match self {
-                Self::Sqlite(pool) => pool.begin_with(sqlite).await.map(Connection::SqliteInside),
+                Self::Sqlite(pool) => Box::pin(pool.begin_with(sqlite)).await.map(Connection::SqliteInside),
                 Self::Postgres(pool) =>
-                    in_time(pool.begin_with(postgres)).await.map(Connection::PostgresInside),
+                    Box::pin(in_time(pool.begin_with(postgres))).await.map(Connection::PostgresInside),
             }
         );
         Ok(Transaction(begun?))
@@ -133,8 +133,8 @@ impl Transaction {
     /// An error here does not say that it did not happen: the answer may have been lost on the way.
     pub(crate) async fn commit(self) -> Result<(), CatalogError> {
         match self.0 {
-            Connection::SqliteInside(transaction) => transaction.commit().await?,
-            Connection::PostgresInside(transaction) => in_time(transaction.commit()).await?,
+            Connection::SqliteInside(transaction) => Box::pin(transaction.commit()).await?,
+            Connection::PostgresInside(transaction) => Box::pin(in_time(transaction.commit())).await?,
             // Made by `begin_with` only, which makes no others.
             Connection::Sqlite(_) | Connection::Postgres(_) => {}
         }

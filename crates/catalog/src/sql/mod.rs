@@ -156,13 +156,16 @@ impl Sql {
         text
     }
 
+    // What a driver keeps while it is asked is kilobytes. It lies in a box of its own for that time: else every future that
+    // asks anything anywhere is as large, for as long as it lives, a stalled upload's too.
+
     /// How many rows were changed.
     pub(crate) async fn execute<'a>(self, target: impl Into<Target<'a>>) -> Result<u64, CatalogError> {
-        target.into().execute(self).await
+        Box::pin(target.into().execute(self)).await
     }
 
     pub(crate) async fn fetch_all<'a>(self, target: impl Into<Target<'a>>) -> Result<Vec<Row>, CatalogError> {
-        target.into().fetch_all(self).await
+        Box::pin(target.into().fetch_all(self)).await
     }
 
     /// The first row, if there is any.
@@ -170,7 +173,7 @@ impl Sql {
         self,
         target: impl Into<Target<'a>>,
     ) -> Result<Option<Row>, CatalogError> {
-        target.into().fetch_optional(self).await
+        Box::pin(target.into().fetch_optional(self)).await
     }
 
     /// Of statements that always have a row.
