@@ -175,7 +175,7 @@ async fn one_connection(
             .header_read_timeout(limits.head)
             .max_buf_size(READ_BUFFER_BYTES)
             .serve_connection(TokioIo::new(io), service);
-        if !serve_one(connection, &watch, &shutdown).await {
+        if !serve_one(Box::new(connection), &watch, &shutdown).await {
             return;
         }
     }
@@ -183,7 +183,7 @@ async fn one_connection(
 
 /// Until the connection ends, or its hyper is of no more use and the next one goes on: true.
 async fn serve_one<S>(
-    mut connection: http1::Connection<TokioIo<Stalling>, S>,
+    mut connection: Box<http1::Connection<TokioIo<Stalling>, S>>,
     watch: &Watch,
     shutdown: &CancellationToken,
 ) -> bool
@@ -196,9 +196,9 @@ where
     poll_fn(|context| {
         if !stops && shutdown.as_mut().poll(context).is_ready() {
             stops = true;
-            Pin::new(&mut connection).graceful_shutdown();
+            Pin::new(&mut *connection).graceful_shutdown();
         }
-        match Pin::new(&mut connection).poll(context) {
+        match Pin::new(&mut *connection).poll(context) {
             Poll::Ready(ended) => {
                 if let Err(error) = ended {
                     // It is the client's or the network's: it spoke no HTTP, was too slow, or went away.

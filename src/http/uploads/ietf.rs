@@ -280,7 +280,7 @@ pub(super) async fn append(asked: Asked, id: UploadId) -> Result<Response, Probl
         Append::read(dialect, &HeaderFields(&headers), &limits(&app, None))
             .map_err(|error| problem(dialect, &error, None))
     };
-    let append = match read.await {
+    let append = match Box::pin(read).await {
         Ok(append) => append,
         Err(problem) => return Err(body::refuse(sent.body, problem).await),
     };

@@ -112,7 +112,8 @@ pub(super) async fn receive(
             let seat = incoming.by.sit(&app, hold.stop()).await?;
             Ok((begin(&app, &hold, id, &incoming).await?, seat))
         };
-        match begun.await {
+        // What is over before and begins after the bytes come lies in boxes: a body that stalls is to hold little.
+        match Box::pin(begun).await {
             Ok((Begun::Done(progress), _)) => Ok(progress),
             Ok((Begun::Receiving { row, receiving }, _seat)) => {
                 fill(&app, &hold, &row, receiving, incoming, sent).await
@@ -259,13 +260,15 @@ async fn fill(
         (Ok(ended), Ok(transfer)) => (ended, transfer),
         (Err(MeterError::NoRoom(problem)), _) => return Err(answer::with_offset(problem, offset)),
         (Err(MeterError::Store(error)), _) | (Ok(_), Err(error)) => {
-            return Err(refused_body(app, row, &incoming, offset, error).await);
+            return Err(Box::pin(refused_body(app, row, &incoming, offset, error)).await);
         }
     };
-    note_progress(app, row, &transfer).await;
+    Box::pin(note_progress(app, row, &transfer)).await;
     // What was cut short is counted all the same; whether it is the whole is settled by the request that asks next.
     match ended {
-        Ended::Complete(_) => settle(app, row, transfer, incoming.how.completes(), &incoming.by).await,
+        Ended::Complete(_) => {
+            Box::pin(settle(app, row, transfer, incoming.how.completes(), &incoming.by)).await
+        }
         short => Err(answer::with_offset(short_problem(row, offset, &short), offset)),
     }
 }

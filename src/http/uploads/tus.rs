@@ -286,7 +286,7 @@ pub(super) async fn append(asked: Asked, id: UploadId) -> Result<Response, Probl
         }
         Ok(append)
     };
-    let append = match read.await {
+    let append = match Box::pin(read).await {
         Ok(append) => append,
         Err(problem) => return Err(body::refuse(sent.body, problem).await),
     };
