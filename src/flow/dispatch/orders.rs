@@ -51,6 +51,8 @@ pub(crate) struct Orders {
 
 struct Heard {
     streams: Mutex<HashMap<WorkerId, Stream>>,
+    /// How many there were: the number of the next one.
+    opened: AtomicU64,
     ready: Ready,
     ends: Ends,
 }
@@ -79,7 +81,12 @@ impl Orders {
     pub(crate) fn watch(catalog: &Catalog) -> Self {
         let events = catalog.subscribe();
         let ready = Ready::since(*catalog.last_event().borrow());
-        let heard = Arc::new(Heard { streams: Mutex::default(), ready, ends: Ends::default() });
+        let heard = Arc::new(Heard {
+            streams: Mutex::default(),
+            opened: AtomicU64::new(0),
+            ready,
+            ends: Ends::default(),
+        });
         let tasks = [
             tokio::spawn(hear(heard.clone(), catalog.clone(), events)),
             tokio::spawn(look(heard.clone(), catalog.clone())),
@@ -89,8 +96,7 @@ impl Orders {
 
     /// Tells the worker's `drain` first. An older stream of the same worker ends.
     pub(crate) fn listen(&self, worker: WorkerId, key: Option<Uuid>, drain: bool) -> Listening {
-        static NUMBERS: AtomicU64 = AtomicU64::new(0);
-        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        let number = self.heard.opened.fetch_add(1, Ordering::Relaxed);
         let (sender, lines) = mpsc::channel(MOST_WAITING);
         let _ = sender.try_send(OrdersLine { over: None, drain: Some(drain) });
         let stream = Stream { number, lines: sender, key, drain, asked: Instant::now() };

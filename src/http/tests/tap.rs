@@ -97,23 +97,32 @@ fn request(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-/// The next answer that is not an interim one: its head and its body; and how many interim ones came before it.
-async fn answer(socket: &mut BufReader<TcpStream>) -> (String, String, usize) {
-    let mut interim = 0;
+/// A head with the empty line behind it.
+async fn head(socket: &mut BufReader<TcpStream>) -> String {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        let read = timeout(PATIENCE, socket.read_line(&mut head)).await.expect("an answer").unwrap();
+        assert_ne!(read, 0, "closed after {head:?}");
+    }
+    head
+}
+
+/// The next answer, which has to be an interim one without headers: its status line.
+async fn interim_answer(socket: &mut BufReader<TcpStream>) -> String {
+    head(socket).await.trim_end().to_owned()
+}
+
+/// The next answer that is not an interim one: its head and its body.
+async fn answer(socket: &mut BufReader<TcpStream>) -> (String, String) {
     loop {
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            let read = timeout(PATIENCE, socket.read_line(&mut head)).await.expect("an answer").unwrap();
-            assert_ne!(read, 0, "closed after {head:?}");
-        }
+        let head = head(socket).await;
         if head.starts_with("HTTP/1.1 1") {
-            interim += 1;
             continue;
         }
         let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
         let mut body = vec![0; length.parse().unwrap()];
         timeout(PATIENCE, socket.read_exact(&mut body)).await.expect("a body").unwrap();
-        return (head, String::from_utf8(body).unwrap(), interim);
+        return (head, String::from_utf8(body).unwrap());
     }
 }
 
@@ -147,7 +156,7 @@ async fn requests_one_behind_the_other_get_each_its_own_body_however_they_are_cu
             BufReader::new(reading.reunite(writing).unwrap())
         };
         for body in &bodies {
-            let (_, text, _) = answer(&mut socket).await;
+            let (_, text) = answer(&mut socket).await;
             let (way, rest) = text.split_once(' ').unwrap();
             assert_eq!(rest, told("", body).trim_start());
             assert_eq!(way, if body.len() < 256 << 10 { "hyper" } else { "socket" }, "{text}");
@@ -164,15 +173,9 @@ async fn interim_answers_and_100_continue_come_while_the_body_is_fetched() {
     let head_len = whole.len() - body.len();
     for _ in 0..2 {
         socket.write_all(&whole[..head_len]).await.unwrap();
-        let mut line = String::new();
-        timeout(PATIENCE, socket.read_line(&mut line)).await.expect("100").unwrap();
-        assert_eq!(line, "HTTP/1.1 100 Continue\r\n");
-        timeout(PATIENCE, socket.read_line(&mut line)).await.expect("its end").unwrap();
+        assert_eq!(interim_answer(&mut socket).await, "HTTP/1.1 100 Continue");
         socket.write_all(&whole[head_len..head_len + 1000]).await.unwrap();
-        line.clear();
-        timeout(PATIENCE, socket.read_line(&mut line)).await.expect("104").unwrap();
-        assert_eq!(line, "HTTP/1.1 104 Upload Resumption Supported\r\n");
-        timeout(PATIENCE, socket.read_line(&mut line)).await.expect("its end").unwrap();
+        assert_eq!(interim_answer(&mut socket).await, "HTTP/1.1 104 Upload Resumption Supported");
         socket.write_all(&whole[head_len + 1000..]).await.unwrap();
         assert_eq!(answer(&mut socket).await.1, told("socket", &body));
     }
@@ -195,7 +198,7 @@ async fn a_client_that_said_close_is_answered_and_the_connection_closed() {
     let mut socket = server.connect().await;
     let body = bytes_of(9, 1 << 20);
     socket.write_all(&request("/", "connection: close\r\n", &body)).await.unwrap();
-    let (head, text, _) = answer(&mut socket).await;
+    let (head, text) = answer(&mut socket).await;
     assert_eq!(text, told("socket", &body));
     assert!(head.contains("connection: close"), "{head}");
     assert!(is_closed(&mut socket).await);
@@ -219,9 +222,8 @@ async fn a_stopping_server_answers_the_body_in_hand_and_takes_no_other() {
     let body = bytes_of(13, 1 << 20);
     let sent = request("/", "", &body);
     socket.write_all(&sent[..sent.len() / 2]).await.unwrap();
-    let mut interim = String::new();
-    timeout(PATIENCE, socket.read_line(&mut interim)).await.expect("it is being received").unwrap();
-    timeout(PATIENCE, socket.read_line(&mut interim)).await.expect("it is being received").unwrap();
+    // It is being received.
+    interim_answer(&mut socket).await;
     server.stop.cancel();
     socket.write_all(&sent[sent.len() / 2..]).await.unwrap();
     assert_eq!(answer(&mut socket).await.1, told("socket", &body));
