@@ -27,7 +27,7 @@ pub(crate) const DEFAULT_REQUESTS_PER_SECOND: u32 = 2000;
 pub(crate) const DEFAULT_CREATIONS_PER_SECOND: u32 = 100;
 /// Bodies received at a time. In S3 each one holds at most two batches of 1 MiB; one that stalls holds next to nothing.
 pub(crate) const DEFAULT_MAX_TRANSFERS: u32 = 2000;
-/// Bodies that are fetched from their sockets at the same moment, each through 2 MiB. The others' bytes wait in the kernel.
+/// Bodies that are fetched from their sockets at the same moment, each through two pieces of 2 MiB. The others' bytes wait in the kernel.
 const MAX_FETCHING: usize = 16;
 /// Begun and not ended, of one tenant without a limit of its own: a row, a file and a journal each, for a week.
 pub(crate) const DEFAULT_OPEN_UPLOADS: u32 = 1000;

@@ -11,6 +11,7 @@ mod parts_journal;
 mod parts_session;
 #[cfg(test)]
 mod parts_tests;
+mod piece;
 mod receiving;
 mod source;
 #[cfg(test)]
@@ -31,7 +32,7 @@ pub struct LocalStore {
     root: Arc<Path>,
     /// Uploads in parts that are open.
     sessions: Arc<parts_session::Sessions>,
-    buffers: Arc<receiving::Buffers>,
+    buffers: Arc<piece::Buffers>,
 }
 
 /// What a killed process had written to a journal and not synced is believed from here on, so it must not be lost with

@@ -2,14 +2,15 @@
 //!
 //! Either pieces from the socket are gathered by the caller, and [`LocalReceive`] hashes and writes them on a blocking
 //! thread while the caller gathers the next ones: at most two batches of one upload are in memory. Or the thread
-//! fetches them itself ([`Pull`]), through one buffer. Checkpoints are made durable on the way, and the last one before
-//! anybody is told.
+//! fetches and hashes them itself ([`Pull`]), while another writes the piece before: two pieces at most. Checkpoints are
+//! made durable on the way, and the last one before anybody is told.
 
 use super::upload::{UploadFile, cut_file};
 use crate::{
     Inflow, MAX_BATCH_PIECES, Pull, Receive, ReceiveError, StoreError,
     local::directory::{blocking, lost_thread},
     local::journal::Journal,
+    local::piece::{Buffers, DataFile},
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -19,31 +20,26 @@ use std::{
     fs::File,
     io::{self, IoSlice},
     mem,
-    os::unix::fs::FileExt as _,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::{
+    runtime::Handle,
+    task::{JoinHandle, spawn_blocking},
+};
 
 /// A checkpoint on the way after so many bytes: what a kill in the middle of a long request can cost.
 const CHECKPOINT_BYTES: u64 = 32 << 20;
 /// And after so long, for slow senders, as soon as there is something to count.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
-/// The most that is fetched at a time. Each fetch opens the sender's window again, and the kernel then sends for it on our
-/// time: with 256 KiB a GiB cost a tenth more (benches/README.md).
-const FETCH_BYTES: u64 = 2 << 20;
-/// What is hashed and written at a time: it is still in the processor's cache (L2, half a MiB or more) when it is written.
-const PIECE_BYTES: usize = 256 << 10;
-/// Kept when nothing is fetched: as many as fetch at a time where few processors are.
-const IDLE_BUFFERS: usize = 4;
-
 /// A chunk that is being received.
 pub(crate) struct LocalReceive {
     transfer: Transfer,
-    data: Arc<File>,
-    data_path: PathBuf,
+    data: Arc<DataFile>,
     writing: Writing,
+    /// The last piece that was fetched and is hashed, on its way to the disk. Waited for before anything counts it,
+    /// and before anybody else may write.
+    behind: Option<Behind>,
     /// Elsewhere while a checkpoint is being made durable.
     syncing: Syncing,
     checkpoint_offset: u64,
@@ -55,30 +51,7 @@ pub(crate) struct LocalReceive {
     buffers: Arc<Buffers>,
 }
 
-/// Buffers between two fetches: new memory costs a page fault for each 4 KiB, a twentieth of receiving a GiB.
-#[derive(Debug, Default)]
-pub(crate) struct Buffers(Mutex<Vec<Vec<u8>>>);
-
-impl Buffers {
-    fn take(&self, byte_len: usize) -> Vec<u8> {
-        let mut buffer = self.idle().pop().unwrap_or_default();
-        buffer.resize(buffer.len().max(byte_len), 0);
-        buffer
-    }
-
-    fn give_back(&self, buffer: Vec<u8>) {
-        let mut idle = self.idle();
-        if idle.len() < IDLE_BUFFERS {
-            idle.push(buffer);
-        }
-    }
-
-    fn idle(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
-        // Taking and giving leave it whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
+type Behind = JoinHandle<Result<(), StoreError>>;
 type Written = (Chunk, Result<(), ReceiveError>);
 type Synced = (Journal, Result<Checkpoint, StoreError>);
 
@@ -103,14 +76,14 @@ impl LocalReceive {
         let data = data.ok_or_else(|| StoreError::NotFound { what: data_path.display().to_string() })?;
         cut_file(&data, &data_path, transfer.offset())?;
         Ok(Self {
+            data: Arc::new(DataFile::new(data, data_path)),
             checkpoint_offset: transfer.offset(),
             checkpoint_at: Instant::now(),
             position: transfer.offset(),
             checked: request.check != Check::None,
             transfer,
-            data,
-            data_path,
             writing: Writing::Idle(Box::new(chunk)),
+            behind: None,
             syncing: Syncing::Idle(journal),
             buffers,
         })
@@ -118,9 +91,8 @@ impl LocalReceive {
 
     /// Bytes that do not count are cut off at the next opening anyway; on a full disk their room is wanted now.
     async fn give_back_room(&self) {
-        let (data, path, offset) = (self.data.clone(), self.data_path.clone(), self.transfer.offset());
-        let cut =
-            blocking(move || data.set_len(offset).map_err(|e| StoreError::io("cutting", &path, e))).await;
+        let (data, offset) = (self.data.clone(), self.transfer.offset());
+        let cut = blocking(move || data.cut(offset)).await;
         if let Err(error) = cut {
             tracing::debug!(%error, "bytes that do not count stay on the disk for now");
         }
@@ -133,10 +105,19 @@ impl LocalReceive {
         if checkpoint.offset == self.transfer.offset() {
             return Ok(());
         }
-        let syncing = sync_in_background(self.data.clone(), self.data_path.clone(), journal, checkpoint);
-        self.syncing = Syncing::Running(syncing);
+        self.sync_in_background(journal, checkpoint);
         self.synced().await?;
         Ok(())
+    }
+
+    /// Bytes first, then the record that counts them.
+    fn sync_in_background(&mut self, mut journal: Journal, checkpoint: Checkpoint) {
+        let (data, behind) = (self.data.clone(), self.behind.take());
+        self.syncing = Syncing::Running(spawn_blocking(move || {
+            let synced = settle(behind).and_then(|()| data.sync());
+            let outcome = synced.and_then(|()| journal.append(&checkpoint)).map(|()| checkpoint);
+            (journal, outcome)
+        }));
     }
 
     /// Waits for the batch that is being written.
@@ -173,15 +154,14 @@ impl LocalReceive {
         let behind = chunk.position() - self.checkpoint_offset;
         let due =
             behind >= CHECKPOINT_BYTES || (behind > 0 && self.checkpoint_at.elapsed() >= CHECKPOINT_INTERVAL);
-        self.syncing = match chunk.checkpoint().filter(|_| due) {
-            None => Syncing::Idle(journal),
+        match chunk.checkpoint().filter(|_| due) {
+            None => self.syncing = Syncing::Idle(journal),
             Some(checkpoint) => {
                 self.checkpoint_offset = checkpoint.offset;
                 self.checkpoint_at = Instant::now();
-                let (data, path) = (self.data.clone(), self.data_path.clone());
-                Syncing::Running(sync_in_background(data, path, journal, checkpoint))
+                self.sync_in_background(journal, checkpoint);
             }
-        };
+        }
         Ok(())
     }
 }
@@ -197,9 +177,9 @@ impl Receive for LocalReceive {
             return Ok(());
         }
         self.position += batch.iter().map(|piece| piece.len() as u64).sum::<u64>();
-        let (data, path) = (self.data.clone(), self.data_path.clone());
+        let data = self.data.clone();
         self.writing = Writing::Running(spawn_blocking(move || {
-            let outcome = write_batch(&mut chunk, &data, &path, &batch);
+            let outcome = write_batch(&mut chunk, &data, &batch);
             (chunk, outcome)
         }));
         Ok(())
@@ -207,6 +187,11 @@ impl Receive for LocalReceive {
 
     async fn end(mut self: Box<Self>, end: BodyEnd) -> (u64, Result<Transfer, ReceiveError>) {
         let outcome = self.finish(end).await;
+        if let Some(behind) = self.behind.take()
+            && let Err(error) = behind.await.map_err(lost_thread).flatten()
+        {
+            tracing::debug!(%error, "bytes that do not count were not written");
+        }
         if self.transfer.offset() < self.position {
             self.give_back_room().await;
         }
@@ -233,15 +218,13 @@ impl Pull for LocalReceive {
     async fn pull(&mut self, inflow: Arc<dyn Inflow>) -> Result<(), ReceiveError> {
         let mut chunk = self.written().await?;
         self.make_checkpoint(&chunk).await?;
-        let (data, path, buffers) = (self.data.clone(), self.data_path.clone(), self.buffers.clone());
+        let (data, buffers, mut behind) = (self.data.clone(), self.buffers.clone(), self.behind.take());
         let fetching = spawn_blocking(move || {
-            let most = inflow.most().min(FETCH_BYTES) as usize;
-            let mut buffer = buffers.take(most);
-            let outcome = fetch_all(&mut chunk, &data, &path, &*inflow, &mut buffer[..most]);
-            buffers.give_back(buffer);
-            (chunk, outcome)
+            let outcome = fetch_all(&mut chunk, &data, &buffers, &*inflow, &mut behind);
+            (chunk, behind, outcome)
         });
-        let (chunk, outcome) = fetching.await.map_err(lost_thread)?;
+        let (chunk, behind, outcome) = fetching.await.map_err(lost_thread)?;
+        self.behind = behind;
         self.position = chunk.position();
         outcome?;
         self.writing = Writing::Idle(Box::new(chunk));
@@ -256,54 +239,51 @@ fn broken() -> StoreError {
     }
 }
 
-/// Bytes first, then the record that counts them.
-fn sync_in_background(
-    data: Arc<File>,
-    path: PathBuf,
-    mut journal: Journal,
-    checkpoint: Checkpoint,
-) -> JoinHandle<Synced> {
-    spawn_blocking(move || {
-        let synced = data.sync_data().map_err(|e| StoreError::io("syncing", &path, e));
-        let outcome = synced.and_then(|()| journal.append(&checkpoint)).map(|()| checkpoint);
-        (journal, outcome)
-    })
-}
-
-/// Until the inflow gives no more for now.
+/// Until the inflow gives no more for now. The last large piece may still be on its way to the disk then.
 fn fetch_all(
     chunk: &mut Chunk,
-    data: &File,
-    path: &Path,
+    data: &Arc<DataFile>,
+    buffers: &Arc<Buffers>,
     inflow: &dyn Inflow,
-    buffer: &mut [u8],
+    behind: &mut Option<Behind>,
 ) -> Result<(), ReceiveError> {
     loop {
-        let mut filled = 0;
-        let mut fetched = inflow.fetch(buffer);
-        while fetched > 0 {
-            filled += fetched;
-            fetched = if filled < buffer.len() { inflow.fetch(&mut buffer[filled..]) } else { 0 };
+        let mut piece = buffers.piece(chunk.position(), inflow.most());
+        piece.fill(|room| inflow.fetch(room));
+        chunk.take(piece.bytes())?;
+        let is_over = !piece.is_full() || inflow.most() == 0;
+        settle(behind.take())?;
+        if piece.is_large() {
+            let (data, buffers) = (data.clone(), buffers.clone());
+            *behind = Some(spawn_blocking(move || {
+                let written = data.write(&piece);
+                buffers.give_back(piece);
+                written
+            }));
+        } else {
+            data.write(&piece)?;
+            buffers.give_back(piece);
         }
-        for piece in buffer[..filled].chunks(PIECE_BYTES) {
-            let position = chunk.position();
-            chunk.take(piece)?;
-            data.write_all_at(piece, position).map_err(|e| StoreError::io("writing", path, e))?;
-        }
-        if filled < buffer.len() || inflow.most() == 0 {
+        if is_over {
             return Ok(());
         }
     }
 }
 
-fn write_batch(chunk: &mut Chunk, data: &File, path: &Path, batch: &[Bytes]) -> Result<(), ReceiveError> {
+/// Waits on the thread for the piece that is being written.
+fn settle(behind: Option<Behind>) -> Result<(), StoreError> {
+    behind.map_or(Ok(()), |writing| Handle::current().block_on(writing).map_err(lost_thread).flatten())
+}
+
+fn write_batch(chunk: &mut Chunk, data: &DataFile, batch: &[Bytes]) -> Result<(), ReceiveError> {
     for pieces in batch.chunks(MAX_BATCH_PIECES) {
         let position = chunk.position();
         for piece in pieces {
             chunk.take(piece)?;
         }
         let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
-        write_all_at(data, &mut slices, position).map_err(|e| StoreError::io("writing", path, e))?;
+        write_all_at(data.file(), &mut slices, position)
+            .map_err(|e| StoreError::io("writing", data.path(), e))?;
     }
     Ok(())
 }
@@ -326,13 +306,26 @@ pub(super) fn write_all_at(file: &File, mut slices: &mut [IoSlice<'_>], mut posi
 
 #[cfg(test)]
 mod tests {
+    use super::LocalReceive;
     use crate::{
-        ReceiveError, Uploads as _,
-        local::testing::{at, id, send, store, terms},
+        Inflow, LocalStore, Pull as _, Receive as _, ReceiveError, Uploads as _,
+        local::{
+            piece::DataFile,
+            testing::{at, id, send, sha256, store, terms},
+            upload::{UploadFile, open_upload},
+        },
     };
     use bytes::Bytes;
+    use proptest::prelude::*;
+    use reelyard_model::UploadId;
     use reelyard_upload::{Algorithm, BodyEnd, Check, Checksum, ChunkRequest, Refusal};
-    use std::fs;
+    use std::{
+        fs::{self, File},
+        sync::{
+            Arc, Mutex,
+            atomic::{AtomicUsize, Ordering},
+        },
+    };
 
     #[tokio::test]
     async fn a_chunk_with_a_wrong_checksum_leaves_nothing() {
@@ -383,5 +376,94 @@ mod tests {
         }
         drop(receiving);
         assert!(store.open_upload(upload, terms(200 << 20)).await.unwrap().transfer().offset() >= 32 << 20);
+    }
+
+    /// What a sender has sent so far, in the portions in which a socket gives it.
+    struct Sender {
+        bytes: Vec<u8>,
+        portions: Mutex<Vec<usize>>,
+        given: AtomicUsize,
+    }
+
+    impl Inflow for Sender {
+        fn fetch(&self, buffer: &mut [u8]) -> usize {
+            let given = self.given.load(Ordering::SeqCst);
+            let portion = self.portions.lock().unwrap().pop().unwrap_or(usize::MAX);
+            let byte_len = portion.min(buffer.len()).min(self.bytes.len() - given);
+            buffer[..byte_len].copy_from_slice(&self.bytes[given..given + byte_len]);
+            self.given.fetch_add(byte_len, Ordering::SeqCst);
+            byte_len
+        }
+
+        fn most(&self) -> u64 {
+            (self.bytes.len() - self.given.load(Ordering::SeqCst)) as u64
+        }
+    }
+
+    fn sender(bytes: Vec<u8>, portions: Vec<usize>) -> Arc<Sender> {
+        Arc::new(Sender { bytes, portions: Mutex::new(portions), given: AtomicUsize::new(0) })
+    }
+
+    fn begin(store: &LocalStore, upload: UploadId, length: u64, offset: u64) -> LocalReceive {
+        let (data, journal) = store.upload_paths(upload);
+        let file: UploadFile =
+            open_upload(data, &journal, upload, terms(length), store.buffers.clone()).unwrap();
+        LocalReceive::begin(file, &at(offset)).unwrap()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        /// Whatever the socket gives at a time, a portion of nothing included, and wherever a request is cut.
+        #[test]
+        fn what_was_fetched_is_durable_and_hashed(
+            requests in prop::collection::vec(
+                (0..5_u32 << 20, prop::collection::vec(0..3_usize << 20, 0..6)),
+                1..4,
+            ),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let (_directory, store) = store().await;
+                let upload = id();
+                let length = requests.iter().map(|(byte_len, _)| u64::from(*byte_len)).sum();
+                store.create_upload(upload, Some(length)).await.unwrap();
+                let mut sent = Vec::new();
+                for (byte_len, portions) in requests {
+                    let bytes: Vec<u8> = (0..byte_len).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+                    let sender = sender(bytes, portions);
+                    let mut receiving = begin(&store, upload, length, sent.len() as u64);
+                    while sender.most() > 0 {
+                        receiving.pull(sender.clone()).await.unwrap();
+                    }
+                    let (offset, outcome) = Box::new(receiving).end(BodyEnd::Cut).await;
+                    sent.extend_from_slice(&sender.bytes);
+                    assert_eq!(offset, sent.len() as u64);
+                    outcome.unwrap();
+                }
+                let whole = store.open_upload(upload, terms(length)).await.unwrap();
+                assert_eq!(whole.transfer().sha256(), Some(sha256(&sent)));
+                assert!(fs::read(store.upload_paths(upload).0).unwrap() == sent);
+            });
+        }
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_is_full_is_told_and_no_byte_of_the_chunk_counts() {
+        let length = 3 << 20;
+        // One that is noticed when the next piece comes, one at the end only.
+        for byte_len in [3 << 20, 2 << 20] {
+            let (_directory, store) = store().await;
+            let upload = id();
+            store.create_upload(upload, Some(length)).await.unwrap();
+            let mut receiving = begin(&store, upload, length, 0);
+            let full = File::options().write(true).open("/dev/full").unwrap();
+            receiving.data = Arc::new(DataFile::new(full, "/dev/full".into()));
+            let pulled = receiving.pull(sender(vec![1; byte_len], Vec::new())).await;
+            assert_eq!(pulled.is_err(), byte_len > 2 << 20, "{pulled:?}");
+            let (offset, outcome) = Box::new(receiving).end(BodyEnd::Complete).await;
+            assert_eq!(offset, 0);
+            assert!(matches!(outcome, Err(ReceiveError::Store(_))));
+            assert_eq!(store.open_upload(upload, terms(length)).await.unwrap().transfer().offset(), 0);
+        }
     }
 }

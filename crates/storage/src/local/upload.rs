@@ -5,7 +5,8 @@
 use super::{
     directory::{blocking, remove_if_there, sync_directory},
     journal::{Journal, Recorded},
-    receiving::{Buffers, LocalReceive},
+    piece::Buffers,
+    receiving::LocalReceive,
 };
 use crate::{
     ByteStream, LocalStore, OpenUpload, Receive, ReceiveError, StoreError, Terms, Uploads, source_key,
@@ -29,7 +30,7 @@ const REHASH_BUFFER_BYTES: usize = 1 << 20;
 pub(crate) struct UploadFile {
     pub(crate) transfer: Transfer,
     /// `None` once the file has become a source.
-    pub(crate) data: Option<Arc<File>>,
+    pub(crate) data: Option<File>,
     pub(crate) data_path: PathBuf,
     pub(crate) journal: Journal,
     pub(crate) buffers: Arc<Buffers>,
@@ -153,7 +154,7 @@ impl LocalStore {
     }
 }
 
-fn open_upload(
+pub(super) fn open_upload(
     data_path: PathBuf,
     journal_path: &Path,
     upload: UploadId,
@@ -193,7 +194,7 @@ fn open_upload(
     };
     let transfer =
         restore(hash).ok_or_else(|| damaged(format!("{offset} bytes are counted of {length:?}")))?;
-    Ok(UploadFile { transfer, data: Some(Arc::new(file)), data_path, journal, buffers })
+    Ok(UploadFile { transfer, data: Some(file), data_path, journal, buffers })
 }
 
 /// Bytes of a body that overran the upload may lie behind its end.
