@@ -8,7 +8,7 @@
 use crate::{
     Catalog, CatalogError,
     rows::{number, text},
-    sql::sql,
+    sql::{Sql, sql},
     store::Write,
 };
 use reelyard_model::{TaskId, Tier, work::TaskKind};
@@ -55,15 +55,13 @@ impl Catalog {
             return Ok(Vec::new());
         }
         let mut write = self.write().await?;
-        let mut take = sql("WITH next AS MATERIALIZED (
-                 SELECT task AS next_task FROM ticket_outbox WHERE claimed_until_ms <= ");
-        take.push_bind(now_ms).push(" ORDER BY created_ms, task LIMIT ").push_bind(limit.min(MOST_AT_ONCE));
-        take.push_either("", " FOR NO KEY UPDATE SKIP LOCKED");
-        take.push(") UPDATE ticket_outbox SET claim_token = ").push_bind(token);
-        take.push(", claimed_until_ms = ").push_bind(until_ms);
-        take.push(
-            " FROM next WHERE task = next.next_task RETURNING task, kind, tier, traceparent, created_ms",
-        );
+        let mut take = sql("UPDATE ticket_outbox SET claim_token = ");
+        take.push_bind(token).push(", claimed_until_ms = ").push_bind(until_ms).push(" WHERE ");
+        free_tickets(&mut take, |free| {
+            free.push(" WHERE claimed_until_ms <= ").push_bind(now_ms);
+            free.push(" ORDER BY created_ms, task LIMIT ").push_bind(limit.min(MOST_AT_ONCE));
+        });
+        take.push(" RETURNING task, kind, tier, traceparent, created_ms");
         let taken = take.fetch_all(write.connection()).await?;
         self.commit(write).await?;
         let mut tickets = Vec::with_capacity(taken.len());
@@ -88,10 +86,11 @@ impl Catalog {
             return Ok(());
         }
         let mut write = self.write().await?;
-        let mut query = sql("DELETE FROM ticket_outbox WHERE task IN
-             (SELECT task FROM ticket_outbox WHERE claim_token = ");
-        query.push_bind(token).push(" AND task").push_in(tasks.iter().copied());
-        query.push_either("", " FOR UPDATE SKIP LOCKED").push(")");
+        let mut query = sql("DELETE FROM ticket_outbox WHERE ");
+        free_tickets(&mut query, |free| {
+            free.push(" WHERE claim_token = ").push_bind(token).push(" AND task");
+            free.push_in(tasks.iter().copied());
+        });
         query.execute(write.connection()).await?;
         self.commit(write).await
     }
@@ -131,6 +130,16 @@ impl Catalog {
             })
             .collect()
     }
+}
+
+/// Those rows of the outbox that `which` picks and nobody else is changing.
+///
+/// PostgreSQL finds them by their places: it often believes that the outbox is empty, because it was when it was last
+/// vacuumed, and would then rather look the rows up anew for each row that is there.
+fn free_tickets(query: &mut Sql, which: impl FnOnce(&mut Sql)) {
+    query.push_either("task IN (SELECT task", "ctid = ANY (ARRAY(SELECT ctid").push(" FROM ticket_outbox");
+    which(query);
+    query.push_either(")", " FOR UPDATE SKIP LOCKED))");
 }
 
 /// With the change that made these tasks ready. One ticket for each task: a newer one replaces an older.

@@ -382,6 +382,42 @@ async fn a_confirmed_ticket_waits_for_no_claim_that_removes_the_same_one() {
     assert_eq!(again.iter().map(|ticket| ticket.task).collect::<Vec<_>>(), tasks[..1]);
 }
 
+#[tokio::test]
+async fn tickets_are_found_one_by_one_though_the_database_believes_that_there_are_none() {
+    const TICKETS: u32 = 1_000;
+    let bench = Bench::new().await;
+    let (catalog, Place::Database(url)) = (bench.catalog.clone().with_outbox(), &bench.place) else { return };
+    let mut database = sqlx::PgConnection::connect(url).await.unwrap();
+    let fill = "INSERT INTO ticket_outbox (task, kind, tier, traceparent, created_ms)
+                SELECT gen_random_uuid()::text, 'encode', 'normal', '', 1 FROM generate_series(1, 2000)";
+    // The pages stay and are empty: so a vacuum finds the outbox of a fleet that keeps up.
+    for statement in
+        [fill, "DELETE FROM ticket_outbox", "VACUUM (ANALYZE, TRUNCATE false) ticket_outbox", fill]
+    {
+        sqlx::query(statement).execute(&mut database).await.unwrap();
+    }
+    let token = Uuid::from_u128(1);
+    let taken = catalog.take_tickets(token, TICKETS, 2, 50).await.unwrap();
+    let tasks: Vec<TaskId> = taken.iter().map(|ticket| ticket.task).collect();
+    assert_eq!(tasks.len(), TICKETS as usize);
+    catalog.tickets_issued(token, &tasks).await.unwrap();
+    assert_eq!(catalog.outbox_len().await.unwrap(), 1_000);
+    // What it has looked at, it tells a moment later.
+    let counted = "SELECT idx_tup_fetch + seq_tup_read FROM pg_stat_user_tables
+                   WHERE relname = 'ticket_outbox' AND n_tup_del >= 3000";
+    let looked_at: i64 = timeout(PATIENCE, async {
+        loop {
+            if let Some(found) = sqlx::query_scalar(counted).fetch_optional(&mut database).await.unwrap() {
+                break found;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await
+    .expect("it tells");
+    assert!(looked_at < 20_000, "{looked_at} rows were looked at for 1000 of 2000");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_hangs_holds_nobody_up_for_ever() {
     let Some(server) = PostgresServer::start_without_fsync() else { return };
