@@ -39,8 +39,8 @@ use tower::ServiceExt as _;
 
 /// Connections at a time; the others wait in the kernel's queue. Some 100 KiB each when all of them are busy.
 const MAX_CONNECTIONS: u64 = 4096;
-/// A connection may hold its socket, and the file and journal of an upload.
-const DESCRIPTORS_EACH: u64 = 3;
+/// A connection may hold its socket, and the journal and the file of an upload, that one twice (decision 0021).
+const DESCRIPTORS_EACH: u64 = 4;
 /// For the catalogue, the log, the children's pipes.
 const OTHER_DESCRIPTORS: u64 = 256;
 /// A whole request head must be there so soon after the connection opened or the answer before it ended. Also how long
