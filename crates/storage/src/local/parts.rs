@@ -8,7 +8,7 @@ use super::{
     directory::{blocking, lost_thread},
     parts_journal::PartsJournal,
     parts_session::{Claim, Sessions},
-    receiving::write_all_at,
+    piece::write_all_at,
 };
 use crate::{
     LocalStore, MAX_BATCH_PIECES, PartError, Parts, ReceivePart, StoreError, Terms, parts::ComparePart,

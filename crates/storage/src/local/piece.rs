@@ -6,11 +6,15 @@
 //! knows no other way. Both ways meet in one file, never in one block: what is written past the cache are whole blocks.
 
 use crate::StoreError;
-use rustix::fs::{Mode, OFlags};
+use rustix::{
+    fs::{Mode, OFlags},
+    io::pwritev,
+};
 use std::{
     fs::File,
+    io::{self, IoSlice},
     os::unix::fs::FileExt as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
@@ -38,20 +42,17 @@ impl DataFile {
         Self { file, path, direct: OnceLock::new() }
     }
 
-    pub(super) fn file(&self) -> &File {
-        &self.file
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
     pub(super) fn sync(&self) -> Result<(), StoreError> {
         self.file.sync_data().map_err(|e| StoreError::io("syncing", &self.path, e))
     }
 
     pub(super) fn cut(&self, byte_len: u64) -> Result<(), StoreError> {
         self.file.set_len(byte_len).map_err(|e| StoreError::io("cutting", &self.path, e))
+    }
+
+    /// Through the page cache, whatever their size.
+    pub(super) fn write_slices(&self, slices: &mut [IoSlice<'_>], position: u64) -> Result<(), StoreError> {
+        write_all_at(&self.file, slices, position).map_err(|e| StoreError::io("writing", &self.path, e))
     }
 
     /// Of a large piece the whole blocks past the page cache, the rest through it.
@@ -145,6 +146,22 @@ impl Buffers {
         // Taking and giving leave it whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+pub(super) fn write_all_at(file: &File, mut slices: &mut [IoSlice<'_>], mut position: u64) -> io::Result<()> {
+    IoSlice::advance_slices(&mut slices, 0);
+    while !slices.is_empty() {
+        match pwritev(file, slices, position) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(byte_len) => {
+                IoSlice::advance_slices(&mut slices, byte_len);
+                position += byte_len as u64;
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -15,9 +15,7 @@ use crate::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use reelyard_upload::{BodyEnd, Check, Checkpoint, Chunk, ChunkRequest, Settled, Transfer};
-use rustix::io::pwritev;
 use std::{
-    fs::File,
     io::{self, IoSlice},
     mem,
     sync::Arc,
@@ -282,24 +280,7 @@ fn write_batch(chunk: &mut Chunk, data: &DataFile, batch: &[Bytes]) -> Result<()
             chunk.take(piece)?;
         }
         let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
-        write_all_at(data.file(), &mut slices, position)
-            .map_err(|e| StoreError::io("writing", data.path(), e))?;
-    }
-    Ok(())
-}
-
-pub(super) fn write_all_at(file: &File, mut slices: &mut [IoSlice<'_>], mut position: u64) -> io::Result<()> {
-    IoSlice::advance_slices(&mut slices, 0);
-    while !slices.is_empty() {
-        match pwritev(file, slices, position) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(byte_len) => {
-                IoSlice::advance_slices(&mut slices, byte_len);
-                position += byte_len as u64;
-            }
-            Err(rustix::io::Errno::INTR) => {}
-            Err(e) => return Err(e.into()),
-        }
+        data.write_slices(&mut slices, position)?;
     }
     Ok(())
 }
