@@ -10,7 +10,7 @@ use super::{
     wire::{read_answer, read_message},
 };
 use std::{
-    io::{Read as _, Write as _},
+    io::{ErrorKind, Read as _, Write as _},
     net::{Shutdown, TcpStream},
     time::{Duration, Instant},
 };
@@ -100,9 +100,18 @@ fn ietf_nobody_gets_a_104_who_did_not_name_a_version_or_speaks_http_1_0() {
 
 // Cut bodies
 
+/// Until the server has closed as well: a side that closes with an interim answer unread resets the connection, and what
+/// it has sent may never arrive.
 fn cut(mut connection: TcpStream, body: &[u8]) {
     connection.write_all(body).unwrap();
-    connection.shutdown(Shutdown::Both).unwrap();
+    connection.shutdown(Shutdown::Write).unwrap();
+    connection.set_read_timeout(Some(CONDITION_LIMIT)).unwrap();
+    match connection.read_to_end(&mut Vec::new()) {
+        Err(error) if error.kind() != ErrorKind::ConnectionReset => {
+            panic!("the server did not close: {error}")
+        }
+        _ => {}
+    }
 }
 
 /// A HEAD that comes before the server has read all would stop it there, so the file is the witness.
@@ -118,7 +127,8 @@ fn ietf_a_cut_body_does_not_complete() {
     const WHOLE_BYTES: usize = 10 << 20;
     let server = Server::start();
     let body = vec![5; WHOLE_BYTES];
-    for sent in [1, 300 << 10, WHOLE_BYTES - 1] {
+    // Each cut request brings a byte at least, for only that shows in the file that the server has begun with it.
+    for sent in [1, 300 << 10, WHOLE_BYTES - 2] {
         let (connection, announced) = announced(creation(&server, true), WHOLE_BYTES);
         let upload = announced.header("location").unwrap();
         cut(connection, &body[..sent]);
@@ -136,9 +146,8 @@ fn ietf_a_cut_body_does_not_complete() {
 fn ietf_a_cut_chunked_body_does_not_complete() {
     let server = Server::start();
     let upload = create(&server, None);
-    let mut connection = append(&server, &upload, 0, true).with("Transfer-Encoding", "chunked").begin(None);
-    connection.write_all(b"3\r\nabc\r\n").unwrap();
-    connection.shutdown(Shutdown::Both).unwrap();
+    let connection = append(&server, &upload, 0, true).with("Transfer-Encoding", "chunked").begin(None);
+    cut(connection, b"3\r\nabc\r\n");
     wait_for_offset(&server, &upload, 3);
     assert_eq!(state(&server, &upload), (3, None, false));
 }
