@@ -16,7 +16,9 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, thread,
+    fs,
+    path::Path,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -33,6 +35,10 @@ enum Where {
     Node,
     Worker,
 }
+
+/// Films before a place counts as one that nothing comes by: whether a wake-up or the look at the clock finds a task
+/// first is chance.
+const MOST_FILMS: usize = 5;
 
 struct Case {
     point: String,
@@ -61,7 +67,7 @@ impl Bench {
         let farm = Farm::start(&wish)?;
         let (client, clip) = (Client::new(&farm.admin_key), chaos::clip(&farm.folder));
         let mut bench = Self { farm, client, clip, expected: BTreeMap::new(), sent: 0 };
-        // Once without anything, noting which places it comes by.
+        // Without anything, noting which places it comes by.
         let trace = bench.farm.folder.join("trace-calm");
         let told = [("REELYARD_CRASH_POINTS_TRACE", trace.to_str().unwrap().to_owned())];
         for place in [Where::Node, Where::Worker] {
@@ -70,10 +76,16 @@ impl Bench {
             process.launch(&told);
             assert!(process.wait_until_ready());
         }
-        let asset = bench.film();
-        bench.expected = bench.farm.published_bytes(&asset.0);
-        let passed = fs::read_to_string(&trace).unwrap();
-        let passed = passed.lines().filter_map(|line| line.split(' ').next().map(str::to_owned)).collect();
+        let (asset, _) = bench.film();
+        bench.expected = bench.farm.published_bytes(&asset);
+        let mut passed = names_in(&trace);
+        for _ in 1..MOST_FILMS {
+            if never_passed(&passed).is_empty() {
+                break;
+            }
+            bench.film();
+            passed = names_in(&trace);
+        }
         Some((bench, passed))
     }
 
@@ -154,9 +166,16 @@ impl Bench {
         process.kill(true);
         process.launch(&told);
         process.wait_until_ready();
-        let (asset, digest) = self.film();
-        let trace = fs::read_to_string(&trace).unwrap_or_default();
-        let was_hit = trace.lines().any(|line| line == format!("{} {}", case.point, case.action));
+        let (mut asset, mut digest) = self.film();
+        let hit = format!("{} {}", case.point, case.action);
+        let was_hit = || fs::read_to_string(&trace).unwrap_or_default().lines().any(|line| line == hit);
+        for _ in 1..MOST_FILMS {
+            if was_hit() {
+                break;
+            }
+            (asset, digest) = self.film();
+        }
+        let was_hit = was_hit();
         let mut flaws = self.farm.flaws_of_publication(&asset);
         if self.farm.source_sha256(&asset).as_ref() != Some(&digest) {
             flaws.push(format!("asset {asset}: the source is not what was sent"));
@@ -166,6 +185,17 @@ impl Bench {
         }
         (was_hit, flaws)
     }
+}
+
+/// What a trace tells was come by.
+fn names_in(trace: &Path) -> BTreeSet<String> {
+    let lines = fs::read_to_string(trace).unwrap();
+    lines.lines().filter_map(|line| line.split(' ').next().map(str::to_owned)).collect()
+}
+
+fn never_passed(passed: &BTreeSet<String>) -> Vec<&'static str> {
+    let is_passed = |point: &str| passed.iter().any(|name| name.starts_with(point));
+    POINTS.iter().copied().filter(|point| !is_passed(point)).collect()
 }
 
 /// Named points by where they are; commits by the lines that a calm run came by.
@@ -206,9 +236,7 @@ fn cases(passed: &BTreeSet<String>) -> Vec<Case> {
 #[test]
 fn every_crash_point_leaves_what_was_promised() {
     let Some((mut bench, passed)) = Bench::start() else { return };
-    for point in POINTS {
-        assert!(passed.iter().any(|name| name.starts_with(point)), "nothing comes by {point}: {passed:?}");
-    }
+    assert_eq!(never_passed(&passed), [""; 0], "nothing comes by these, only by {passed:?}");
     let cases = cases(&passed);
     let mut flaws = Vec::new();
     let mut missed = Vec::new();
