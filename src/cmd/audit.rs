@@ -1,4 +1,4 @@
-//! `reelyard audit`: who did what to jobs, queues, workers and shares, and why.
+//! `reelyard audit`: who did what to jobs, videos, queues, workers, tenants and keys, and why.
 //!
 //! A client of the API with an admin key. Exit status as for `jobs`; with `--json` the API's own objects.
 

@@ -5,7 +5,7 @@
 
 use crate::config;
 use anyhow::Context as _;
-use reelyard_catalog::{Catalog, PostgresSettings, TenantRow};
+use reelyard_catalog::{Actor, Catalog, PostgresSettings, TenantRow};
 use std::{path::PathBuf, process::ExitCode};
 
 #[derive(clap::Args)]
@@ -57,6 +57,11 @@ pub(super) async fn tenant(catalog: &Catalog, named: &str) -> anyhow::Result<Ten
         (Some(_), Some(_)) => anyhow::bail!("several tenants have the name {named:?}; use the id"),
         (None, _) => anyhow::bail!("there is no tenant {named:?}; see `reelyard tenants list`"),
     }
+}
+
+/// As the audit log names who changes something here.
+pub(super) fn actor(reason: Option<String>) -> Actor {
+    Actor { name: format!("command line, user {}", rustix::process::getuid().as_raw()), reason }
 }
 
 pub(super) fn now_ms() -> i64 {

@@ -81,16 +81,15 @@ async fn add(catalog: &Catalog, label: &str, scopes: Scopes, tenant: &str) -> an
     getrandom::fill(&mut bytes).context("the operating system gives no random numbers")?;
     let key = format!("{KEY_PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes));
     let id = Uuid::now_v7();
-    catalog
-        .add_api_key(NewApiKey {
-            id,
-            tenant: tenant.id,
-            label,
-            key_sha256: &hex::encode(Sha256::digest(key.as_bytes())),
-            scopes,
-            now_ms: catalogue::now_ms(),
-        })
-        .await?;
+    let new = NewApiKey {
+        id,
+        tenant: tenant.id,
+        label,
+        key_sha256: &hex::encode(Sha256::digest(key.as_bytes())),
+        scopes,
+        now_ms: catalogue::now_ms(),
+    };
+    catalog.add_api_key(new, &catalogue::actor(None)).await?;
     // The key alone on standard output, so that a script can take it.
     eprintln!(
         "Key {id} of tenant {} may: {scopes}. This is the key; it is not shown again.",
@@ -114,7 +113,7 @@ async fn list(catalog: &Catalog) -> anyhow::Result<ExitCode> {
 
 async fn revoke(catalog: &Catalog, id: Uuid) -> anyhow::Result<ExitCode> {
     anyhow::ensure!(
-        catalog.revoke_api_key(id, catalogue::now_ms()).await?,
+        catalog.revoke_api_key(id, &catalogue::actor(None), catalogue::now_ms()).await?,
         "there is no live key {id}; see `reelyard keys list`"
     );
     print(&format!("{id} is revoked.\n"))

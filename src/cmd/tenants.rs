@@ -5,7 +5,7 @@ use super::{
     output::{one_line, print},
 };
 use clap::Subcommand;
-use reelyard_catalog::{Actor, Catalog, TenantLimits};
+use reelyard_catalog::{Catalog, TenantLimits};
 use reelyard_model::TenantId;
 use std::{fmt::Display, fmt::Write as _, process::ExitCode, str::FromStr};
 use uuid::Uuid;
@@ -179,7 +179,8 @@ fn shown(limit: Option<impl Display>) -> String {
 
 async fn set_quota(catalog: &Catalog, tenant: &str, quota: &Quota) -> anyhow::Result<ExitCode> {
     let tenant = catalogue::tenant(catalog, tenant).await?;
-    catalog.set_tenant_limits(tenant.id, quota.over(tenant.limits), catalogue::now_ms()).await?;
+    let limits = quota.over(tenant.limits);
+    catalog.set_tenant_limits(tenant.id, limits, &catalogue::actor(None), catalogue::now_ms()).await?;
     list(catalog).await
 }
 
@@ -193,8 +194,7 @@ async fn set_share(catalog: &Catalog, tenant: &str, wanted: ShareArgs) -> anyhow
     if let Some(Limit(running)) = wanted.running {
         share.running_tasks = running;
     }
-    let user = rustix::process::getuid().as_raw();
-    let actor = Actor { name: format!("command line, user {user}"), reason: wanted.reason };
+    let actor = catalogue::actor(wanted.reason);
     catalog.set_tenant_share(tenant.id, share, &actor, catalogue::now_ms()).await?;
     list(catalog).await
 }

@@ -98,7 +98,8 @@ pub(super) async fn delete_asset(
     caller.require(Scope::AssetsWrite)?;
     let row = owned(&app, caller, &asset).await?;
     if row.state != AssetState::Deleted {
-        app.catalog.delete_asset(row.id, links::now_ms()).await?;
+        let actor = caller.actor(&app, None).await?;
+        app.catalog.delete_asset(row.id, &actor, links::now_ms()).await?;
         app.swept_ticket.notify_one();
     }
     Ok(StatusCode::NO_CONTENT)

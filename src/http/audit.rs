@@ -1,4 +1,4 @@
-//! `/v1/audit`: who did what to jobs, queues, workers and shares, and why. Nothing here writes; each line came with the
+//! `/v1/audit`: who did what to jobs, videos, queues, workers, tenants and keys, and why. Nothing here writes; each line came with the
 //! change that it tells of.
 
 use super::{

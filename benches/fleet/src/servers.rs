@@ -2,7 +2,7 @@
 
 use crate::Options;
 use anyhow::{Context as _, Result, ensure};
-use reelyard_catalog::{Catalog, NewApiKey, PostgresSettings, Scope, Scopes};
+use reelyard_catalog::{Actor, Catalog, NewApiKey, PostgresSettings, Scope, Scopes};
 use reelyard_model::TenantId;
 use reelyard_testkit::{ACCESS_KEY_ID, Kind, PostgresServer, RabbitServer, S3Server, SECRET_ACCESS_KEY};
 use sha2::{Digest as _, Sha256};
@@ -158,6 +158,7 @@ async fn make_key(catalog: &Catalog, tenant: TenantId, scope: Scope) -> Result<S
     let id = Uuid::now_v7();
     let scopes = Scopes::of(&[scope]);
     let new = NewApiKey { id, tenant, label: "bench", key_sha256: &key_sha256, scopes, now_ms: 0 };
-    catalog.add_api_key(new).await?;
+    let actor = Actor { name: "the benchmark".to_owned(), reason: None };
+    catalog.add_api_key(new, &actor).await?;
     Ok(key)
 }

@@ -2,7 +2,10 @@
 
 use crate::sql::{Connection, sql};
 use crate::{
-    AssetRow, Catalog, CatalogError, Condition, Cursor, EventKind, Page, RenditionRow, TaskRow, content,
+    Actor, AssetRow, AuditAction, Catalog, CatalogError, Condition, Cursor, EventKind, Page, RenditionRow,
+    TaskRow,
+    audit::{NewAudit, write_audit},
+    content,
     events::NewEvent,
     page::MAX_PAGE_ROWS,
     publications,
@@ -98,19 +101,41 @@ impl Catalog {
 
     /// Stops all work, takes it off the air and leaves a tombstone; the sweep removes the files. Work and files that
     /// another asset with the same bytes needs stay. Safe to repeat.
-    pub async fn delete_asset(&self, id: AssetId, now_ms: i64) -> Result<AssetRow, CatalogError> {
-        self.until_not_taken_back(|| self.delete_asset_once(id, now_ms)).await
+    pub async fn delete_asset(
+        &self,
+        id: AssetId,
+        actor: &Actor,
+        now_ms: i64,
+    ) -> Result<AssetRow, CatalogError> {
+        self.until_not_taken_back(|| self.delete_asset_once(id, actor, now_ms)).await
     }
 
-    async fn delete_asset_once(&self, id: AssetId, now_ms: i64) -> Result<AssetRow, CatalogError> {
+    async fn delete_asset_once(
+        &self,
+        id: AssetId,
+        actor: &Actor,
+        now_ms: i64,
+    ) -> Result<AssetRow, CatalogError> {
         let mut write = self.write().await?;
         write.lock_content_of(id).await?;
         let mut asset = require(write.connection(), id).await?;
+        if asset.state == AssetState::Deleted {
+            return Ok(asset);
+        }
+        let new = NewAudit {
+            at_ms: now_ms,
+            tenant: Some(asset.tenant),
+            actor,
+            action: AuditAction::ASSET_DELETED,
+            subject: id.to_string(),
+            data: json!({ "title": asset.title, "from": asset.state }),
+        };
+        write_audit(write.connection(), new).await?;
         if !content::others_wait(write.connection(), &asset).await? {
             cancel_open_tasks(&mut write, asset.content(), now_ms).await?;
         }
         publications::withdraw(&mut write, asset.id, now_ms).await?;
-        sql("UPDATE asset SET swept_ms = NULL WHERE id = ? AND state <> 'deleted'")
+        sql("UPDATE asset SET swept_ms = NULL WHERE id = ?")
             .bind(id.to_string())
             .execute(write.connection())
             .await?;

@@ -1,4 +1,4 @@
-//! The audit log: what people did to jobs, queues, workers and keys. Only ever grows; the database itself refuses to
+//! The audit log: what people did to jobs, videos, queues, workers, tenants and keys. Only ever grows; the database itself refuses to
 //! change or remove a row.
 //!
 //! Written in the same transaction as what it tells of, so nothing is done without a line and no line tells of what
@@ -33,11 +33,15 @@ impl AuditAction {
     pub const RENDITION_REMADE: Self = Self("rendition.remade");
     pub const ASSET_CANCELLED: Self = Self("asset.cancelled");
     pub const ASSET_RETRIED: Self = Self("asset.retried");
+    pub const ASSET_DELETED: Self = Self("asset.deleted");
     pub const QUEUE_PAUSED: Self = Self("queue.paused");
     pub const QUEUE_RESUMED: Self = Self("queue.resumed");
     pub const WORKER_DRAINED: Self = Self("worker.drained");
     pub const WORKER_RESUMED: Self = Self("worker.resumed");
     pub const TENANT_SHARE_SET: Self = Self("tenant.share_set");
+    pub const TENANT_LIMITS_SET: Self = Self("tenant.limits_set");
+    pub const KEY_ADDED: Self = Self("key.added");
+    pub const KEY_REVOKED: Self = Self("key.revoked");
 }
 
 /// One line that is to be written.
@@ -60,7 +64,7 @@ pub struct AuditRow {
     pub tenant: Option<TenantId>,
     pub actor: String,
     pub action: String,
-    /// The id of a job, asset or worker, or the name of a queue.
+    /// The id of a job, asset, worker, tenant or key, or the name of a queue.
     pub subject: String,
     pub reason: Option<String>,
     pub data: serde_json::Value,

@@ -4,8 +4,13 @@
 //! itself is never stored, only its SHA-256.
 
 use crate::sql::sql;
-use crate::{ApiKeyRow, Catalog, CatalogError, TenantLimits, quota, rows};
+use crate::{
+    Actor, ApiKeyRow, AuditAction, Catalog, CatalogError, TenantLimits,
+    audit::{NewAudit, write_audit},
+    quota, rows,
+};
 use reelyard_model::TenantId;
+use serde_json::json;
 use std::{
     collections::{HashMap, HashSet},
     fmt,
@@ -160,9 +165,9 @@ impl Catalog {
     }
 
     /// Stores the hash of a key, never the key. Safe to repeat with the same hash; a revoked key stays revoked.
-    pub async fn add_api_key(&self, new: NewApiKey<'_>) -> Result<(), CatalogError> {
+    pub async fn add_api_key(&self, new: NewApiKey<'_>, actor: &Actor) -> Result<(), CatalogError> {
         let mut write = self.write().await?;
-        sql(
+        let added = sql(
             "INSERT INTO api_key (id, tenant, label, key_sha256, scopes, created_ms) VALUES (?, ?, ?, ?, ?, ?)
              ON CONFLICT (key_sha256) DO NOTHING",
         )
@@ -174,6 +179,17 @@ impl Catalog {
         .bind(new.now_ms)
         .execute(write.connection())
         .await?;
+        if added > 0 {
+            let line = NewAudit {
+                at_ms: new.now_ms,
+                tenant: Some(new.tenant),
+                actor,
+                action: AuditAction::KEY_ADDED,
+                subject: new.id.to_string(),
+                data: json!({ "label": new.label, "scopes": new.scopes.to_string() }),
+            };
+            write_audit(write.connection(), line).await?;
+        }
         self.commit(write).await
     }
 
@@ -261,15 +277,27 @@ impl Catalog {
     }
 
     /// False: there is no such live key.
-    pub async fn revoke_api_key(&self, id: Uuid, now_ms: i64) -> Result<bool, CatalogError> {
+    pub async fn revoke_api_key(&self, id: Uuid, actor: &Actor, now_ms: i64) -> Result<bool, CatalogError> {
         let mut write = self.write().await?;
-        let done = sql("UPDATE api_key SET revoked_ms = ? WHERE id = ? AND revoked_ms IS NULL")
-            .bind(now_ms)
-            .bind(id.to_string())
-            .execute(write.connection())
-            .await?;
+        let revoked = sql(
+            "UPDATE api_key SET revoked_ms = ? WHERE id = ? AND revoked_ms IS NULL RETURNING tenant, label",
+        )
+        .bind(now_ms)
+        .bind(id.to_string())
+        .fetch_optional(write.connection())
+        .await?;
+        let Some(row) = revoked else { return Ok(false) };
+        let line = NewAudit {
+            at_ms: now_ms,
+            tenant: Some(rows::text(&row, "tenant")?),
+            actor,
+            action: AuditAction::KEY_REVOKED,
+            subject: id.to_string(),
+            data: json!({ "label": row.get::<String>("label")? }),
+        };
+        write_audit(write.connection(), line).await?;
         self.commit(write).await?;
-        Ok(done > 0)
+        Ok(true)
     }
 }
 

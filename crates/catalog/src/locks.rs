@@ -41,7 +41,7 @@ impl Write {
 
 #[cfg(test)]
 mod tests {
-    use crate::{Catalog, CatalogError, PostgresSettings, TenantLimits};
+    use crate::{Actor, Catalog, CatalogError, PostgresSettings, TenantLimits};
     use reelyard_model::TenantId;
     use reelyard_testkit::PostgresServer;
 
@@ -53,8 +53,9 @@ mod tests {
         let other = Catalog::connect(&url, &settings).await.unwrap();
         let mut write = stopped.write().await.unwrap();
         write.lock_tenant(TenantId::DEFAULT).await.unwrap();
+        let somebody = Actor { name: "somebody".into(), reason: None };
         // It takes the seconds after which the database takes the lock back.
-        other.set_tenant_limits(TenantId::DEFAULT, TenantLimits::default(), 1).await.unwrap();
+        other.set_tenant_limits(TenantId::DEFAULT, TenantLimits::default(), &somebody, 1).await.unwrap();
         let late = stopped.commit(write).await;
         assert!(matches!(late, Err(CatalogError::Unavailable { .. })), "{late:?}");
         stopped.ping().await.unwrap();

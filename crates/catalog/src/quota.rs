@@ -10,7 +10,13 @@
 //! repeats count with it from the beginning (its `reserved_bytes`).
 
 use crate::sql::{Connection, Row, either, sql};
-use crate::{Catalog, CatalogError, NewUpload, UploadRow, rows, rows::signed, store::Write};
+use crate::{
+    Actor, AuditAction, Catalog, CatalogError, NewUpload, UploadRow,
+    audit::{NewAudit, write_audit},
+    rows,
+    rows::signed,
+    store::Write,
+};
 use reelyard_model::{TenantId, UploadId, UploadKind};
 use serde_json::json;
 
@@ -77,6 +83,7 @@ impl Catalog {
         &self,
         tenant: TenantId,
         limits: TenantLimits,
+        actor: &Actor,
         now_ms: i64,
     ) -> Result<(), CatalogError> {
         let mut write = self.write().await?;
@@ -106,6 +113,21 @@ impl Catalog {
         .bind(now_ms)
         .execute(write.connection())
         .await?;
+        let line = NewAudit {
+            at_ms: now_ms,
+            tenant: Some(tenant),
+            actor,
+            action: AuditAction::TENANT_LIMITS_SET,
+            subject: tenant.to_string(),
+            data: json!({
+                "storage_bytes": limits.storage_bytes,
+                "max_upload_bytes": limits.max_upload_bytes,
+                "open_uploads": limits.open_uploads,
+                "concurrent_transfers": limits.concurrent_transfers,
+                "requests_per_second": limits.requests_per_second,
+            }),
+        };
+        write_audit(write.connection(), line).await?;
         self.commit(write).await
     }
 

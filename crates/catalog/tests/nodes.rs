@@ -117,7 +117,7 @@ async fn publishing_becomes_ready_once_when_all_it_waits_for_ends_at_once() {
 async fn sixteen_that_begin_at_once_never_share_the_last_bytes() {
     let Some((bench, others)) = nodes::<3>().await else { return };
     let limits = TenantLimits { storage_bytes: Some(1_000), ..TenantLimits::default() };
-    bench.catalog.set_tenant_limits(TenantId::DEFAULT, limits, 1).await.unwrap();
+    bench.catalog.set_tenant_limits(TenantId::DEFAULT, limits, &support::somebody(), 1).await.unwrap();
     let mut creations = JoinSet::new();
     for number in 0..16 {
         let catalog = others[number % 3].clone();

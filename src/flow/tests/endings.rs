@@ -152,7 +152,7 @@ async fn a_deleted_asset_leaves_no_files() {
     let bench = Bench::new().await;
     let asset = bench.asset().await;
     work(&bench, asset, None).await;
-    bench.app.catalog.delete_asset(asset, bench.app.now_ms()).await.unwrap();
+    bench.app.catalog.delete_asset(asset, &somebody(), bench.app.now_ms()).await.unwrap();
     sweep::files(&bench.app).await;
     for top in ["sources", "renditions", "publications"] {
         assert!(bench.files(top).is_empty(), "{top}");

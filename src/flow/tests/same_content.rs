@@ -43,7 +43,7 @@ async fn plays(bench: &Bench, asset: AssetId) -> bool {
 }
 
 async fn delete(bench: &Bench, asset: AssetId) {
-    bench.app.catalog.delete_asset(asset, bench.app.now_ms()).await.unwrap();
+    bench.app.catalog.delete_asset(asset, &somebody(), bench.app.now_ms()).await.unwrap();
     sweep::files(&bench.app).await;
 }
 

@@ -15,8 +15,8 @@ use axum::{Router, body::Body};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use reelyard_catalog::{
-    Catalog, ClaimRequest, CompletedProbe, CompletedPublish, CompletedTask, NewApiKey, NewRendition, NewTask,
-    Scope, Scopes, Settled,
+    Actor, Catalog, ClaimRequest, CompletedProbe, CompletedPublish, CompletedTask, NewApiKey, NewRendition,
+    NewTask, Scope, Scopes, Settled,
 };
 use reelyard_model::{
     AssetId, MediaInfo, Plan, PlaybackId, TaskId, TenantId, WorkerId,
@@ -40,6 +40,11 @@ use uuid::Uuid;
 
 const KEY: &str = "a-key-of-the-tests";
 const SEGMENT: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+
+/// Who does what people do.
+fn somebody() -> Actor {
+    Actor { name: "a person of the tests".to_owned(), reason: None }
+}
 
 /// A server without a socket, and the folder that it lives in.
 struct Bench {
@@ -150,17 +155,15 @@ impl Bench {
     async fn start_with(insecure_open: bool, objects: Option<Arc<dyn Objects>>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let catalog = Catalog::open(&folder.path().join("catalog.sqlite")).await.unwrap();
-        catalog
-            .add_api_key(NewApiKey {
-                id: Uuid::now_v7(),
-                tenant: TenantId::DEFAULT,
-                label: "test",
-                key_sha256: &hex::encode(Sha256::digest(KEY)),
-                scopes: Scopes::of(&[Scope::Admin]),
-                now_ms: 0,
-            })
-            .await
-            .unwrap();
+        let new = NewApiKey {
+            id: Uuid::now_v7(),
+            tenant: TenantId::DEFAULT,
+            label: "test",
+            key_sha256: &hex::encode(Sha256::digest(KEY)),
+            scopes: Scopes::of(&[Scope::Admin]),
+            now_ms: 0,
+        };
+        catalog.add_api_key(new, &somebody()).await.unwrap();
         let store = LocalStore::open(folder.path()).await.unwrap();
         let objects = objects.unwrap_or_else(|| Arc::new(store.clone()));
         let holders = Holders::alone();

@@ -1,6 +1,6 @@
 //! What operators do over the API: queues, dead letters, renditions, tiers, and the log of all of it.
 
-use super::{Answer, Bench, KEY, request};
+use super::{Answer, Bench, KEY, request, somebody};
 use axum::body::Body;
 use reelyard_catalog::{FailedTask, NewApiKey, NewWorker, Scope, Scopes};
 use reelyard_model::{Failure, FailureCode, TaskId, TenantId, WorkerId, work::TaskKind};
@@ -32,7 +32,7 @@ async fn key_for(bench: &Bench, key: &str, tenant: TenantId, scopes: &[Scope]) {
         scopes: Scopes::of(scopes),
         now_ms: 0,
     };
-    bench.app.catalog.add_api_key(stored).await.unwrap();
+    bench.app.catalog.add_api_key(stored, &somebody()).await.unwrap();
 }
 
 async fn machine(bench: &Bench) {

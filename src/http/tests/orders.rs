@@ -1,6 +1,6 @@
 //! The stream of orders of a worker: what comes on it, through whichever node, and what ends it.
 
-use super::{Bench, Place, app, request};
+use super::{Bench, Place, app, request, somebody};
 use crate::{app::App, holders::Holders};
 use axum::{
     Router,
@@ -9,7 +9,7 @@ use axum::{
 use futures::StreamExt;
 use http::StatusCode;
 use reelyard_catalog::{
-    Actor, Catalog, ClaimRequest, EventKind, EventRow, NewApiKey, PostgresSettings, Scope, Scopes,
+    Catalog, ClaimRequest, EventKind, EventRow, NewApiKey, PostgresSettings, Scope, Scopes,
 };
 use reelyard_model::{
     AssetId, Failure, FailureCode, TaskId, TenantId, WorkerId,
@@ -77,8 +77,7 @@ async fn claim(app: &App, worker: WorkerId, kind: TaskKind) -> TaskId {
 }
 
 async fn cancel(catalog: &Catalog, asset: AssetId) {
-    let actor = Actor { name: "somebody".to_owned(), reason: None };
-    catalog.cancel_asset(asset, &actor, jiff::Timestamp::now().as_millisecond()).await.unwrap();
+    catalog.cancel_asset(asset, &somebody(), jiff::Timestamp::now().as_millisecond()).await.unwrap();
 }
 
 fn over(task: TaskId, verdict: &str) -> Option<Value> {
@@ -153,7 +152,7 @@ async fn a_stream_ends_when_its_key_is_revoked_and_when_the_server_stops() {
             scopes: Scopes::of(&[Scope::Worker]),
             now_ms: 0,
         };
-        bench.app.catalog.add_api_key(new).await.unwrap();
+        bench.app.catalog.add_api_key(new, &somebody()).await.unwrap();
         ids.push(id);
     }
     let workers = [hello(&bench.app).await, hello(&bench.app).await];
@@ -162,7 +161,7 @@ async fn a_stream_ends_when_its_key_is_revoked_and_when_the_server_stops() {
     for stream in [&mut first, &mut second] {
         assert_eq!(stream.next().await, Some(json!({"drain": false})));
     }
-    assert!(bench.app.catalog.revoke_api_key(ids[0], bench.app.now_ms()).await.unwrap());
+    assert!(bench.app.catalog.revoke_api_key(ids[0], &somebody(), bench.app.now_ms()).await.unwrap());
     assert_eq!(first.next().await, None, "whoever holds a revoked key hears nothing");
     // The other one goes on, until there is no server any more.
     let asset = bench.upload("a film.mp4").await;

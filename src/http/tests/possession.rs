@@ -1,6 +1,6 @@
 //! Uploads without a body: shown, not sent.
 
-use super::{Answer, Bench, KEY, request};
+use super::{Answer, Bench, KEY, request, somebody};
 use axum::body::Body;
 use reelyard_catalog::{NewApiKey, Scope, Scopes};
 use reelyard_model::{AssetId, TenantId};
@@ -66,7 +66,7 @@ async fn other_tenant(bench: &Bench, key: &str) {
         scopes: Scopes::of(&[Scope::Admin]),
         now_ms: 0,
     };
-    bench.app.catalog.add_api_key(new).await.unwrap();
+    bench.app.catalog.add_api_key(new, &somebody()).await.unwrap();
 }
 
 #[tokio::test]
@@ -178,7 +178,7 @@ async fn what_was_deleted_has_to_be_sent() {
     let bytes = film();
     let asset = send(&bench, &bytes).await;
     let question = ask(&bench, KEY, &bytes).await.json();
-    bench.app.catalog.delete_asset(asset, bench.app.now_ms()).await.unwrap();
+    bench.app.catalog.delete_asset(asset, &somebody(), bench.app.now_ms()).await.unwrap();
     assert_eq!(ask(&bench, KEY, &bytes).await.problem(), "content-not-here");
     let answer = post(&bench, &address(&question), KEY, proof(&question, &bytes)).await;
     assert_eq!(answer.problem(), "content-not-here");

@@ -1,6 +1,6 @@
 //! What holds for every address: keys, problems, trace ids, the guard of an open server.
 
-use super::{Bench, KEY, request};
+use super::{Bench, KEY, request, somebody};
 use crate::http::problem::Kind;
 use axum::body::Body;
 use reelyard_catalog::{NewApiKey, Scopes};
@@ -55,7 +55,7 @@ async fn every_described_route_of_the_api_asks_for_a_scope() {
         scopes: Scopes::default(),
         now_ms: 0,
     };
-    bench.app.catalog.add_api_key(stored).await.unwrap();
+    bench.app.catalog.add_api_key(stored, &somebody()).await.unwrap();
     let headers = [("authorization", "Bearer a-key-for-nothing"), ("content-type", "application/json")];
     let document = bench.get("/openapi.json").await.json();
     let mut looked_at = 0;

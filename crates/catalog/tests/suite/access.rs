@@ -1,11 +1,12 @@
 //! Who may do how much: keys with scopes, and quotas that are reserved and released with the rows that they count.
 
-use crate::support::{Bench, finish, new_upload};
+use crate::support::{Bench, finish, new_upload, somebody};
 use reelyard_catalog::{
-    Catalog, CatalogError, DEFERRED_STEP_BYTES, NewApiKey, NewUpload, OverQuota, Scope, Scopes, TenantLimits,
-    UploadGrant,
+    AuditFilter, Catalog, CatalogError, DEFERRED_STEP_BYTES, NewApiKey, NewUpload, OverQuota, Scope, Scopes,
+    TenantLimits, UploadGrant,
 };
 use reelyard_model::{TenantId, UploadId, UploadKind};
+use serde_json::json;
 use uuid::Uuid;
 
 const NO_LIMITS: TenantLimits = TenantLimits {
@@ -34,7 +35,7 @@ fn quota<T>(result: Result<T, CatalogError>) -> Result<T, OverQuota> {
 
 async fn with_limits(limits: TenantLimits) -> Bench {
     let bench = Bench::new().await;
-    bench.catalog.set_tenant_limits(TenantId::DEFAULT, limits, 1).await.unwrap();
+    bench.catalog.set_tenant_limits(TenantId::DEFAULT, limits, &somebody(), 1).await.unwrap();
     bench
 }
 
@@ -45,14 +46,19 @@ async fn a_key_has_its_scopes_until_it_is_revoked() {
     let id = Uuid::now_v7();
     let new =
         NewApiKey { id, tenant: TenantId::DEFAULT, label: "phone", key_sha256: "ab", scopes, now_ms: 1 };
-    bench.catalog.add_api_key(new).await.unwrap();
+    bench.catalog.add_api_key(new, &somebody()).await.unwrap();
     let live = bench.catalog.live_api_key("ab").await.unwrap().unwrap();
     assert_eq!((live.key.scopes, live.limits), (scopes, NO_LIMITS));
     assert!(bench.catalog.api_key_lives(&live.key.id).await.unwrap());
-    assert!(bench.catalog.revoke_api_key(id, 2).await.unwrap());
-    assert!(!bench.catalog.revoke_api_key(id, 3).await.unwrap());
+    assert!(bench.catalog.revoke_api_key(id, &somebody(), 2).await.unwrap());
+    assert!(!bench.catalog.revoke_api_key(id, &somebody(), 3).await.unwrap());
     assert!(bench.catalog.live_api_key("ab").await.unwrap().is_none());
     assert!(!bench.catalog.api_key_lives(&live.key.id).await.unwrap());
+    let filter = AuditFilter { subject: Some(id.to_string()), limit: 9, ..AuditFilter::default() };
+    let lines = bench.catalog.audit_log(&filter).await.unwrap();
+    let told: Vec<_> = lines.iter().map(|line| (line.action.as_str(), line.at_ms)).collect();
+    assert_eq!(told, [("key.revoked", 2), ("key.added", 1)], "the second revocation changed nothing");
+    assert_eq!(lines[1].data, json!({ "label": "phone", "scopes": "uploads:write" }));
 }
 
 #[tokio::test]
@@ -66,7 +72,7 @@ async fn a_new_admin_key_ends_the_old_one_and_no_other() {
         scopes: Scopes::of(&[Scope::Admin]),
         now_ms: 1,
     };
-    bench.catalog.add_api_key(new).await.unwrap();
+    bench.catalog.add_api_key(new, &somebody()).await.unwrap();
     for digest in ["old", "new"] {
         bench.catalog.install_admin_key(Uuid::now_v7(), TenantId::DEFAULT, digest, 2).await.unwrap();
     }
@@ -86,8 +92,12 @@ async fn limits_come_with_the_key_and_with_the_tenant() {
     assert_eq!(bench.catalog.tenants().await.unwrap()[0].limits, limits);
     let nobody = TenantId::from_uuid(Uuid::from_u128(99));
     assert_eq!(bench.catalog.tenant_limits(nobody).await.unwrap(), None);
-    let refused = bench.catalog.set_tenant_limits(nobody, limits, 2).await;
+    let refused = bench.catalog.set_tenant_limits(nobody, limits, &somebody(), 2).await;
     assert!(matches!(refused, Err(CatalogError::NotFound { .. })));
+    let filter = AuditFilter { limit: 9, ..AuditFilter::default() };
+    let lines = bench.catalog.audit_log(&filter).await.unwrap();
+    assert_eq!(lines.len(), 1, "what was refused has no line: {lines:?}");
+    assert_eq!((lines[0].action.as_str(), &lines[0].data["storage_bytes"]), ("tenant.limits_set", &json!(5)));
 }
 
 #[tokio::test]
@@ -113,7 +123,7 @@ async fn bytes_are_reserved_by_the_beginning_and_released_by_every_ending() {
     let usage = catalog.usage(TenantId::DEFAULT).await.unwrap();
     assert_eq!((usage.kept_bytes, usage.reserved_bytes, usage.open_uploads), (1_000, 500, 1));
     assert!(begin(catalog, Some(1_001)).await.is_err());
-    catalog.delete_asset(asset, 5).await.unwrap();
+    catalog.delete_asset(asset, &somebody(), 5).await.unwrap();
     begin(catalog, Some(2_000)).await.unwrap();
 }
 

@@ -2,8 +2,8 @@
 
 use crate::support::{Bench, EVERY_KIND, Planned, somebody};
 use reelyard_catalog::{
-    AssetFilter, CatalogError, CompletedPublish, EventKind, HeartbeatAnswer, PublishedRendition, Settled,
-    TaskFilter,
+    AssetFilter, AuditFilter, CatalogError, CompletedPublish, EventKind, HeartbeatAnswer, PublishedRendition,
+    Settled, TaskFilter,
 };
 use reelyard_model::{
     AssetState, FailureCode, PublicationState, TaskState, TenantId,
@@ -175,8 +175,13 @@ async fn a_deleted_asset_is_off_the_air_and_out_of_the_lists() {
     assert!(bench.catalog.media_info(planned.asset).await.unwrap().is_some(), "people ask for that");
     assert!(bench.catalog.assets_to_sweep().await.unwrap().is_empty());
 
-    bench.catalog.delete_asset(planned.asset, 23).await.unwrap();
-    bench.catalog.delete_asset(planned.asset, 24).await.unwrap();
+    bench.catalog.delete_asset(planned.asset, &somebody(), 23).await.unwrap();
+    bench.catalog.delete_asset(planned.asset, &somebody(), 24).await.unwrap();
+    let about = AuditFilter { subject: Some(planned.asset.to_string()), limit: 9, ..AuditFilter::default() };
+    let lines = bench.catalog.audit_log(&about).await.unwrap();
+    assert_eq!(lines.len(), 1, "who deletes it again did nothing: {lines:?}");
+    assert_eq!((lines[0].action.as_str(), lines[0].at_ms), ("asset.deleted", 23));
+    assert_eq!(lines[0].data["from"], "ready");
     let publication = bench.catalog.publication(planned.asset).await.unwrap().unwrap();
     assert_eq!((publication.state, publication.withdrawn_ms), (PublicationState::Withdrawn, Some(23)));
     let filter = AssetFilter {
@@ -371,7 +376,7 @@ async fn the_dead_letters_of_a_deleted_asset_bother_nobody() {
     let counted =
         async || bench.catalog.counts().await.unwrap().tasks.iter().map(|count| count.count).sum::<u64>();
     assert_eq!((bench.catalog.list_tasks(&dead).await.unwrap().rows.len(), counted().await), (1, 1));
-    bench.catalog.delete_asset(asset, 4).await.unwrap();
+    bench.catalog.delete_asset(asset, &somebody(), 4).await.unwrap();
     assert_eq!((bench.catalog.list_tasks(&dead).await.unwrap().rows.len(), counted().await), (0, 0));
     dead.asset = Some(asset);
     assert_eq!(bench.catalog.list_tasks(&dead).await.unwrap().rows.len(), 1, "who asks for it gets it");

@@ -107,7 +107,7 @@ async fn many_dead_letters_are_replayed_and_repeating_it_does_nothing_more() {
     assert_eq!(count(ReplayFilter { kinds: vec![TaskKind::Audio], ..all.clone() }).await, (0, false));
     assert_eq!(count(ReplayFilter { tenant: bench.tenant(7).await, ..all.clone() }).await, (0, false));
     // Nobody can do anything about what was deleted.
-    bench.catalog.delete_asset(given[2].asset, 35).await.unwrap();
+    bench.catalog.delete_asset(given[2].asset, &somebody(), 35).await.unwrap();
 
     let first =
         bench.catalog.replay(&ReplayFilter { limit: 1, ..all.clone() }, &somebody(), 40).await.unwrap();
@@ -124,7 +124,7 @@ async fn many_dead_letters_are_replayed_and_repeating_it_does_nothing_more() {
     }
     assert_eq!(
         log(&bench, None).await,
-        ["jobs.replayed", "job.retried", "jobs.replayed", "job.retried"],
+        ["jobs.replayed", "job.retried", "jobs.replayed", "job.retried", "asset.deleted"],
         "a line for each job, and one for each call that did something"
     );
 }

@@ -1,7 +1,7 @@
 //! Questions and changes that have no story of their own in this suite: each of them once, because each is a text of
 //! SQL that both databases have to understand alike.
 
-use crate::support::{Bench, EVERY_KIND, finish, new_upload};
+use crate::support::{Bench, EVERY_KIND, finish, new_upload, somebody};
 use reelyard_catalog::{
     AssetFilter, Condition, ContentQuery, NewUpload, PossessionRow, Proven, TaskFilter, UploadGrant,
     VainTries,
@@ -148,7 +148,7 @@ async fn the_same_bytes_are_found_again_and_their_second_source_is_spare() {
     assert_eq!(catalog.spare_sources().await.unwrap(), [(second.asset, "sources/x".to_owned())]);
     catalog.spare_source_removed(second.asset).await.unwrap();
     assert!(catalog.spare_sources().await.unwrap().is_empty());
-    catalog.delete_asset(first, 5).await.unwrap();
+    catalog.delete_asset(first, &somebody(), 5).await.unwrap();
     assert_eq!(catalog.content_condition(first).await.unwrap(), Condition::InTheMaking);
     assert_eq!(catalog.encoder_in_use(first).await.unwrap(), None);
 }
