@@ -21,12 +21,13 @@ use reelyard_agent::{
 };
 use reelyard_catalog::{CatalogError, ClaimWish, Claimed, EventKind, EventRow, Heartbeat, HeartbeatAnswer};
 use reelyard_model::{
-    Failure, FailureCode, TaskId,
+    Failure, FailureCode, TaskId, WorkerId,
     work::{Grant, Offer, Progress, Report, TaskKind, Verdict},
     worker_protocol::{Beat, Held},
 };
 use serde_json::json;
 use std::{io, path::Path, sync::Arc, time::Duration};
+use uuid::Uuid;
 
 /// What the worker in this process is told: it sends a heartbeat at a third of it, which is also how fresh its progress
 /// shows. A worker elsewhere is told all of the lease: it has to get over a restart of the server.
@@ -36,19 +37,26 @@ pub(crate) const STORED_LEASE_MS: u64 = 30_000;
 /// An idle worker looks without a ticket too: back-offs end silently, and tickets may be missed.
 const POLL: Duration = Duration::from_secs(1);
 
-/// Up to `most` tasks that fit these offers, each under a fresh lease, of which the worker is told `told_lease_ms`. First
-/// what each offer prefers, then the rest of what it takes.
-pub(crate) async fn claim(
-    app: &App,
-    offers: &[Offer],
-    most: usize,
-    told_lease_ms: u64,
-) -> Result<Vec<Grant>, FlowError> {
-    let mut free = free_slots(offers, most);
+/// What is asked for in one call.
+#[derive(Clone, Debug)]
+pub(crate) struct Claim {
+    pub(crate) offers: Vec<Offer>,
+    /// Tasks, of all offers together.
+    pub(crate) most: usize,
+    /// Of the lease, what the worker is told.
+    pub(crate) told_lease_ms: u64,
+    /// Where the answer may get lost.
+    pub(crate) name: Option<Uuid>,
+}
+
+/// Tasks that fit these offers, each under a fresh lease. First what each offer prefers, then the rest of what it takes.
+pub(crate) async fn claim(app: &App, claim: &Claim) -> Result<Vec<Grant>, FlowError> {
+    let offers = &claim.offers;
+    let mut free = free_slots(offers, claim.most);
     let mut grants = Vec::new();
     for first in [true, false] {
         let wishes: Vec<ClaimWish> =
-            offers.iter().zip(&free).map(|(offer, slots)| wish(offer, first, *slots)).collect();
+            offers.iter().zip(&free).map(|(offer, slots)| wish(offer, first, *slots, claim.name)).collect();
         if app.shutdown.is_cancelled() {
             break;
         }
@@ -66,7 +74,7 @@ pub(crate) async fn claim(
         };
         for (slots, claimed) in free.iter_mut().zip(claimed) {
             for one in claimed {
-                if let Some(grant) = grant_or_settle(app, one, told_lease_ms).await {
+                if let Some(grant) = grant_or_settle(app, one, claim.told_lease_ms).await {
                     *slots -= 1;
                     grants.push(grant);
                 }
@@ -74,6 +82,15 @@ pub(crate) async fn claim(
         }
     }
     Ok(grants)
+}
+
+/// Gives back what claims of this worker brought whose answers it never heard.
+pub(crate) async fn release_unheard(app: &App, worker: WorkerId, claims: &[Uuid]) -> Result<(), FlowError> {
+    let released = app.catalog.release_unheard(worker, claims, app.now_ms()).await?;
+    if released > 0 {
+        tracing::info!(%worker, tasks = released, "dispatch: the answer of a claim was lost; its tasks are back in line");
+    }
+    Ok(())
 }
 
 /// The slots of each offer, `most` of all together.
@@ -87,12 +104,12 @@ fn free_slots(offers: &[Offer], most: usize) -> Vec<u32> {
     offers.iter().map(take).collect()
 }
 
-fn wish(offer: &Offer, first: bool, slots: u32) -> ClaimWish {
+fn wish(offer: &Offer, first: bool, slots: u32, claim: Option<Uuid>) -> ClaimWish {
     let is_first = |kind: &TaskKind| offer.prefers.is_empty() || offer.prefers.contains(kind);
     // Publishing is the control plane's own work.
     let kinds = offer.kinds.iter().copied().filter(|kind| *kind != TaskKind::Publish);
     let kinds = kinds.filter(|kind| is_first(kind) == first).collect();
-    ClaimWish { worker: offer.worker, kinds, slots }
+    ClaimWish { worker: offer.worker, kinds, slots, claim }
 }
 
 /// `None`: what was claimed cannot be granted, and went back in line or was given up.
@@ -262,7 +279,9 @@ impl ControlPlane for InProcess {
             true => self.app.fleet.lease_ms,
             false => IN_PROCESS_LEASE_MS.min(self.app.fleet.lease_ms),
         };
-        claim(&self.app, offers, usize::MAX, told_lease_ms).await.map_err(unavailable)
+        // Nothing lies between us on which an answer could get lost.
+        let wanted = Claim { offers: offers.to_vec(), most: usize::MAX, told_lease_ms, name: None };
+        claim(&self.app, &wanted).await.map_err(unavailable)
     }
 
     async fn heartbeat(

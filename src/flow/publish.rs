@@ -46,7 +46,8 @@ pub(crate) async fn run(app: Arc<App>) {
 
 /// Claims one publish task and does it. False: there was none.
 pub(crate) async fn publish_next(app: &App) -> Result<bool, FlowError> {
-    let wish = ClaimWish { worker: app.control_worker, kinds: vec![TaskKind::Publish], slots: 1 };
+    let wish =
+        ClaimWish { worker: app.control_worker, kinds: vec![TaskKind::Publish], slots: 1, claim: None };
     let claimed = app.desk.claim(vec![wish], LEASE_MS, app.now_ms()).await?;
     let Some(claimed) = claimed.into_iter().flatten().next() else {
         return Ok(false);

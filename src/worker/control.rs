@@ -1,8 +1,8 @@
 //! The agent's control plane over HTTP.
 //!
-//! A claim asks for all free slots at once and is sent to one server only: when its answer is lost, the tasks wait for
-//! their leases, and a second claim would not bring them back. Everything else is safe to repeat and goes to every
-//! server in turn. Between claims the worker waits for a ticket, or in a call that the server holds; and looks again
+//! A claim asks for all free slots at once and is sent to one server only. When its answer is lost, the next claim names
+//! it, and what it had brought goes back in line first. Everything else is safe to repeat and goes to every server in
+//! turn. Between claims the worker waits for a ticket, or in a call that the server holds; and looks again
 //! after a while in any case, because tickets may be lost and some work becomes ready without one.
 
 use super::{
@@ -18,19 +18,21 @@ use reelyard_model::{
     TaskId, WorkerId,
     work::{Grant, Offer, Progress, Report, Verdict},
     worker_protocol::{
-        Beat, ClaimAnswer, ClaimCall, Held, MAX_GRANTS, ReleaseAnswer, ReleaseCall, ReportAnswer, ReportCall,
-        WORKER_PROTOCOL,
+        Beat, ClaimAnswer, ClaimCall, Held, MAX_GRANTS, MAX_UNHEARD, ReleaseAnswer, ReleaseCall,
+        ReportAnswer, ReportCall, WORKER_PROTOCOL,
     },
 };
 use reelyard_tickets::RabbitTickets;
 use std::{
+    collections::VecDeque,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::Duration,
 };
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
 
 /// A report can be 17 MiB long.
 const REPORT_LIMIT: Duration = Duration::from_secs(60);
@@ -41,6 +43,9 @@ const LOOK_EVERY_MS: u64 = 5_000;
 const LOOK_EVERY_WITH_TICKETS_MS: u64 = 20_000;
 /// A claim of many slots is as many transactions.
 const CLAIM_LIMIT: Duration = Duration::from_secs(20);
+/// A claim that was given up here may still be carried out over there, so it is named for so long: a lease and what a
+/// claim may take.
+const UNHEARD_FOR: Duration = Duration::from_secs(60);
 /// `seen` of nobody.
 const NOTHING_SEEN: i64 = -1;
 
@@ -54,6 +59,8 @@ pub(crate) struct HttpControl {
     /// How far the server had looked at the last claim.
     seen: AtomicI64,
     drained: Arc<AtomicBool>,
+    /// Claims without an answer (yet), and since when.
+    unheard: Mutex<VecDeque<(Uuid, Instant)>>,
 }
 
 impl HttpControl {
@@ -68,6 +75,7 @@ impl HttpControl {
             worker,
             seen: AtomicI64::new(NOTHING_SEEN),
             drained,
+            unheard: Mutex::default(),
         }
     }
 
@@ -79,22 +87,44 @@ impl HttpControl {
         Ok(())
     }
 
-    async fn ask_for_work(&self, offers: &[Offer], max: u32, wait_ms: u64) -> Result<ClaimAnswer, CallError> {
+    fn claim_call(&self, offers: &[Offer]) -> ClaimCall {
         let seen = self.seen.load(Ordering::Relaxed);
-        let call = ClaimCall {
+        ClaimCall {
             protocol: WORKER_PROTOCOL,
             worker: self.worker,
             offers: offers.to_vec(),
-            max,
-            wait_ms,
+            max: 0,
+            wait_ms: 0,
             after: (seen != NOTHING_SEEN).then_some(seen),
-        };
-        let limit = CLAIM_LIMIT + Duration::from_millis(wait_ms);
-        let answer: ClaimAnswer = self.link.call_once("claim", &call, limit).await?;
+            claim: None,
+            unheard: Vec::new(),
+        }
+    }
+
+    async fn ask_for_work(&self, call: &ClaimCall) -> Result<ClaimAnswer, CallError> {
+        let limit = CLAIM_LIMIT + Duration::from_millis(call.wait_ms);
+        let answer: ClaimAnswer = self.link.call_once("claim", call, limit).await?;
         if answer.drain != self.drained.swap(answer.drain, Ordering::Relaxed) {
             tracing::info!(drain = answer.drain, "an operator told this worker whether to take new work");
         }
         Ok(answer)
+    }
+
+    /// A name for the claim that begins now, and the names of those before it that nobody answered.
+    fn name_claim(&self) -> (Uuid, Vec<Uuid>) {
+        let mut unheard = self.unheard();
+        unheard.retain(|(_, since)| since.elapsed() < UNHEARD_FOR);
+        let surplus = unheard.len().saturating_sub(MAX_UNHEARD);
+        unheard.drain(..surplus);
+        let before = unheard.iter().map(|(name, _)| *name).collect();
+        let name = Uuid::now_v7();
+        // Now, because the claim may be dropped before its answer has come.
+        unheard.push_back((name, Instant::now()));
+        (name, before)
+    }
+
+    fn unheard(&self) -> MutexGuard<'_, VecDeque<(Uuid, Instant)>> {
+        self.unheard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -107,11 +137,15 @@ impl ControlPlane for HttpControl {
     async fn claim(&self, offers: &[Offer]) -> Result<Vec<Grant>, ControlUnavailable> {
         let wanted = offers.iter().map(|offer| offer.slots).fold(0, u32::saturating_add);
         let since = self.news.claiming();
-        let answer = self.ask_for_work(offers, wanted.min(MAX_GRANTS), 0).await?;
+        let (name, unheard) = self.name_claim();
+        let call =
+            ClaimCall { max: wanted.min(MAX_GRANTS), claim: Some(name), unheard, ..self.claim_call(offers) };
+        let answer = self.ask_for_work(&call).await?;
+        crash_point!("worker-after-claim").map_err(injected)?;
+        self.unheard().retain(|(unheard, _)| *unheard != name);
         let held = |grant: &Grant| Held { task: grant.task, attempt: grant.attempt };
         self.news.granted(since, &answer.grants.iter().map(held).collect::<Vec<_>>());
         self.seen.store(answer.seen, Ordering::Relaxed);
-        crash_point!("worker-after-claim").map_err(injected)?;
         if let Some(tickets) = &self.tickets {
             tickets.claimed(answer.grants.len() >= wanted as usize).await;
         }
@@ -178,7 +212,7 @@ impl ControlPlane for HttpControl {
             return tickets.wait(offers, Duration::from_millis(wait_ms)).await;
         }
         // What it says is asked for again by the claim that follows; that it failed is told by that claim too.
-        if self.ask_for_work(offers, 0, wait_ms).await.is_err() {
+        if self.ask_for_work(&ClaimCall { wait_ms, ..self.claim_call(offers) }).await.is_err() {
             sleep(Duration::from_millis(wait_ms / 10)).await;
         }
     }

@@ -86,6 +86,27 @@ fn a_task_that_is_given_back_is_ready_at_once() {
 }
 
 #[test]
+fn what_a_lost_answer_brought_is_back_in_line_when_the_worker_asks_again() {
+    let fleet = Fleet::start(&[]);
+    let worker = hello(&fleet);
+    let asset = fleet.upload(&fixture("bbb-720p-20s.mp4"));
+    let offer = json!({"worker": worker, "kinds": ["probe"], "cpu_millicores": 1000, "memory_bytes": 1});
+    let claim = |name: &str, unheard: Value| {
+        let call = json!({"worker": worker, "offers": [offer], "max": 4, "claim": name, "unheard": unheard});
+        fleet.call("claim", call).1["grants"].clone()
+    };
+    let names = [(); 3].map(|()| Uuid::now_v7().to_string());
+    let lost = claim(&names[0], json!([]));
+    assert_eq!((lost.as_array().unwrap().len(), lost[0]["attempt"].as_u64()), (1, Some(1)), "{lost}");
+    // A worker that heard it, or cannot say, leaves it alone.
+    assert_eq!(claim(&names[1], json!([])), json!([]));
+    let heard = claim(&names[2], json!([names[0], names[1]]));
+    assert_eq!((&heard[0]["task"], heard[0]["attempt"].as_u64()), (&lost[0]["task"], Some(2)), "{heard}");
+    let job = fleet.job(&asset, "probe");
+    assert_eq!((&job["state"], &job["lost_count"]), (&json!("leased"), &json!(0)), "{job}");
+}
+
+#[test]
 fn outputs_go_below_their_own_attempt_and_nowhere_else() {
     let fleet = Fleet::start(&[]);
     let worker = hello(&fleet);

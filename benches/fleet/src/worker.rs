@@ -140,6 +140,8 @@ impl Link {
             max: slots,
             wait_ms: 0,
             after: None,
+            claim: Some(Uuid::now_v7()),
+            unheard: Vec::new(),
         };
         let answer = self.call("claim", &call).await?;
         Ok(serde_json::from_slice::<Grants>(&answer)?.grants)

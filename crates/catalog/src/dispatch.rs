@@ -25,6 +25,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
+use uuid::Uuid;
 
 /// Slots of one worker that take the same kinds of task.
 #[derive(Clone, Debug)]
@@ -32,6 +33,8 @@ pub struct ClaimWish {
     pub worker: WorkerId,
     pub kinds: Vec<TaskKind>,
     pub slots: u32,
+    /// The call that asks, if what it brings is to be found again by its name ([`Catalog::release_unheard`]).
+    pub claim: Option<Uuid>,
 }
 
 #[derive(Clone, Debug)]
@@ -72,7 +75,7 @@ struct Look {
 impl Catalog {
     /// One of [`Catalog::claim_many`].
     pub async fn claim(&self, request: &ClaimRequest) -> Result<Option<Claimed>, CatalogError> {
-        let wish = ClaimWish { worker: request.worker, kinds: request.kinds.clone(), slots: 1 };
+        let wish = ClaimWish { worker: request.worker, kinds: request.kinds.clone(), slots: 1, claim: None };
         let batch = ClaimBatch { wishes: vec![wish], lease_ms: request.lease_ms, now_ms: request.now_ms };
         Ok(self.claim_many(&batch).await?.into_iter().flatten().next())
     }
@@ -337,9 +340,16 @@ async fn lease(
 ) -> Result<(), CatalogError> {
     let lease_until_ms = batch.now_ms.saturating_add_unsigned(batch.lease_ms);
     let mut query = sql("UPDATE task SET state = 'leased', attempt = attempt + 1, worker = given.column2, ");
-    query.push("lease_until_ms = ").push_bind(lease_until_ms).push(", started_ms = ").push_bind(batch.now_ms);
+    query
+        .push("claim = given.column3, lease_until_ms = ")
+        .push_bind(lease_until_ms)
+        .push(", started_ms = ")
+        .push_bind(batch.now_ms);
     query.push(", updated_ms = ").push_bind(batch.now_ms).push(", finished_ms = NULL, done_us = 0 FROM ");
-    let row = |(wish, task): &(usize, TaskRow)| [task.id.into(), batch.wishes[*wish].worker.into()];
+    let row = |(wish, task): &(usize, TaskRow)| {
+        let wish = &batch.wishes[*wish];
+        [task.id.into(), wish.worker.into(), wish.claim.map(|claim| claim.to_string()).into()]
+    };
     query.push_rows(leased.iter().map(row).collect(), "given").push(" WHERE task.id = given.column1");
     query.execute(write.connection()).await?;
     for (wish, task) in leased.iter_mut() {

@@ -3,7 +3,7 @@
 use crate::sql::sql;
 use crate::{
     Catalog, CatalogError, Heartbeat, TaskRow, assets,
-    rows::{json, number, optional_text, to_json},
+    rows::{json, number, optional_text, text, to_json},
     store::Write,
     tasks,
 };
@@ -13,6 +13,7 @@ use reelyard_model::{
     task_state::{self, TaskEvent},
     work::Progress,
 };
+use uuid::Uuid;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeartbeatAnswer {
@@ -54,6 +55,26 @@ impl Catalog {
         tasks::move_task(&mut write, &mut task, TaskEvent::Release, now_ms).await?;
         self.commit(write).await?;
         Ok(true)
+    }
+
+    /// Gives back what these claims of this worker brought and are not known to have told: their answers were lost on the
+    /// way. Nothing is counted against the tasks. Returns how many there were.
+    pub async fn release_unheard(
+        &self,
+        worker: WorkerId,
+        claims: &[Uuid],
+        now_ms: i64,
+    ) -> Result<u32, CatalogError> {
+        if claims.is_empty() {
+            return Ok(0);
+        }
+        let mut query = sql("SELECT id, attempt FROM task WHERE state = 'leased' AND worker = ");
+        query.push_bind(worker).push(" AND claim").push_in(claims.iter().map(Uuid::to_string));
+        let mut released = 0;
+        for row in &query.fetch_all(&self.reader).await? {
+            released += u32::from(self.release(text(row, "id")?, number(row, "attempt")?, now_ms).await?);
+        }
+        Ok(released)
     }
 
     /// Ends all leases of workers that lived in this node's process, and forgets those workers. Called at the start of a

@@ -18,6 +18,7 @@ const SQLITE: &[Listed] = &[
     (6, "same content", include_str!("../migrations/sqlite/0006_same_content.sql")),
     (7, "upload indexes", include_str!("../migrations/sqlite/0007_upload_indexes.sql")),
     (8, "fleet", include_str!("../migrations/sqlite/0008_fleet.sql")),
+    (9, "claims", include_str!("../migrations/sqlite/0009_claims.sql")),
 ];
 
 /// The first one is SQLite's first seven.
@@ -25,6 +26,7 @@ const POSTGRES: &[Listed] = &[
     (1, "catalogue", include_str!("../migrations/postgres/0001_catalogue.sql")),
     (2, "fleet", include_str!("../migrations/postgres/0002_fleet.sql")),
     (3, "rows that move", include_str!("../migrations/postgres/0003_rows_that_move.sql")),
+    (4, "claims", include_str!("../migrations/postgres/0004_claims.sql")),
 ];
 
 pub(crate) fn sqlite() -> Migrator {
@@ -83,13 +85,22 @@ mod tests {
             (6, "97fc34a515ca484f"),
             (7, "70fbbfe62a6e7e29"),
             (8, "4b25c1f577be9d40"),
+            (9, "977eb4e81ef91992"),
         ];
         assert_frozen(SQLITE, FROZEN);
     }
 
     #[test]
     fn files_that_databases_have_seen_do_not_change() {
-        assert_frozen(POSTGRES, &[(1, "59e05af819021b47"), (2, "218c07ab78a8acaa"), (3, "d43c659a483f15a5")]);
+        assert_frozen(
+            POSTGRES,
+            &[
+                (1, "59e05af819021b47"),
+                (2, "218c07ab78a8acaa"),
+                (3, "d43c659a483f15a5"),
+                (4, "d290253ed8b45f92"),
+            ],
+        );
     }
 
     fn assert_frozen(list: &[Listed], frozen: &[(i64, &str)]) {

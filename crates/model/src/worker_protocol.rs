@@ -9,6 +9,7 @@ use crate::{
     work::{Grant, Offer, Progress, Report, Verdict},
 };
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 /// Version of these calls. It rises when a call changes its meaning, not when it gains a member.
 pub const WORKER_PROTOCOL: u32 = 1;
@@ -21,6 +22,8 @@ pub const ORDERS_KEEP_ALIVE_MS: u64 = 15_000;
 pub const MAX_GRANTS: u32 = 64;
 /// Most attempts that one call speaks of: more than the slots of any one machine.
 pub const MAX_ATTEMPTS: usize = 1024;
+/// Most claims without an answer that one call speaks of.
+pub const MAX_UNHEARD: usize = 64;
 /// Longest report. A probe's is its list of keyframes, which the child could not send in a longer line either
 /// ([`crate::child::MAX_LINE_BYTES`]); the rest is for what stands around it.
 pub const MAX_REPORT_BYTES: usize = crate::child::MAX_LINE_BYTES + (1 << 20);
@@ -83,6 +86,12 @@ pub struct ClaimCall {
     /// `seen` of the last answer: what became ready since then is told at once. Without it the wait begins now.
     #[serde(default)]
     pub after: Option<i64>,
+    /// Names this call, where its answer may get lost: a new one for each.
+    #[serde(default)]
+    pub claim: Option<Uuid>,
+    /// Calls of this worker whose answers never came: what they were granted goes back in line first, unharmed.
+    #[serde(default)]
+    pub unheard: Vec<Uuid>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -201,6 +210,7 @@ mod tests {
             "max":3,"a_member_of_tomorrow":true}"#;
         let call: ClaimCall = serde_json::from_str(text).unwrap();
         assert_eq!((call.max, call.wait_ms, call.offers[0].slots), (3, 0, 1));
+        assert_eq!((call.claim, call.unheard), (None, Vec::new()));
         let orders: OrdersCall =
             serde_json::from_str(r#"{"protocol":1,"worker":"0198c0de-0000-7000-8000-000000000001"}"#)
                 .unwrap();

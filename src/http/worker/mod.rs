@@ -19,7 +19,7 @@ use crate::{
     app::App,
     flow::{
         FlowError,
-        dispatch::{self, fleet, orders::something_ready},
+        dispatch::{self, Claim, fleet, orders::something_ready},
     },
 };
 use axum::extract::{DefaultBodyLimit, State};
@@ -28,8 +28,8 @@ use reelyard_model::{
     work::{Grant, Offer, TaskKind},
     worker_protocol::{
         ClaimAnswer, ClaimCall, HeartbeatAnswer, HeartbeatCall, HelloAnswer, HelloCall, MAX_ATTEMPTS,
-        MAX_CALL_BYTES, MAX_GRANTS, MAX_REPORT_BYTES, MAX_WAIT_MS, ReleaseAnswer, ReleaseCall, ReportAnswer,
-        ReportCall, WORKER_PROTOCOL,
+        MAX_CALL_BYTES, MAX_GRANTS, MAX_REPORT_BYTES, MAX_UNHEARD, MAX_WAIT_MS, ReleaseAnswer, ReleaseCall,
+        ReportAnswer, ReportCall, WORKER_PROTOCOL,
     },
 };
 use std::{sync::Arc, time::Duration};
@@ -89,7 +89,7 @@ async fn hello(
 /// Get work. Each grant is a lease: keep it by heartbeats, end it by a report. With `max` 0 nothing is granted, and the
 /// answer comes when there may be something.
 #[utoipa::path(post, path = "/v1/worker/claim", tag = "worker",
-    request_body(content = Value, description = "`protocol`, `worker`, `offers` (each with `kinds`, `prefers`, `slots`, `cpu_millicores`, `memory_bytes`), `max` (64 at most), `wait_ms` (25000 at most), `after`."),
+    request_body(content = Value, description = "`protocol`, `worker`, `offers` (each with `kinds`, `prefers`, `slots`, `cpu_millicores`, `memory_bytes`), `max` (64 at most), `wait_ms` (25000 at most), `after`, `claim` (a UUID, new for each call), `unheard` (the `claim` of calls whose answers were lost: what they brought goes back in line)."),
     responses((status = 200, description = "`grants`, `seen` (give it back as `after`), `drain`.", body = Value),
               (status = 409, description = "`worker-unknown`: say hello first.", body = ProblemBody, content_type = "application/problem+json")))]
 async fn claim(
@@ -99,18 +99,22 @@ async fn claim(
 ) -> Result<axum::Json<ClaimAnswer>, Problem> {
     check_version(call.protocol)?;
     check_count("offers", call.offers.len(), MAX_OFFERS)?;
+    check_count("unheard", call.unheard.len(), MAX_UNHEARD)?;
+    dispatch::release_unheard(&app, call.worker, &call.unheard).await.map_err(flow_problem)?;
     let until = wait_until(call.wait_ms);
     let kinds: Vec<TaskKind> = call.offers.iter().flat_map(|offer| offer.kinds.iter().copied()).collect();
     // Whoever asks speaks for itself.
     let offers: Vec<Offer> =
         call.offers.into_iter().map(|offer| Offer { worker: call.worker, ..offer }).collect();
+    let most = call.max.min(MAX_GRANTS) as usize;
+    let claim = Claim { offers, most, told_lease_ms: app.fleet.lease_ms, name: call.claim };
     let mut after = call.after;
     loop {
         let drain = known(&app, call.worker).await?;
         let seen = *app.catalog.last_event().borrow();
         let mut grants = Vec::new();
         if call.max > 0 && !drain {
-            grants = claim_for_whoever_listens(&app, &offers, call.max.min(MAX_GRANTS)).await?;
+            grants = claim_for_whoever_listens(&app, &claim).await?;
         }
         let answer = axum::Json(ClaimAnswer { grants, seen, drain });
         let from = after.take().unwrap_or(seen);
@@ -130,15 +134,11 @@ async fn claim(
 }
 
 /// The claim is not broken off when the worker goes away in the middle, and what nobody hears of goes back.
-async fn claim_for_whoever_listens(
-    app: &Arc<App>,
-    offers: &[Offer],
-    most: u32,
-) -> Result<Vec<Grant>, Problem> {
+async fn claim_for_whoever_listens(app: &Arc<App>, claim: &Claim) -> Result<Vec<Grant>, Problem> {
     let (answer, heard) = oneshot::channel();
-    let (app, offers) = (app.clone(), offers.to_vec());
+    let (app, claim) = (app.clone(), claim.clone());
     tokio::spawn(async move {
-        let claimed = dispatch::claim(&app, &offers, most as usize, app.fleet.lease_ms).await;
+        let claimed = dispatch::claim(&app, &claim).await;
         let Err(Ok(unheard)) = answer.send(claimed) else { return };
         for grant in unheard {
             let held = reelyard_model::worker_protocol::Held { task: grant.task, attempt: grant.attempt };

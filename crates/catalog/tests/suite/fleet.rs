@@ -26,7 +26,7 @@ fn token(number: u128) -> Uuid {
 }
 
 fn wish(number: u128, kinds: &[TaskKind], slots: u32) -> ClaimWish {
-    ClaimWish { worker: worker(number), kinds: kinds.to_vec(), slots }
+    ClaimWish { worker: worker(number), kinds: kinds.to_vec(), slots, claim: None }
 }
 
 /// What each wish got.
@@ -49,6 +49,36 @@ fn report(task: TaskId, attempt: u32, encoder: &str, now_ms: i64) -> CompletedTa
 async fn settled(bench: &Bench, reports: Vec<CompletedTask>) -> Vec<Settled> {
     let stored = bench.catalog.complete_tasks(reports).await.unwrap();
     stored.into_iter().map(|one| one.settled).collect()
+}
+
+// --- claims
+
+#[tokio::test]
+async fn what_a_claim_brought_can_be_given_back_by_its_name_and_by_its_worker_alone() {
+    let bench = Bench::new().await;
+    for number in 0..3 {
+        bench.asset_of(TenantId::DEFAULT, Tier::Normal, number).await;
+    }
+    let named =
+        |number: u128, name: u128| ClaimWish { claim: Some(token(name)), ..wish(number, &EVERY_KIND, 1) };
+    let lost = claim_for(&bench.catalog, vec![named(1, 11)], 100).await.remove(0);
+    let heard = claim_for(&bench.catalog, vec![named(1, 12)], 101).await.remove(0);
+    let of_another = claim_for(&bench.catalog, vec![named(2, 11)], 102).await.remove(0);
+    assert_eq!(bench.catalog.release_unheard(worker(1), &[], 103).await.unwrap(), 0);
+    for (again, expected) in [(104, 1), (105, 0)] {
+        let released =
+            bench.catalog.release_unheard(worker(1), &[token(11), token(10)], again).await.unwrap();
+        assert_eq!(released, expected);
+    }
+    let row = bench.catalog.task(lost[0]).await.unwrap().unwrap();
+    assert_eq!((row.state, row.lost_count, row.failed_count), (TaskState::Ready, 0, 0));
+    for kept in [heard[0], of_another[0]] {
+        assert_eq!(bench.catalog.task(kept).await.unwrap().unwrap().state, TaskState::Leased);
+    }
+    // Without a name it is not found by the one that it had before.
+    let anew = claim_for(&bench.catalog, vec![wish(1, &EVERY_KIND, 1)], 106).await.remove(0);
+    assert_eq!(anew, lost);
+    assert_eq!(bench.catalog.release_unheard(worker(1), &[token(11)], 107).await.unwrap(), 0);
 }
 
 // --- tickets
