@@ -15,17 +15,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A killed process is gone within milliseconds; a busy machine gets more.
+/// A killed process is gone within milliseconds, and one that is told to stop stands; a busy machine gets more.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two looks at a process or a port.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Lines on its input are the process to kill (nothing: none) and, after a space, a System V shared memory segment that
 /// the kernel would keep for ever; it outlives a killed server, so it stays known until there is another one. A parent
-/// is stopped before its children are looked for, so that none slips away.
+/// is stopped, and seen to stand, before its children are looked for, so that none slips away.
 const GUARD: &str = r#"
+stands() {
+    read -r line <"/proc/$1/stat" || return 0
+    case ${line##*) } in [TtZX]*) return 0 ;; *) return 1 ;; esac
+}
 end() {
     kill -STOP "$1"
+    tries=0
+    until stands "$1" || [ "$tries" = 100 ]; do tries=$((tries + 1)); sleep 0.01; done
     for stat in /proc/[0-9]*/stat; do
         read -r line <"$stat" || continue
         rest=${line##*) } rest=${rest#* } child=${stat#/proc/}
@@ -188,7 +194,8 @@ impl ServerProcess {
 
     /// It keeps its sockets and answers nothing, like a machine that hangs.
     pub(crate) fn pause(&self) {
-        stopped_family(self.pid());
+        let family = stopped_family(self.pid());
+        assert!(family.iter().all(|pid| stands(*pid)), "not all of these stand: {family:?}");
     }
 
     pub(crate) fn resume(&self) {
@@ -211,8 +218,9 @@ fn family(eldest: Pid) -> Vec<Pid> {
     let all: Vec<(Pid, Pid)> = fs::read_dir("/proc")
         .expect("Linux has /proc")
         .filter_map(|entry| {
-            let pid = Pid::from_raw(entry.ok()?.file_name().to_str()?.parse().ok()?)?;
-            Some((pid, stat(pid)?.1))
+            let entry = entry.ok()?;
+            let pid = Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)?;
+            Some((pid, stat(&entry.path())?.1))
         })
         .collect();
     let mut family = vec![eldest];
@@ -224,24 +232,43 @@ fn family(eldest: Pid) -> Vec<Pid> {
     family
 }
 
-/// Stopped from the eldest on, until nobody new has appeared: who is stopped has no more children.
+/// Stopped from the eldest on, until nobody new has appeared.
+///
+/// Who is told to stop does so when it next runs: one that lost its processor inside fork() still makes its child. So
+/// all were seen to stand before the look that finds nobody new: who stands has no more children.
 fn stopped_family(eldest: Pid) -> Vec<Pid> {
+    let begin = Instant::now();
     let mut known = Vec::new();
     loop {
+        let all_stand = known.iter().all(|pid| stands(*pid));
         let found = family(eldest);
+        if found == known && (all_stand || begin.elapsed() > PATIENCE) {
+            return found;
+        }
         for pid in &found {
             let _ = kill_process(*pid, Signal::STOP);
         }
         if found == known {
-            return found;
+            thread::sleep(LOOK_AGAIN);
         }
         known = found;
     }
 }
 
-/// State and parent.
-fn stat(pid: Pid) -> Option<(char, Pid)> {
-    let text = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+/// Stopped in all its threads, or gone.
+fn stands(pid: Pid) -> bool {
+    let threads = fs::read_dir(about(pid).join("task")).into_iter().flatten().flatten();
+    threads.filter_map(|thread| stat(&thread.path())).all(|(state, _)| matches!(state, 'T' | 't' | 'Z' | 'X'))
+}
+
+/// Its directory, which goes with it.
+fn about(pid: Pid) -> PathBuf {
+    Path::new("/proc").join(pid.as_raw_nonzero().to_string())
+}
+
+/// State and parent of the process or thread that a directory of /proc is about.
+fn stat(about: &Path) -> Option<(char, Pid)> {
+    let text = fs::read_to_string(about.join("stat")).ok()?;
     // The name stands in brackets before and may hold anything.
     let mut fields = text.rsplit_once(')')?.1.split_whitespace();
     Some((fields.next()?.chars().next()?, Pid::from_raw(fields.next()?.parse().ok()?)?))
@@ -249,5 +276,5 @@ fn stat(pid: Pid) -> Option<(char, Pid)> {
 
 /// A zombie holds neither memory nor sockets.
 fn is_alive(pid: Pid) -> bool {
-    stat(pid).is_some_and(|(state, _)| state != 'Z')
+    stat(&about(pid)).is_some_and(|(state, _)| state != 'Z')
 }
