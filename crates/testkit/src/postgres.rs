@@ -4,7 +4,7 @@
 //! nothing, and the test says that it was skipped. It starts in about half a second: the files that initdb makes are
 //! kept under `.tools/` and copied.
 
-use crate::{free_port, server_process::ServerProcess};
+use crate::{ports::free_port, server_process::ServerProcess};
 use rustix::process::Signal;
 use std::{
     fs,

@@ -3,10 +3,11 @@
 //! Their programs are in `.tools/s3` (`scripts/setup s3` puts them there). Without them [`S3Server::start`] gives
 //! nothing, and the test says that it was skipped.
 
+use crate::ports::free_port;
 use std::{
     fs::{self, File},
     io::{Read as _, Write as _},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -45,7 +46,7 @@ impl S3Server {
             return None;
         }
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let ports = free_ports();
+        let ports = PORTS.map(|_| free_port());
         let mut command = match kind {
             Kind::SeaweedFs => seaweedfs(&program, directory.path(), &ports),
             Kind::Moto => moto(&program, ports[0]),
@@ -108,13 +109,7 @@ fn program(kind: Kind) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tools/s3/bin").join(name)
 }
 
-/// SeaweedFS wants ten. They are free until it takes them, or somebody else does in that moment.
-fn free_ports() -> Vec<u16> {
-    let listeners: Vec<_> =
-        PORTS.iter().map(|_| TcpListener::bind("127.0.0.1:0").expect("a port is free")).collect();
-    listeners.iter().map(|listener| listener.local_addr().expect("it has an address").port()).collect()
-}
-
+/// SeaweedFS wants so many, and would choose others itself, by arithmetic.
 const PORTS: [&str; 10] = [
     "s3.port",
     "s3.port.grpc",
