@@ -17,7 +17,8 @@ fn a_worker_reads_and_writes_the_store_itself() {
     let variables = [("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID), ("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY)];
     let fleet = Fleet::start_in(&["--storage-url", &url], &variables);
     let worker = fleet.worker("one", &["--storage-url", &url]);
-    assert!(worker.log().contains("in the store"), "{}", worker.log());
+    // The file that says that it is ready is there before the line that says how it gets at the bytes.
+    wait_for("its word", SOON, || worker.log().contains("in the store").then_some(()));
     let asset = fleet.upload(&clip);
     assert_eq!(fleet.settled(&asset)["state"], "ready", "{}", worker.log());
     let asked = std::fs::read_to_string(fleet.data.with_extension("log")).unwrap();
