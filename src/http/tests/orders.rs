@@ -29,6 +29,8 @@ use tower::ServiceExt;
 use uuid::Uuid;
 
 const PATIENCE: Duration = Duration::from_secs(60);
+/// An order is there by then: before the next line that keeps its stream alive (15 s), so by itself.
+const AT_ONCE: Duration = Duration::from_secs(12);
 /// More events than the catalogue keeps for a listener.
 const FLOOD: usize = 5_000;
 
@@ -238,7 +240,7 @@ async fn a_cancel_through_another_node_than_the_claim_comes_by_the_stream_at_a_t
     assert_eq!(super::send(&cancelling, request("POST", &path, &[], Body::empty())).await.status, 200);
     assert_eq!(stream.next().await, over(task, "cancelled"));
     let took = cancelled_at.elapsed();
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert!(took < AT_ONCE, "{took:?}");
     // And an operator's word.
     let path = format!("/v1/workers/{worker}/drain");
     assert_eq!(super::send(&cancelling, request("POST", &path, &[], Body::empty())).await.status, 200);
