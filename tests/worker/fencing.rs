@@ -5,11 +5,14 @@ use crate::{
     support::{PATIENCE, wait_for},
 };
 
+/// The winner's heartbeats come every third of it, beside children that hold every core; the sleeper waits for all of it.
+const LEASE_SECONDS: &str = "10";
+
 #[test]
 fn a_worker_that_slept_through_its_lease_cannot_touch_the_winners_files() {
     let folder = tempfile::tempdir().unwrap();
     let Some(clip) = short_clip(folder.path(), 6) else { return };
-    let fleet = Fleet::start(&["--lease-seconds", "3"]);
+    let fleet = Fleet::start(&["--lease-seconds", LEASE_SECONDS]);
     let sleeper = fleet.worker("sleeper", &[]);
     let asset = fleet.upload(&clip);
     let job = fleet.encoding(&asset, &sleeper);
