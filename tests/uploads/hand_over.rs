@@ -1,31 +1,35 @@
 //! Cut connections and requests that take over from each other.
 
-use super::{server::Server, wire::read_answer};
+use super::{
+    server::Server,
+    wire::{cut, read_answer, wait_until, wait_until_arrived},
+};
 use std::{
     io::Write as _,
-    net::Shutdown,
     time::{Duration, Instant},
 };
 
-const CONDITION_LIMIT: Duration = Duration::from_secs(20);
+/// What is promised is 100 ms; a machine that runs other tests beside this one gets more, and the worst of many meets its
+/// worst moment.
+const USUAL_HAND_OVER: Duration = Duration::from_secs(1);
+const WORST_HAND_OVER: Duration = Duration::from_secs(10);
+
+/// How long the one who came later waited each time.
+pub(crate) fn check_hand_overs(mut waits: Vec<Duration>) {
+    waits.sort();
+    let (median, worst) = (waits[waits.len() / 2], waits[waits.len() - 1]);
+    eprintln!("hand-over: median {median:?}, worst {worst:?} of {}", waits.len());
+    assert!(median < USUAL_HAND_OVER && worst < WORST_HAND_OVER, "median {median:?}, worst {worst:?}");
+}
 
 #[test]
 fn what_arrived_before_a_cut_is_kept_to_the_byte() {
     let server = Server::start();
     for sent in [1, 1000, 300 << 10, 5 << 20, (10 << 20) - 1] {
         let upload = server.create(10 << 20);
-        let body = vec![5; sent];
-        let mut connection = server.patch_request(&upload, 0).begin(Some(10 << 20));
-        connection.write_all(&body).unwrap();
-        connection.shutdown(Shutdown::Both).unwrap();
-        drop(connection);
+        cut(server.patch_request(&upload, 0).begin(Some(10 << 20)), &vec![5; sent]);
         // What was written may not count yet: the next request, which takes over, must find all of it.
-        let file = server.data.join("uploads").join(upload.rsplit('/').next().unwrap());
-        let began = Instant::now();
-        while std::fs::metadata(&file).unwrap().len() < sent as u64 {
-            assert!(began.elapsed() < CONDITION_LIMIT, "{sent} bytes were sent and are not there");
-            std::thread::yield_now();
-        }
+        server.wait_until_file_has(&upload, sent);
         assert_eq!(server.offset(&upload), sent);
     }
 }
@@ -36,9 +40,9 @@ fn what_arrived_of_a_checked_chunk_before_a_cut_does_not_count() {
     let upload = server.create(10);
     let request =
         server.patch_request(&upload, 0).with("Upload-Checksum", "sha1 Kq5sNclPz7QV2+lfQIuc6R7oRu0=");
-    let mut connection = request.begin(Some(10));
-    connection.write_all(b"hello").unwrap();
-    drop(connection);
+    let connection = request.begin(Some(10));
+    server.wait_until_receiving(1);
+    cut(connection, b"hello");
     assert_eq!(server.offset(&upload), 0);
     assert_eq!(server.patch(&upload, 0, b"0123456789").status, 204);
 }
@@ -57,13 +61,10 @@ fn a_new_request_takes_over_from_a_stalled_one_at_the_exact_offset() {
         assert_eq!(offset, round * ROUND_BYTES);
         let mut connection = server.patch_request(&upload, offset).begin(Some(ROUND_BYTES + 1));
         connection.write_all(&vec![round as u8; ROUND_BYTES]).unwrap();
-        // The connection stays open, and the server waits for one more byte.
-        let file = server.data.join(upload.trim_start_matches('/'));
-        let began = Instant::now();
-        while std::fs::metadata(&file).unwrap().len() <= offset as u64 {
-            assert!(began.elapsed() < CONDITION_LIMIT, "nothing arrives");
-            std::thread::yield_now();
-        }
+        // The connection stays open, and the server waits for one more byte. It has begun with this request, and the
+        // rest may still lie in its socket, where the one that takes over must find it.
+        server.wait_until_file_has(&upload, offset + 1);
+        wait_until_arrived(&connection);
         let asked = Instant::now();
         offset = server.offset(&upload);
         waits.push(asked.elapsed());
@@ -74,9 +75,7 @@ fn a_new_request_takes_over_from_a_stalled_one_at_the_exact_offset() {
             assert_eq!(offset, ROUNDS * ROUND_BYTES);
         }
     }
-    waits.sort();
-    eprintln!("hand-over: median {:?}, worst {:?} of {ROUNDS}", waits[ROUNDS / 2], waits[ROUNDS - 1]);
-    assert!(waits[ROUNDS - 1] < Duration::from_secs(2), "{:?}", waits[ROUNDS - 1]);
+    check_hand_overs(waits);
     assert!(server.patch(&upload, offset, b"x").header("reelyard-asset").is_some());
 }
 
@@ -87,14 +86,13 @@ fn a_slow_sender_is_counted_on_the_way() {
     let mut connection = server.patch_request(&upload, 0).begin(Some(1000));
     connection.write_all(b"slow").unwrap();
     // The journal is the witness: HEAD would stop the sender.
-    let journal = server.data.join(format!("{}.journal", upload.trim_start_matches('/')));
-    let began = Instant::now();
-    while std::fs::metadata(&journal).unwrap().len() <= 64 {
-        assert!(began.elapsed() < CONDITION_LIMIT, "no checkpoint while the sender rests");
-        std::thread::yield_now();
-    }
+    let journal = server.file_of(&format!("{upload}.journal"));
+    wait_until("there is a checkpoint while the sender rests", || {
+        std::fs::metadata(&journal).unwrap().len() > 64
+    });
     connection.write_all(b"er").unwrap();
     drop(connection);
+    server.wait_until_file_has(&upload, 6);
     assert_eq!(server.offset(&upload), 6);
 }
 
@@ -105,12 +103,8 @@ fn a_server_that_stops_keeps_what_arrived_and_says_so() {
     let upload = server.create(10 << 20);
     let mut connection = server.patch_request(&upload, 0).begin(Some(10 << 20));
     connection.write_all(&vec![9; SENT]).unwrap();
-    let file = server.data.join(upload.trim_start_matches('/'));
-    let began = Instant::now();
-    while std::fs::metadata(&file).unwrap().len() == 0 {
-        assert!(began.elapsed() < CONDITION_LIMIT, "nothing arrives");
-        std::thread::yield_now();
-    }
+    server.wait_until_file_has(&upload, 1);
+    wait_until_arrived(&connection);
     server.stop();
     let answer = read_answer(&mut connection, false).expect("the sender is told");
     assert_eq!((answer.status, answer.number("upload-offset")), (503, SENT));

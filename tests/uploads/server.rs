@@ -1,6 +1,6 @@
 //! A server process for a test: started, killed, started again on the same data.
 
-use super::wire::{Answer, Request};
+use super::wire::{Answer, Request, wait_until};
 use std::{
     io::{BufRead as _, BufReader},
     net::{SocketAddr, TcpListener},
@@ -122,6 +122,28 @@ impl Server {
         let answer = self.tus("HEAD", upload).send(b"");
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.number("upload-offset")
+    }
+
+    /// Where the bytes of an unfinished upload lie. What shows there has arrived; a request would stop whoever sends.
+    pub(crate) fn file_of(&self, upload: &str) -> PathBuf {
+        self.data.join(upload.trim_start_matches('/'))
+    }
+
+    pub(crate) fn wait_until_file_has(&self, upload: &str, byte_len: usize) {
+        let file = self.file_of(upload);
+        wait_until(&format!("{byte_len} bytes are in the file"), || {
+            std::fs::metadata(&file).unwrap().len() >= byte_len as u64
+        });
+    }
+
+    /// Until so many bodies are being received. A request that was sent is not one that the server has begun with, and
+    /// one that it begins with late takes over from those that came after it.
+    pub(crate) fn wait_until_receiving(&self, bodies: usize) {
+        let wanted = format!("reelyard_upload_transfers {bodies}");
+        wait_until(&format!("{bodies} bodies are being received"), || {
+            let metrics = self.tus("GET", "/metrics").send(b"").body;
+            String::from_utf8(metrics).unwrap().lines().any(|line| line == wanted)
+        });
     }
 }
 

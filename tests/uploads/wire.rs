@@ -1,13 +1,15 @@
 //! HTTP/1.1 by hand: so that a test can cut, stall and malform what a library would not.
 
 use std::{
-    io::{self, Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
-    time::Duration,
+    io::{self, ErrorKind, Read as _, Write as _},
+    net::{Shutdown, SocketAddr, TcpStream},
+    time::{Duration, Instant},
 };
 
 /// A test that waits longer than this for an answer has failed.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// Or for something to become true: many times what a machine with other work takes.
+const CONDITION_LIMIT: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
 pub(crate) struct Request {
@@ -131,6 +133,46 @@ pub(crate) fn read_message(connection: &mut TcpStream, is_head: bool) -> Option<
         connection.read_exact(&mut answer.body).ok()?;
     }
     Some(answer)
+}
+
+pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < CONDITION_LIMIT, "waited in vain until {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// Sends this much and no more, and waits until the server has closed as well: a side that closes with an interim answer
+/// unread resets the connection, and what it has sent may never arrive.
+pub(crate) fn cut(mut connection: TcpStream, body: &[u8]) {
+    connection.write_all(body).unwrap();
+    connection.shutdown(Shutdown::Write).unwrap();
+    connection.set_read_timeout(Some(CONDITION_LIMIT)).unwrap();
+    match connection.read_to_end(&mut Vec::new()) {
+        Err(error) if error.kind() != ErrorKind::ConnectionReset => {
+            panic!("the server did not close: {error}")
+        }
+        _ => {}
+    }
+}
+
+/// Until all that was written is on the server's side, read or still in its socket. What is on ours may come too late for
+/// a server that looks what there is.
+pub(crate) fn wait_until_arrived(connection: &TcpStream) {
+    wait_until("all that was sent has arrived", || unacknowledged_bytes(connection) == Some(0));
+}
+
+/// `tx_queue` in proc_net(5): what the other side's kernel has not taken yet. `None`: the table was read while others
+/// changed it, and the row was not in what was read.
+fn unacknowledged_bytes(connection: &TcpStream) -> Option<u64> {
+    let port = format!(":{:04X}", connection.local_addr().unwrap().port());
+    let peer_port = format!(":{:04X}", connection.peer_addr().unwrap().port());
+    let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let mut rows = sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let row = rows.find(|row| row[1].ends_with(&port) && row[2].ends_with(&peer_port))?;
+    let (not_taken, _) = row[4].split_once(':')?;
+    Some(u64::from_str_radix(not_taken, 16).unwrap())
 }
 
 impl Answer {
