@@ -87,6 +87,8 @@ async fn fetch(
                     patience: REST_LIMIT,
                     stop: &[],
                 };
+                // Many may be stopped at once: a thousand by a node that ends, or by their clients that come back.
+                let _place = stop.limits.fetching.acquire().await;
                 receiving.pull(rest.slice(&all)).await?;
                 return Ok(why);
             }
