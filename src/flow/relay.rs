@@ -10,7 +10,7 @@ use crate::app::App;
 use reelyard_catalog::CatalogError;
 use reelyard_crash_points::{crash_point, switched_off};
 use reelyard_model::work::TaskKind;
-use reelyard_tickets::{Ticket, Tickets};
+use reelyard_tickets::{Ticket, TicketError, Tickets};
 use serde_json::Value;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::sync::broadcast::error::RecvError;
@@ -20,6 +20,9 @@ use uuid::Uuid;
 const AT_ONCE: u32 = 500;
 /// Longer than a broker that is alive takes to confirm so many; then another node tries.
 const HELD_FOR_MS: i64 = 30_000;
+/// Tickets for a queue that is not as it should be are out of the way of the others for so long: that queue needs a
+/// person.
+const REFUSED_FOR_MS: i64 = 10_000;
 /// A node that died between the change and the ring: its rows are found by the others so often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Between tries while the broker is away, doubled up to the longest.
@@ -74,7 +77,7 @@ fn next(pause: &mut Duration) -> Duration {
 pub(crate) enum Relayed {
     Nothing,
     Some,
-    /// All of them, with one of the reasons.
+    /// All of them, because the broker is away: with one of the reasons.
     Refused(String),
 }
 
@@ -98,20 +101,30 @@ pub(crate) async fn relay_some(app: &App, tickets: &dyn Tickets) -> Result<Relay
     crash_point!("relay-before-issue").map_err(CatalogError::from)?;
     let results = tickets.issue(&issuing).await;
     let mut confirmed = Vec::with_capacity(taken.len());
-    let mut reason = None;
+    let (mut refused, mut away) = (None, None);
     for (row, result) in taken.iter().zip(results) {
         match result {
             Ok(()) => confirmed.push(row.task),
             Err(_) if switched_off!("without-confirms") => confirmed.push(row.task),
-            Err(error) => reason = Some(error.to_string()),
+            Err(TicketError::Misconfigured(reason)) => refused = Some(reason),
+            Err(TicketError::Unavailable(reason)) => away = Some(reason),
         }
     }
     crash_point!("relay-after-confirm").map_err(CatalogError::from)?;
     metrics::counter!("reelyard_tickets_issued_total").increment(confirmed.len() as u64);
     app.catalog.tickets_issued(token, &confirmed).await?;
-    let Some(reason) = reason else { return Ok(Relayed::Some) };
-    app.catalog.tickets_given_back(token).await?;
-    Ok(if confirmed.is_empty() { Relayed::Refused(reason) } else { Relayed::Some })
+    if let Some(reason) = away {
+        app.catalog.tickets_given_back(token, 0).await?;
+        return Ok(if confirmed.is_empty() { Relayed::Refused(reason) } else { Relayed::Some });
+    }
+    if let Some(reason) = refused {
+        tracing::warn!(
+            reason,
+            "relay: some tickets were refused; nothing is lost, workers look by themselves meanwhile"
+        );
+        app.catalog.tickets_given_back(token, now_ms + REFUSED_FOR_MS).await?;
+    }
+    Ok(Relayed::Some)
 }
 
 /// Tickets for what is ready and has none, for ever: after a broker that lost its disk, or whatever else went wrong.
@@ -149,7 +162,8 @@ pub(crate) async fn reissue(app: &App, tickets: &dyn Tickets) -> anyhow::Result<
         tickets.depth().await?.into_iter().map(|depth| ((depth.class, depth.tier), depth.waiting)).collect();
     let mut missing = Vec::new();
     for queue in late {
-        let there = waiting.get(&(queue.kind, queue.tier)).copied().unwrap_or_default();
+        // A queue that is wrong takes none.
+        let Some(&there) = waiting.get(&(queue.kind, queue.tier)) else { continue };
         let wanted = queue.waiting.min(MOST_REISSUED).saturating_sub(there);
         let ticket = Ticket {
             task: None,

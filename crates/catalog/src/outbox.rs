@@ -95,13 +95,16 @@ impl Catalog {
         self.commit(write).await
     }
 
-    /// The broker did not take those that are left of this token: whoever comes next may try.
-    pub async fn tickets_given_back(&self, token: Uuid) -> Result<(), CatalogError> {
+    /// The broker did not take those that are left of this token: whoever comes from `not_before_ms` on may try. Those
+    /// that a claim is just removing are left to it, as by [`Catalog::tickets_issued`].
+    pub async fn tickets_given_back(&self, token: Uuid, not_before_ms: i64) -> Result<(), CatalogError> {
         let mut write = self.write().await?;
-        sql("UPDATE ticket_outbox SET claim_token = NULL, claimed_until_ms = 0 WHERE claim_token = ?")
-            .bind(token)
-            .execute(write.connection())
-            .await?;
+        let mut query = sql("UPDATE ticket_outbox SET claim_token = NULL, claimed_until_ms = ");
+        query.push_bind(not_before_ms).push(" WHERE ");
+        free_tickets(&mut query, |free| {
+            free.push(" WHERE claim_token = ").push_bind(token);
+        });
+        query.execute(write.connection()).await?;
         self.commit(write).await
     }
 

@@ -42,7 +42,8 @@ pub trait Tickets: Send + Sync + fmt::Debug {
     /// Whether tickets could be issued now; when not, why.
     async fn ping(&self) -> Result<(), TicketError>;
 
-    /// How many wait, for each class and tier: for people and their graphs, never for decisions.
+    /// How many wait, for each class and tier whose queue can be used: for people and their graphs, and to see what is
+    /// missing; never for decisions about a task.
     async fn depth(&self) -> Result<Vec<Depth>, TicketError>;
 }
 

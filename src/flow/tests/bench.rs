@@ -44,21 +44,26 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) async fn new() -> Self {
-        Self::over(tempfile::tempdir().unwrap()).await
+        Self::over(tempfile::tempdir().unwrap(), |catalog| catalog).await
+    }
+
+    /// Tickets are written down for a broker.
+    pub(super) async fn with_outbox() -> Self {
+        Self::over(tempfile::tempdir().unwrap(), Catalog::with_outbox).await
     }
 
     /// The process is gone, its directory stays; the next one starts as `serve` does.
     pub(super) async fn restarted(self) -> Self {
         self.app.catalog.close().await;
         let child = self.child.clone();
-        let mut bench = Self::over(self.directory).await;
+        let mut bench = Self::over(self.directory, |catalog| catalog).await;
         bench.child = child;
         flow::receive::recover(&bench.app).await.unwrap();
         bench
     }
 
-    async fn over(directory: TempDir) -> Self {
-        let catalog = Catalog::open(&directory.path().join("catalog.sqlite")).await.unwrap();
+    async fn over(directory: TempDir, changed: impl FnOnce(Catalog) -> Catalog) -> Self {
+        let catalog = changed(Catalog::open(&directory.path().join("catalog.sqlite")).await.unwrap());
         let control_worker = WorkerId::from_uuid(Uuid::now_v7());
         let worker = WorkerId::from_uuid(Uuid::now_v7());
         let store = LocalStore::open(directory.path()).await.unwrap();

@@ -9,5 +9,6 @@ mod child;
 
 mod endings;
 mod receiving;
+mod relaying;
 mod same_content;
 mod story;

@@ -85,11 +85,11 @@ impl Tickets for RabbitTickets {
 
     /// Declares all queues, so that a wrong one is found out before its first ticket.
     async fn ping(&self) -> Result<(), TicketError> {
-        self.depth().await.map(drop)
+        self.publisher.check(&kinds().collect::<Vec<_>>()).await
     }
 
     async fn depth(&self) -> Result<Vec<Depth>, TicketError> {
         let waiting = self.publisher.waiting(&kinds().collect::<Vec<_>>()).await?;
-        Ok(kinds().zip(waiting).map(|((class, tier), waiting)| Depth { class, tier, waiting }).collect())
+        Ok(waiting.into_iter().map(|((class, tier), waiting)| Depth { class, tier, waiting }).collect())
     }
 }

@@ -81,10 +81,30 @@ impl Publisher {
         outcomes
     }
 
-    /// Tickets in each queue.
-    pub(super) async fn waiting(&self, kinds: &[Kind]) -> Result<Vec<u64>, TicketError> {
+    /// Declares these queues, and fails when one of them is wrong.
+    pub(super) async fn check(&self, kinds: &[Kind]) -> Result<(), TicketError> {
         let link = self.link().await?;
-        self.declare(&link, kinds).await
+        self.declare(&link, kinds).await.map(drop)
+    }
+
+    /// Tickets in each queue, without queues that are wrong.
+    pub(super) async fn waiting(&self, kinds: &[Kind]) -> Result<Vec<(Kind, u64)>, TicketError> {
+        let link = self.link().await?;
+        match self.declare(&link, kinds).await {
+            Err(TicketError::Misconfigured(_)) => {}
+            declared => return declared.map(|waiting| kinds.iter().copied().zip(waiting).collect()),
+        }
+        let mut waiting = Vec::with_capacity(kinds.len());
+        for kind in kinds {
+            match self.declare(&link, &[*kind]).await {
+                Ok(of_this) => waiting.extend(of_this.first().map(|waiting| (*kind, *waiting))),
+                Err(error @ TicketError::Misconfigured(_)) => {
+                    tracing::warn!(%error, "a queue of tickets cannot be used");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(waiting)
     }
 
     async fn issue_batch(&self, link: &Link, tickets: &[Ticket]) -> Vec<Outcome> {

@@ -179,6 +179,16 @@ async fn deleted_queues_and_queues_of_others() {
     let Err(TicketError::Misconfigured(text)) = &outcome[0] else { panic!("{outcome:?}") };
     assert!(text.contains("rabbitmqctl delete_queue deleted.encode.normal"), "{text}");
     assert!(matches!(other.ping().await, Err(TicketError::Misconfigured(_))));
+    let depths = other.depth().await.unwrap();
+    assert!(
+        depths.iter().all(|depth| depth.class != TaskKind::Encode),
+        "wrong queues are left out: {depths:?}"
+    );
+    assert_eq!(
+        depths.iter().map(|depth| depth.waiting).sum::<u64>(),
+        1,
+        "the others are counted: {depths:?}"
+    );
     drop((subscription, tickets));
     let mut subscription = other.subscribe(&[TaskKind::Encode], 1);
     for tier in Tier::ALL {
