@@ -89,6 +89,7 @@ pub(crate) async fn release_unheard(app: &App, worker: WorkerId, claims: &[Uuid]
     let released = app.catalog.release_unheard(worker, claims, app.now_ms()).await?;
     if released > 0 {
         tracing::info!(%worker, tasks = released, "dispatch: the answer of a claim was lost; its tasks are back in line");
+        app.ring();
     }
     Ok(())
 }

@@ -23,6 +23,8 @@ use reelyard_model::{
     },
 };
 use reelyard_tickets::RabbitTickets;
+use serde::Deserialize as _;
+use serde_json::Value;
 use std::{
     collections::VecDeque,
     sync::{
@@ -81,10 +83,25 @@ impl HttpControl {
 
     /// The last word: nothing is held, and this worker does not come back.
     pub(crate) async fn goodbye(&self) -> Result<(), CallError> {
-        let call =
-            ReleaseCall { protocol: WORKER_PROTOCOL, worker: self.worker, held: Vec::new(), goodbye: true };
+        self.release_all(Vec::new(), true).await
+    }
+
+    async fn release_all(&self, held: Vec<Held>, goodbye: bool) -> Result<(), CallError> {
+        let call = ReleaseCall { protocol: WORKER_PROTOCOL, worker: self.worker, held, goodbye };
         let _: ReleaseAnswer = self.link.call("release", &call, SHORT_LIMIT).await?;
         Ok(())
+    }
+
+    /// To a worker that can read them. What fails here is found when the leases run out.
+    async fn give_back(&self, unreadable: Vec<Held>) {
+        let tasks = unreadable.len();
+        tracing::error!(
+            tasks,
+            "the server grants tasks that this version of the program cannot read; they go back"
+        );
+        if let Err(error) = self.release_all(unreadable, false).await {
+            tracing::warn!(tasks, %error, "they could not be given back and wait for their leases");
+        }
     }
 
     fn claim_call(&self, offers: &[Offer]) -> ClaimCall {
@@ -101,9 +118,10 @@ impl HttpControl {
         }
     }
 
-    async fn ask_for_work(&self, call: &ClaimCall) -> Result<ClaimAnswer, CallError> {
+    /// The grants are still to be read: a server of another version may know jobs that this program does not.
+    async fn ask_for_work(&self, call: &ClaimCall) -> Result<ClaimAnswer<Value>, CallError> {
         let limit = CLAIM_LIMIT + Duration::from_millis(call.wait_ms);
-        let answer: ClaimAnswer = self.link.call_once("claim", call, limit).await?;
+        let answer: ClaimAnswer<Value> = self.link.call_once("claim", call, limit).await?;
         if answer.drain != self.drained.swap(answer.drain, Ordering::Relaxed) {
             tracing::info!(drain = answer.drain, "an operator told this worker whether to take new work");
         }
@@ -128,6 +146,22 @@ impl HttpControl {
     }
 }
 
+/// Those that this program understands, and the others.
+fn read_grants(grants: Vec<Value>) -> (Vec<Grant>, Vec<Held>) {
+    let (mut read, mut unreadable) = (Vec::with_capacity(grants.len()), Vec::new());
+    for grant in grants {
+        let held = Held::deserialize(&grant);
+        match serde_json::from_value(grant) {
+            Ok(grant) => read.push(grant),
+            Err(error) => {
+                tracing::debug!(%error, "a grant that cannot be read");
+                unreadable.extend(held);
+            }
+        }
+    }
+    (read, unreadable)
+}
+
 /// As if nobody had answered.
 fn injected(injected: reelyard_crash_points::Injected) -> ControlUnavailable {
     ControlUnavailable(injected.to_string())
@@ -143,14 +177,23 @@ impl ControlPlane for HttpControl {
         let answer = self.ask_for_work(&call).await?;
         crash_point!("worker-after-claim").map_err(injected)?;
         self.unheard().retain(|(unheard, _)| *unheard != name);
-        let held = |grant: &Grant| Held { task: grant.task, attempt: grant.attempt };
-        self.news.granted(since, &answer.grants.iter().map(held).collect::<Vec<_>>());
         self.seen.store(answer.seen, Ordering::Relaxed);
-        if let Some(tickets) = &self.tickets {
-            tickets.claimed(answer.grants.len() >= wanted as usize).await;
+        let (grants, unreadable) = read_grants(answer.grants);
+        let held = |grant: &Grant| Held { task: grant.task, attempt: grant.attempt };
+        self.news.granted(since, &grants.iter().map(held).collect::<Vec<_>>());
+        if !unreadable.is_empty() {
+            self.give_back(unreadable).await;
+            if grants.is_empty() {
+                let why =
+                    "it granted only tasks that this version of the program cannot read; bring it up to date";
+                return Err(ControlUnavailable(why.to_owned()));
+            }
         }
-        metrics::counter!("reelyard_worker_granted_total").increment(answer.grants.len() as u64);
-        Ok(answer.grants)
+        if let Some(tickets) = &self.tickets {
+            tickets.claimed(grants.len() >= wanted as usize).await;
+        }
+        metrics::counter!("reelyard_worker_granted_total").increment(grants.len() as u64);
+        Ok(grants)
     }
 
     async fn heartbeat(
@@ -190,14 +233,7 @@ impl ControlPlane for HttpControl {
     }
 
     async fn release(&self, task: TaskId, attempt: u32) -> Result<(), ControlUnavailable> {
-        let call = ReleaseCall {
-            protocol: WORKER_PROTOCOL,
-            worker: self.worker,
-            held: vec![Held { task, attempt }],
-            goodbye: false,
-        };
-        let _: ReleaseAnswer = self.link.call("release", &call, SHORT_LIMIT).await?;
-        Ok(())
+        Ok(self.release_all(vec![Held { task, attempt }], false).await?)
     }
 
     async fn called_off(&self, task: TaskId, attempt: u32) -> Verdict {
@@ -215,5 +251,26 @@ impl ControlPlane for HttpControl {
         if self.ask_for_work(&ClaimCall { wait_ms, ..self.claim_call(offers) }).await.is_err() {
             sleep(Duration::from_millis(wait_ms / 10)).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::read_grants;
+    use serde_json::json;
+
+    #[test]
+    fn a_grant_of_a_later_version_is_told_apart_from_those_that_can_be_read() {
+        let grant = |attempt: u32, job: &str| {
+            json!({
+                "task": "0198c0de-0000-7000-8000-000000000002", "asset": "0198c0de-0000-7000-8000-000000000003",
+                "kind": "probe", "attempt": attempt, "job": { "kind": job }, "limits": reelyard_model::child::Limits::default(),
+                "source_key": "sources/a", "source": { "byte_len": 1, "pieces": [] },
+                "output_prefix": "renditions/a", "lease_ms": 9_000, "traceparent": "",
+            })
+        };
+        let (read, unreadable) = read_grants(vec![grant(1, "probe"), grant(2, "upscale"), json!("no grant")]);
+        assert_eq!(read.iter().map(|grant| grant.attempt).collect::<Vec<_>>(), [1]);
+        assert_eq!(unreadable.iter().map(|held| held.attempt).collect::<Vec<_>>(), [2]);
     }
 }

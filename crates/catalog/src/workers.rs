@@ -67,13 +67,15 @@ const SELECT: &str =
                       AS running FROM worker";
 
 impl Catalog {
-    /// Safe to repeat: it is there then, and has not ended.
-    pub async fn register_worker(&self, new: &NewWorker) -> Result<(), CatalogError> {
+    /// Safe to repeat: it is there then, and has not ended. False: one of this id lives in a server's process and this
+    /// one does not, or the other way round, so that it is another's.
+    pub async fn register_worker(&self, new: &NewWorker) -> Result<bool, CatalogError> {
         let mut write = self.write().await?;
-        sql("INSERT INTO worker (id, name, in_process, started_ms, node, version, machine, last_seen_ms)
+        let written = sql("INSERT INTO worker (id, name, in_process, started_ms, node, version, machine, last_seen_ms)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?4)
              ON CONFLICT (id) DO UPDATE SET name = ?2, node = ?5, version = ?6, machine = ?7, last_seen_ms = ?4,
-                                            ended_ms = NULL")
+                                            ended_ms = NULL
+             WHERE worker.in_process = ?3")
             .bind(new.id)
             .bind(&new.name)
             .bind(new.node.is_some())
@@ -83,7 +85,8 @@ impl Catalog {
             .bind(new.machine.to_string())
             .execute(write.connection())
             .await?;
-        self.commit(write).await
+        self.commit(write).await?;
+        Ok(written > 0)
     }
 
     pub async fn worker(&self, id: WorkerId) -> Result<Option<WorkerRow>, CatalogError> {

@@ -77,7 +77,8 @@ pub struct Grant {
     pub limits: Limits,
     /// Storage key of the source.
     pub source_key: String,
-    /// Which objects hold it, for a worker that reads them from the store itself.
+    /// Which objects hold it, for a worker that reads them from the store itself; without `pieces` where there are so many
+    /// of them that it is to ask for them.
     pub source: SourceLayout,
     /// Where outputs go: files of the job are kept under `{output_prefix}/{file}`. Holds the attempt.
     pub output_prefix: String,

@@ -95,8 +95,8 @@ pub struct ClaimCall {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ClaimAnswer {
-    pub grants: Vec<Grant>,
+pub struct ClaimAnswer<G = Grant> {
+    pub grants: Vec<G>,
     /// How far the server had looked. All nodes of a fleet count alike.
     #[serde(default)]
     pub seen: i64,

@@ -70,8 +70,8 @@ impl Fleet {
     }
 }
 
-/// A worker is there. Safe to repeat.
-pub(crate) async fn hello(app: &App, hello: HelloCall) -> Result<(), CatalogError> {
+/// A worker is there. Safe to repeat. False: it has the id of a worker inside a server.
+pub(crate) async fn hello(app: &App, hello: HelloCall) -> Result<bool, CatalogError> {
     let machine = serde_json::to_value(&hello.machine).unwrap_or_default();
     let new = NewWorker {
         id: hello.worker,
@@ -121,7 +121,11 @@ async fn drains(app: &App, worker: WorkerId) -> Result<Option<bool>, CatalogErro
     Ok(drain)
 }
 
+/// It ends. It holds nothing that it knows of; what the answer of a claim brought that it did not wait for goes back.
 pub(crate) async fn goodbye(app: &App, worker: WorkerId) -> Result<(), CatalogError> {
+    if app.catalog.release_all_of(worker, app.now_ms()).await? > 0 {
+        app.ring();
+    }
     app.catalog.worker_ended(worker, app.now_ms()).await
 }
 

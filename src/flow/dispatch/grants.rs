@@ -7,6 +7,7 @@ use reelyard_model::{
     AssetId, Failure, FailureCode, Plan, TaskId, TaskState,
     child::{EncoderChoice, Job, Limits},
     output::FileOutput,
+    work::SourceLayout,
     work::{Grant, Report, TaskKind, TaskResult},
     worker_protocol::Held,
 };
@@ -14,6 +15,10 @@ use reelyard_storage::StoreError;
 
 /// A rung's name and a file's fit many times.
 const MAX_OUTPUT_NAME_BYTES: usize = 200;
+
+/// A source in more pieces is one that was just uploaded in thousands of parts, and will be one piece soon. Its layout in
+/// each of 64 grants would be most of their answer; a worker that misses a piece asks for the layout.
+const MAX_PIECES: usize = 500;
 
 /// Why a claimed task is not granted.
 pub(super) enum NoGrant {
@@ -31,6 +36,7 @@ impl From<Failure> for NoGrant {
 pub(super) async fn grant(app: &App, claimed: Claimed, lease_ms: u64) -> Result<Grant, NoGrant> {
     let Claimed { task, asset, plan } = claimed;
     let source = match app.layouts.of(&*app.uploads, &asset.source_key).await {
+        Ok(layout) if layout.pieces.len() > MAX_PIECES => SourceLayout { pieces: Vec::new(), ..layout },
         Ok(layout) => layout,
         Err(StoreError::NotFound { .. }) => {
             let detail = format!("the source {} is not there", asset.source_key);

@@ -2,8 +2,9 @@
 //! keeps open; in `bytes` the bytes for workers that reach no store; and in `operators` what people see of them.
 //!
 //! The words are those of `reelyard_model::worker_protocol`, version 1. Every call needs an API key with the scope
-//! `worker` and decides nothing here: it becomes a call of `flow::dispatch`. A worker is believed about its own task
-//! and nothing else; the names of files that it tells are checked there. Calls that wait end with the server.
+//! `worker` and decides nothing here: it becomes a call of `flow::dispatch`. A worker is believed about
+//! any attempt whose number it knows: all of them are the operator's own machines. What it tells is held to the attempt
+//! (its state, its folder, the names of files). Calls that wait end with the server.
 
 mod bytes;
 mod operators;
@@ -81,7 +82,12 @@ async fn hello(
         ));
     }
     tracing::info!(worker = %call.worker, name = call.name, version = call.version, "dispatch: a worker says hello");
-    fleet::hello(&app, call).await?;
+    if !fleet::hello(&app, call).await? {
+        return Err(Problem::new(
+            Kind::BadRequest,
+            "`worker` is the id of a worker inside a server. Make a new UUID at each start.",
+        ));
+    }
     let version = env!("CARGO_PKG_VERSION").to_owned();
     Ok(axum::Json(HelloAnswer { version, lease_ms: app.fleet.lease_ms }))
 }
