@@ -154,15 +154,9 @@ pub(crate) async fn leases(app: &App, pauses: &Pauses) -> Result<(), FlowError> 
 
 /// Expired uploads, left-over files. Each failure is told and holds up nothing else.
 pub(crate) async fn files(app: &App) {
-    if let Err(error) = uploads(app).await {
-        tracing::error!(%error, "sweep: uploads; trying again later");
-    }
-    if let Err(error) = events(app).await {
-        tracing::error!(%error, "sweep: events; trying again later");
-    }
-    if let Err(error) = app.catalog.forget_workers(app.now_ms() - WORKERS_KEPT_MS).await {
-        tracing::error!(%error, "sweep: workers; trying again later");
-    }
+    told("uploads", uploads(app).await);
+    told("events", events(app).await);
+    told("workers", app.catalog.forget_workers(app.now_ms() - WORKERS_KEPT_MS).await);
     let assets = match app.catalog.assets_to_sweep().await {
         Ok(assets) => assets,
         Err(error) => {
@@ -171,9 +165,7 @@ pub(crate) async fn files(app: &App) {
         }
     };
     for asset in assets {
-        if let Err(error) = sweep_asset(app, &asset).await {
-            tracing::error!(asset = %asset.id, %error, "sweep: files of an asset; trying again later");
-        }
+        told(&format!("files of asset {}", asset.id), sweep_asset(app, &asset).await);
     }
 }
 
@@ -192,12 +184,12 @@ async fn events(app: &App) -> Result<(), FlowError> {
 }
 
 async fn uploads(app: &App) -> Result<(), FlowError> {
-    receive::finish_interrupted(app).await?;
-    same_content::remove_spares(app).await?;
+    told("uploads that were interrupted at their end", receive::finish_interrupted(app).await);
+    told("sources that nobody needs", same_content::remove_spares(app).await);
     let now_ms = app.now_ms();
     for state in [UploadState::Created, UploadState::Receiving] {
         for upload in app.catalog.uploads_in_state(state, Some(now_ms)).await? {
-            expire(app, &upload, now_ms).await?;
+            told(&format!("upload {}", upload.id), expire(app, &upload, now_ms).await);
         }
     }
     // What a crash between the row and the bytes left of one that was given up; and the journals of finished ones,
@@ -209,14 +201,23 @@ async fn uploads(app: &App) -> Result<(), FlowError> {
         };
         match upload.state {
             UploadState::Terminated | UploadState::Expired | UploadState::Rejected => {
-                receive::forget(app, id).await?;
+                told(&format!("upload {id}"), receive::forget(app, id).await);
             }
             // In pieces, it is `assemble` that tidies up: it alone knows which objects it is making.
-            UploadState::Finished if !app.sources_in_pieces => app.uploads.forget_upload(id).await?,
+            UploadState::Finished if !app.sources_in_pieces => {
+                told(&format!("upload {id}"), app.uploads.forget_upload(id).await);
+            }
             _ => {}
         }
     }
     Ok(())
+}
+
+/// What fails holds up nothing else.
+fn told<T, E: Into<FlowError>>(what: &str, outcome: Result<T, E>) {
+    if let Err(error) = outcome.map_err(Into::into) {
+        tracing::error!(what, %error, "sweep: could not be tidied up; trying again later");
+    }
 }
 
 /// Its time is over, unless somebody came back for it meanwhile, or all of it is here and only the last word was missing.

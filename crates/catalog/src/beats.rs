@@ -81,11 +81,11 @@ impl Catalog {
                     return Ok(HeartbeatAnswer::Continue);
                 }
                 Ok(match states.get(&beat.task) {
-                    None => return Err(CatalogError::not_found("task", beat.task)),
                     Some((attempt, TaskState::Cancelled)) if *attempt == beat.attempt => {
                         HeartbeatAnswer::Cancelled
                     }
-                    Some(_) => HeartbeatAnswer::Lost,
+                    // Nor is one whose task there is not, as after a backup was put back.
+                    Some(_) | None => HeartbeatAnswer::Lost,
                 })
             })
             .collect()

@@ -11,7 +11,7 @@ use crate::{
     events::NewEvent,
     outbox,
     rows::{json, number, optional_number, text},
-    sql::{Connection, Engine, Sql, either, sql},
+    sql::{Connection, Engine, Row, Sql, either, sql},
     store::Write,
 };
 use reelyard_model::{
@@ -104,18 +104,18 @@ impl Catalog {
         }
         let mut write = self.write().await?;
         let picks = within_caps(&mut write, picks, &look.tenants).await?;
-        let tasks = take_oldest(write.connection(), &picks).await?;
+        let tasks = self.take_oldest(write.connection(), &picks).await?;
         let kinds: Vec<TaskKind> = tasks.iter().map(|task| task.kind).collect();
         let dealt = reelyard_schedule::deal(&kinds, &slots);
         // A wish that finds fewer tasks than were picked (another node was quicker) leaves the rest as they are.
         let mut leased: Vec<(usize, TaskRow)> =
             tasks.into_iter().zip(dealt).filter_map(|(task, wish)| Some((wish?, task))).collect();
+        let work = self.work_of(write.connection(), leased.iter().map(|(_, task)| task)).await?;
+        leased.retain(|(_, task)| work.contains_key(&task.asset));
         if leased.is_empty() {
             return Ok(claimed);
         }
         lease(&mut write, batch, &mut leased).await?;
-        let assets = leased.iter().map(|(_, task)| task.asset).collect();
-        let work = self.work_of(write.connection(), assets).await?;
         self.commit(write).await?;
         for (wish, task) in leased {
             let (asset, plan) =
@@ -176,20 +176,30 @@ impl Catalog {
     }
 
     /// The assets and their plans, each read once. A plan is long and does not change until the next probe stores
-    /// another, so it is remembered by when it was stored.
+    /// another, so it is remembered by when it was stored. Tasks whose asset or plan cannot be read are passed over.
     async fn work_of(
         &self,
         connection: &mut Connection,
-        assets: HashSet<AssetId>,
+        tasks: impl Iterator<Item = &TaskRow> + Clone,
     ) -> Result<HashMap<AssetId, (AssetRow, Option<Arc<Plan>>)>, CatalogError> {
+        let pass_over = |asset: AssetId, error: CatalogError| {
+            let of_it = tasks.clone().filter(|task| task.asset == asset);
+            self.unreadable.pass_over(&of_it.map(|task| task.id).collect::<Vec<_>>(), error)
+        };
         let mut query = sql("SELECT asset.*, publication.playback_id, plan.created_ms AS planned_ms
              FROM asset LEFT JOIN publication ON publication.asset = asset.id LEFT JOIN plan ON plan.asset = asset.id
              WHERE asset.id");
-        query.push_in(assets.into_iter());
+        query.push_in(tasks.clone().map(|task| task.asset).collect::<HashSet<_>>().into_iter());
         let mut work = HashMap::new();
         let mut unknown = HashMap::new();
         for row in &query.fetch_all(&mut *connection).await? {
-            let asset = AssetRow::read(row)?;
+            let asset = match AssetRow::read(row) {
+                Ok(asset) => asset,
+                Err(error) => {
+                    pass_over(text(row, "id")?, error)?;
+                    continue;
+                }
+            };
             let mut plan = None;
             if let Some(planned_ms) = row.get::<Option<i64>>("planned_ms")? {
                 plan = self.plans.get(asset.id, planned_ms);
@@ -206,13 +216,45 @@ impl Catalog {
         query.push_in(unknown.keys().copied());
         for row in &query.fetch_all(connection).await? {
             let asset: AssetId = text(row, "asset")?;
-            let read: Arc<Plan> = Arc::new(json(row, "plan")?);
-            self.plans.remember(asset, row.get("created_ms")?, &read);
-            if let Some((_, plan)) = work.get_mut(&asset) {
-                *plan = Some(read);
+            match json::<Plan>(row, "plan") {
+                Ok(read) => {
+                    let read = Arc::new(read);
+                    self.plans.remember(asset, row.get("created_ms")?, &read);
+                    if let Some((_, plan)) = work.get_mut(&asset) {
+                        *plan = Some(read);
+                    }
+                }
+                Err(error) => {
+                    pass_over(asset, error)?;
+                    work.remove(&asset);
+                }
             }
         }
         Ok(work)
+    }
+
+    /// The next tasks of each picked queue that nobody else is about to lease, without those that cannot be read.
+    async fn take_oldest(
+        &self,
+        connection: &mut Connection,
+        picks: &[Pick],
+    ) -> Result<Vec<TaskRow>, CatalogError> {
+        if picks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let passed_over = self.unreadable.passed_over();
+        let found = match connection.engine() {
+            Engine::Sqlite => take_one_by_one(connection, picks, &passed_over).await?,
+            Engine::Postgres => take_together(picks, &passed_over).fetch_all(connection).await?,
+        };
+        let mut tasks = Vec::with_capacity(found.len());
+        for row in &found {
+            match TaskRow::read(row) {
+                Ok(task) => tasks.push(task),
+                Err(error) => self.unreadable.pass_over(&[text(row, "id")?], error)?,
+            }
+        }
+        Ok(tasks)
     }
 }
 
@@ -290,33 +332,27 @@ async fn within_caps(
     Ok(picks)
 }
 
-/// The next tasks of each picked queue that nobody else is about to lease.
-async fn take_oldest(connection: &mut Connection, picks: &[Pick]) -> Result<Vec<TaskRow>, CatalogError> {
-    if picks.is_empty() {
-        return Ok(Vec::new());
-    }
-    if connection.engine() == Engine::Postgres {
-        return take_together(connection, picks).await;
-    }
-    let mut tasks = Vec::new();
+async fn take_one_by_one(
+    connection: &mut Connection,
+    picks: &[Pick],
+    passed_over: &[TaskId],
+) -> Result<Vec<Row>, CatalogError> {
+    let mut found = Vec::new();
     for pick in picks {
-        let found = sql("SELECT * FROM task WHERE state = 'ready' AND tenant = ? AND tier = ? AND kind = ?
-                         ORDER BY priority DESC, created_ms, id LIMIT ?")
-        .bind(pick.tenant)
-        .bind(pick.tier.as_str())
-        .bind(pick.kind.as_str())
-        .bind(pick.count)
-        .fetch_all(&mut *connection)
-        .await?;
-        for row in &found {
-            tasks.push(TaskRow::read(row)?);
-        }
+        let mut query =
+            sql("SELECT * FROM task WHERE state = 'ready' AND tenant = ? AND tier = ? AND kind = ?")
+                .bind(pick.tenant)
+                .bind(pick.tier.as_str())
+                .bind(pick.kind.as_str());
+        push_without(&mut query, passed_over);
+        query.push(" ORDER BY priority DESC, created_ms, id LIMIT ").push_bind(pick.count);
+        found.extend(query.fetch_all(&mut *connection).await?);
     }
-    Ok(tasks)
+    Ok(found)
 }
 
 /// The same in one statement, in the words of PostgreSQL.
-async fn take_together(connection: &mut Connection, picks: &[Pick]) -> Result<Vec<TaskRow>, CatalogError> {
+fn take_together(picks: &[Pick], passed_over: &[TaskId]) -> Sql {
     let row = |(place, pick): (i64, &Pick)| {
         let Pick { tenant, tier, kind, count } = *pick;
         [tenant.into(), tier.as_str().into(), kind.as_str().into(), count.into(), place.into()]
@@ -324,12 +360,20 @@ async fn take_together(connection: &mut Connection, picks: &[Pick]) -> Result<Ve
     let mut query = sql("SELECT task.* FROM ");
     query.push_rows((0i64..).zip(picks).map(row).collect(), "pick").push(
         ", LATERAL (SELECT * FROM task WHERE state = 'ready' AND tenant = pick.column1 AND tier = pick.column2
-             AND kind = pick.column3 ORDER BY priority DESC, created_ms, id LIMIT pick.column4
-             FOR NO KEY UPDATE SKIP LOCKED) AS task
+             AND kind = pick.column3",
+    );
+    push_without(&mut query, passed_over);
+    query.push(
+        " ORDER BY priority DESC, created_ms, id LIMIT pick.column4 FOR NO KEY UPDATE SKIP LOCKED) AS task
          ORDER BY pick.column5, task.priority DESC, task.created_ms, task.id",
     );
-    let found = query.fetch_all(connection).await?;
-    found.iter().map(TaskRow::read).collect()
+    query
+}
+
+fn push_without(query: &mut Sql, tasks: &[TaskId]) {
+    if !tasks.is_empty() {
+        query.push(" AND NOT id").push_in(tasks.iter().copied());
+    }
 }
 
 /// The one change of state of this file, for all of them in one statement; the machine decides for each.

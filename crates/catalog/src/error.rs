@@ -83,6 +83,14 @@ const fn is_no_connection(error: &sqlx::Error) -> bool {
 }
 
 impl CatalogError {
+    /// It says something about the row that was asked for, and nothing about others.
+    pub fn is_of_one_row(&self) -> bool {
+        matches!(
+            self,
+            Self::NotFound { .. } | Self::Refused(_) | Self::OverQuota(_) | Self::Unreadable { .. }
+        )
+    }
+
     /// The database has rolled the transaction back in favour of another one: nothing of it was stored, for certain.
     pub(crate) fn was_taken_back(&self) -> bool {
         matches!(self, Self::Database(error) if is_one_of(error, GAVE_WAY))

@@ -1,6 +1,6 @@
 //! Leases after the claim: kept by heartbeats, given back, or lost; and what became of attempts that did not work out.
 
-use crate::sql::sql;
+use crate::sql::{Sql, sql};
 use crate::{
     Catalog, CatalogError, Heartbeat, TaskRow, assets,
     rows::{json, number, optional_text, text, to_json},
@@ -70,8 +70,18 @@ impl Catalog {
         }
         let mut query = sql("SELECT id, attempt FROM task WHERE state = 'leased' AND worker = ");
         query.push_bind(worker).push(" AND claim").push_in(claims.iter().map(Uuid::to_string));
+        self.release_all(query, now_ms).await
+    }
+
+    /// Gives back whatever this worker has, as it ends. Returns how many tasks there were.
+    pub async fn release_all_of(&self, worker: WorkerId, now_ms: i64) -> Result<u32, CatalogError> {
+        let query = sql("SELECT id, attempt FROM task WHERE state = 'leased' AND worker = ?").bind(worker);
+        self.release_all(query, now_ms).await
+    }
+
+    async fn release_all(&self, found: Sql, now_ms: i64) -> Result<u32, CatalogError> {
         let mut released = 0;
-        for row in &query.fetch_all(&self.reader).await? {
+        for row in &found.fetch_all(&self.reader).await? {
             released += u32::from(self.release(text(row, "id")?, number(row, "attempt")?, now_ms).await?);
         }
         Ok(released)
@@ -157,8 +167,15 @@ impl Catalog {
             let random = spread(random, index);
             let one = self
                 .until_not_taken_back(|| self.end_expired_lease(id, silence, over_before_ms, now_ms, random))
-                .await?;
-            lost.extend(one);
+                .await;
+            match one {
+                Ok(one) => lost.extend(one),
+                // The others are not to wait until somebody mends this one.
+                Err(error) if error.is_of_one_row() => {
+                    tracing::error!(task = id, %error, "leases: one that ran out could not be ended");
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok(lost)
     }
@@ -215,11 +232,17 @@ async fn end_back_offs(write: &mut Write, now_ms: i64) -> Result<usize, CatalogE
         .for_update_skip_locked()
         .fetch_all(write.connection())
         .await?;
+    let mut ended = 0;
     for row in &found {
-        let mut task = TaskRow::read(row)?;
-        tasks::move_task(write, &mut task, TaskEvent::BackOffOver, now_ms).await?;
+        match TaskRow::read(row) {
+            Ok(mut task) => {
+                tasks::move_task(write, &mut task, TaskEvent::BackOffOver, now_ms).await?;
+                ended += 1;
+            }
+            Err(error) => tracing::error!(%error, "leases: a task stays in its back-off"),
+        }
     }
-    Ok(found.len())
+    Ok(ended)
 }
 
 /// The row as it is now, locked with its content: a heartbeat may have come, another node may have been quicker, and

@@ -44,6 +44,7 @@ mod shares;
 mod sql;
 mod store;
 mod tasks;
+mod unreadable;
 mod uploads;
 mod waiting;
 mod workers;

@@ -11,6 +11,7 @@ use crate::{
     follow::{Follower, Hearers},
     remembered_plans::RememberedPlans,
     sql::{self, Connection, Engine, Pool, Transaction},
+    unreadable::Unreadable,
 };
 use reelyard_crash_points::{crash_point, site};
 use reelyard_model::TenantId;
@@ -34,6 +35,7 @@ pub struct Catalog {
     /// Wake-ups are given to a broker, so they are written down first.
     has_outbox: bool,
     pub(crate) plans: Arc<RememberedPlans>,
+    pub(crate) unreadable: Arc<Unreadable>,
 }
 
 /// A write transaction and the events that it will store and publish with its commit.
@@ -48,8 +50,15 @@ impl Catalog {
     pub async fn open(path: &Path) -> Result<Self, CatalogError> {
         let (writer, reader) = sql::sqlite::open(path).await?;
         let hearers = hearers(&reader).await?;
-        let catalog =
-            Self { writer, reader, hearers, follower: None, has_outbox: false, plans: Arc::default() };
+        let catalog = Self {
+            writer,
+            reader,
+            hearers,
+            follower: None,
+            has_outbox: false,
+            plans: Arc::default(),
+            unreadable: Arc::default(),
+        };
         catalog.add_tenant(TenantId::DEFAULT, "default", 0).await?;
         Ok(catalog)
     }
@@ -68,6 +77,7 @@ impl Catalog {
             follower: Some(Arc::new(follower)),
             has_outbox: false,
             plans: Arc::default(),
+            unreadable: Arc::default(),
         };
         catalog.add_tenant(TenantId::DEFAULT, "default", 0).await?;
         Ok(catalog)

@@ -19,6 +19,8 @@ mod shared_uploads;
 #[path = "suite/statements.rs"]
 mod statements;
 mod support;
+#[path = "suite/unreadable.rs"]
+mod unreadable;
 #[path = "suite/uploads.rs"]
 mod uploads;
 

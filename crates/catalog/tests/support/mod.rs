@@ -20,6 +20,7 @@ use reelyard_model::{
 };
 use reelyard_testkit::PostgresServer;
 use serde_json::json;
+use sqlx::Connection as _;
 use std::{path::Path, sync::OnceLock};
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -200,6 +201,22 @@ impl Bench {
         let id = TenantId::from_uuid(Uuid::from_u128(number));
         self.catalog.add_tenant(id, &format!("tenant {number}"), 0).await.unwrap();
         id
+    }
+
+    /// What no method of the catalogue does: a row as another version, or a damaged disk, may leave it.
+    pub(crate) async fn execute(&self, statement: &'static str) {
+        let query = sqlx::raw_sql(statement);
+        match &self.place {
+            Place::Database(url) => {
+                let mut database = sqlx::PgConnection::connect(url).await.unwrap();
+                query.execute(&mut database).await.unwrap();
+            }
+            Place::File(_) => {
+                let file = sqlx::sqlite::SqliteConnectOptions::new().filename(self.place.name());
+                let mut database = sqlx::SqliteConnection::connect_with(&file).await.unwrap();
+                query.execute(&mut database).await.unwrap();
+            }
+        }
     }
 
     /// A worker that says nothing of its machine; `node`: the server that it lives in.
