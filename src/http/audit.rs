@@ -46,7 +46,7 @@ struct AuditLine {
     actor: String,
     #[schema(example = "queue.paused")]
     action: String,
-    /// The id of a job, asset, worker or tenant, or the name of a queue.
+    /// The id of a job, asset, worker, tenant or key, or the name of a queue.
     #[schema(example = "encode")]
     subject: String,
     /// In their words, where they gave one.
