@@ -1,11 +1,14 @@
 // The server is killed while a chunk is on its way, and starts again when the client has noticed.
 import { ask, upload } from './common.mjs';
 
+// For a server that needs long to start.
+const retryDelays = [0, 100, 200, 400, 800, 1600, ...Array(10).fill(3200)];
 let patches = 0;
 let killed = null;
 let failures = 0;
 const transfer = await upload({
   chunkSize: 500_000,
+  retryDelays,
   onBeforeRequest: async (request) => {
     if (request.getMethod() !== 'PATCH') return;
     patches += 1;
