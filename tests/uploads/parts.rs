@@ -292,7 +292,7 @@ fn an_upload_that_was_given_up_stops_who_still_sends_and_is_gone() {
     let upload = Upload::begin(&server, PART);
     let mut stalled = upload.put(1, &(0..PART)).begin(Some(PART));
     stalled.write_all(&whole[..1 << 20]).unwrap();
-    wait_until_received(&server, &upload.id);
+    server.wait_until_file_has(&format!("/uploads/{}", upload.id), 1);
     assert_eq!(upload.ask("DELETE", "/uploads/parts").send(b"").status, 204);
     let answer = read_answer(&mut stalled, false).expect("the sender is told");
     assert_eq!(answer.status, 423, "{answer:?}");
@@ -300,30 +300,21 @@ fn an_upload_that_was_given_up_stops_who_still_sends_and_is_gone() {
     assert_eq!(fs::read_dir(server.data.join("uploads")).unwrap().count(), 0);
 }
 
-/// Bytes of a part are in the upload's file.
-fn wait_until_received(server: &Server, id: &str) {
-    let path = server.data.join("uploads").join(id);
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while fs::metadata(&path).unwrap().len() == 0 {
-        assert!(Instant::now() < deadline, "no byte arrived");
-        std::thread::yield_now();
-    }
-}
-
 #[test]
 fn a_newer_request_for_a_part_takes_over_from_one_that_stalls_and_others_are_left_alone() {
     let server = Server::start();
     let whole = noise(2 * PART);
     let upload = Upload::begin(&server, 2 * PART);
-    let mut other = upload.put(2, &(PART..2 * PART)).begin(Some(PART));
-    other.write_all(&whole[PART..PART + 100]).unwrap();
     let stall = || {
         let mut connection = upload.put(1, &(0..PART)).begin(Some(PART));
         connection.write_all(&whole[..1 << 20]).unwrap();
         connection
     };
     let mut stalled = stall();
-    wait_until_received(&server, &upload.id);
+    // Before anything else is sent, so that it is this part that shows in the file.
+    server.wait_until_file_has(&format!("/uploads/{}", upload.id), 1);
+    let mut other = upload.put(2, &(PART..2 * PART)).begin(Some(PART));
+    other.write_all(&whole[PART..PART + 100]).unwrap();
     let mut waits = Vec::new();
     for _ in 0..20 {
         let began = Instant::now();
