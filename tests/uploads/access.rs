@@ -2,7 +2,7 @@
 
 use super::{
     server::Server,
-    wire::{Answer, Request, read_answer},
+    wire::{Answer, Request, read_answer, wait_until},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use reelyard_model::TenantId;
@@ -16,6 +16,10 @@ use std::{
 };
 
 const CONDITION_LIMIT: Duration = Duration::from_secs(60);
+/// A silence that is too long for the server, but longer than this test stands still on a machine with other work.
+const IDLE_SECONDS: &str = "3";
+/// What one body may take, the server's own work included.
+const BODY_SECONDS: &str = "5";
 
 fn command(server: &Server, arguments: &[&str]) -> Output {
     let output = Command::new(env!("CARGO_BIN_EXE_reelyard"))
@@ -101,13 +105,6 @@ fn own_token(server: &Server, ttl_seconds: u64) -> String {
             expires_at_unix_seconds: now_unix_seconds() + ttl_seconds,
         })
         .unwrap()
-}
-
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < CONDITION_LIMIT, "waited in vain until {what}");
-    }
 }
 
 #[test]
@@ -228,13 +225,16 @@ fn a_token_holds_its_upload_to_length_type_and_number() {
 
 #[test]
 fn a_token_that_expires_under_a_body_lets_it_end_and_opens_nothing_afterwards() {
+    // Long enough to begin under it, also where that takes a few seconds.
+    const TOKEN_SECONDS: u64 = 8;
     let server = Server::start();
-    let token = own_token(&server, 3);
+    let token = own_token(&server, TOKEN_SECONDS);
     let upload = location(&create(&server, &token, 10));
     let mut connection = patch(&server, &token, &upload, 0).begin(Some(10));
     connection.write_all(b"01234").unwrap();
+    server.wait_until_receiving(1);
     let nothing = "/uploads/019a9f6b-1f00-7c43-b8cc-2f7c2f6a6a01";
-    until("the token has expired", || tus(&server, &token, "HEAD", nothing).send(b"").status == 401);
+    wait_until("the token has expired", || tus(&server, &token, "HEAD", nothing).send(b"").status == 401);
     connection.write_all(b"56789").unwrap();
     let answer = read_answer(&mut connection, false).unwrap();
     assert_eq!((answer.status, answer.number("upload-offset")), (204, 10), "{answer:?}");
@@ -327,7 +327,7 @@ fn an_address_that_fails_again_and_again_is_refused_but_a_good_key_from_there_is
 
 #[test]
 fn a_silent_sender_is_cut_and_what_came_is_kept() {
-    let server = Server::start_with(&["--upload-idle-seconds", "1"]);
+    let server = Server::start_with(&["--upload-idle-seconds", IDLE_SECONDS]);
     let upload = server.create(10);
     let mut connection = server.patch_request(&upload, 0).begin(Some(10));
     connection.write_all(b"012").unwrap();
@@ -340,7 +340,7 @@ fn a_silent_sender_is_cut_and_what_came_is_kept() {
 
 #[test]
 fn a_sender_that_trickles_is_cut_and_what_came_is_kept() {
-    let server = Server::start_with(&["--upload-idle-seconds", "1", "--min-upload-speed", "1000"]);
+    let server = Server::start_with(&["--upload-idle-seconds", IDLE_SECONDS, "--min-upload-speed", "1000"]);
     let upload = server.create(1_000_000);
     let mut connection = server.patch_request(&upload, 0).begin(Some(1_000_000));
     connection.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
@@ -350,6 +350,7 @@ fn a_sender_that_trickles_is_cut_and_what_came_is_kept() {
         assert!(began.elapsed() < CONDITION_LIMIT, "the trickle went on");
         connection.write_all(b"x").unwrap();
     }
+    connection.set_read_timeout(Some(CONDITION_LIMIT)).unwrap();
     let answer = read_answer(&mut connection, false).unwrap();
     assert_eq!(slug(&answer), is(408, "sender-too-slow"));
     let kept = answer.number("upload-offset");
@@ -359,7 +360,7 @@ fn a_sender_that_trickles_is_cut_and_what_came_is_kept() {
 
 #[test]
 fn a_body_longer_than_its_time_goes_on_in_the_next_request() {
-    let server = Server::start_with(&["--max-body-seconds", "1"]);
+    let server = Server::start_with(&["--max-body-seconds", BODY_SECONDS]);
     let upload = server.create(10);
     let mut connection = server.patch_request(&upload, 0).begin(Some(10));
     connection.write_all(b"01234").unwrap();
@@ -374,8 +375,7 @@ fn bodies_beyond_the_seats_wait_in_line_and_then_come_back() {
     let (first, second) = (server.create(10), server.create(4));
     let mut connection = server.patch_request(&first, 0).begin(Some(10));
     connection.write_all(b"01234").unwrap();
-    let metrics = || asked(&server, &server.key, "GET", "/metrics").send(b"").body;
-    until("the first sits", || String::from_utf8(metrics()).unwrap().contains("reelyard_upload_transfers 1"));
+    server.wait_until_receiving(1);
     let refused = server.patch(&second, 0, b"film");
     assert_eq!(slug(&refused), is(503, "unavailable"));
     assert!(refused.number("retry-after") >= 1);
@@ -452,8 +452,7 @@ fn what_a_revoked_key_sent_to_its_end_is_finished_by_somebody_who_may_and_by_not
     for connection in &mut connections {
         connection.write_all(b"01234").unwrap();
     }
-    let metrics = || asked(&server, &server.key, "GET", "/metrics").send(b"").body;
-    until("both sit", || String::from_utf8(metrics()).unwrap().contains("reelyard_upload_transfers 2"));
+    server.wait_until_receiving(2);
     revoke(&server, "uploads:write");
     for connection in &mut connections {
         connection.write_all(b"56789").unwrap();
