@@ -10,7 +10,7 @@ use reelyard_model::{
     work::{Report, TaskResult, Verdict},
 };
 use std::time::Duration;
-use world::{World, failure_of, process_exists};
+use world::{SHORT_LEASE_MS, World, failure_of, process_exists};
 
 #[tokio::test]
 async fn completed_means_that_every_file_is_in_the_depot() {
@@ -45,7 +45,8 @@ async fn whatever_a_child_does_the_next_task_is_done() {
     let tasks = expected.map(|(behaviour, code)| (world.grant(behaviour), code));
     let last = world.grant("encode");
     let agent = world.start_with(|config| {
-        config.watch = Watch { no_progress: Duration::from_secs(1), ..Watch::default() };
+        // For all of them: the others must not be taken for silent on a machine that stands still for a while.
+        config.watch = Watch { no_progress: Duration::from_secs(5), ..Watch::default() };
     });
     let reports = world.until("the last report", |seen| seen.reports_of(last)).await;
     assert!(matches!(reports[0], Report::Completed { .. }), "{reports:?}");
@@ -117,10 +118,10 @@ async fn a_source_far_away_that_vanishes_is_reported_with_the_reason() {
 #[tokio::test]
 async fn cancelled_and_lost_end_the_child_and_nothing_is_said() {
     for verdict in [Verdict::Cancelled, Verdict::Lost] {
-        let world = World::new();
+        let world = World::with_lease(SHORT_LEASE_MS);
         let task = world.grant("work for ever");
         let agent = world.start();
-        let child = world.until("the child at work", |seen| seen.child_of(task)).await;
+        let child = world.child_at_work(task).await;
         assert!(process_exists(child));
         world.answer_heartbeats(verdict);
         world.until("the child's end", |_| (!process_exists(child)).then_some(())).await;
@@ -132,10 +133,10 @@ async fn cancelled_and_lost_end_the_child_and_nothing_is_said() {
 
 #[tokio::test]
 async fn when_the_control_plane_is_away_for_a_whole_lease_the_work_is_dropped() {
-    let world = World::new();
+    let world = World::with_lease(SHORT_LEASE_MS);
     let task = world.grant("work for ever");
     let agent = world.start();
-    let child = world.until("the child at work", |seen| seen.child_of(task)).await;
+    let child = world.child_at_work(task).await;
     world.go_away();
     world.until("the child's end", |_| (!process_exists(child)).then_some(())).await;
     world.come_back();
@@ -156,9 +157,12 @@ async fn a_report_is_repeated_until_it_is_taken() {
 
 #[tokio::test]
 async fn heartbeats_keep_a_short_lease() {
-    let world = World::new();
+    let world = World::with_lease(SHORT_LEASE_MS);
     let task = world.grant("work for ever");
     let agent = world.start();
+    let child = world.child_at_work(task).await;
+    // They carry what the child last said.
+    world.until("progress", |seen| (seen.child_of(task)? == child).then_some(())).await;
     // Six beats are two leases.
     world.until("six heartbeats", |seen| (seen.heartbeats_of(task) >= 6).then_some(())).await;
     world.answer_heartbeats(Verdict::Cancelled);
@@ -218,7 +222,7 @@ async fn a_drain_finishes_what_runs_and_claims_nothing_more() {
     let world = World::new();
     let running = world.grant("work for ever");
     let agent = world.start_with(|config| config.drain = Duration::from_millis(500));
-    let child = world.until("the child at work", |seen| seen.child_of(running)).await;
+    let child = world.child_at_work(running).await;
     agent.ask_to_drain();
     // The slot is busy, so this one would be next.
     let never = world.grant("encode");
@@ -236,7 +240,7 @@ async fn now_means_now() {
     let world = World::new();
     let task = world.grant("work for ever");
     let agent = world.start_with(|config| config.drain = Duration::from_secs(3600));
-    let child = world.until("the child at work", |seen| seen.child_of(task)).await;
+    let child = world.child_at_work(task).await;
     agent.ask_to_drain();
     agent.now().await;
     assert!(!process_exists(child));
@@ -249,7 +253,7 @@ async fn a_task_that_is_called_off_ends_before_its_next_heartbeat() {
         let world = World::new();
         let task = world.grant("work for ever");
         let agent = world.start();
-        let child = world.until("the child at work", |seen| seen.child_of(task)).await;
+        let child = world.child_at_work(task).await;
         world.call_off(task, verdict);
         world.until("the child's end", |_| (!process_exists(child)).then_some(())).await;
         agent.drain().await;

@@ -12,6 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// For what must happen; a busy machine is slow. Half of the default patience with a child that makes no progress, so
+/// that its end is not that patience's doing.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 struct Case {
     scratch: tempfile::TempDir,
     command: ChildCommand,
@@ -137,7 +141,7 @@ async fn a_child_that_makes_no_progress_is_killed() {
         let begun = Instant::now();
         let (_, ending) = run(case.command).await;
         assert_eq!(failure(ending).code, FailureCode::ChildHung, "{behaviour}");
-        assert!(begun.elapsed() < Duration::from_secs(10));
+        assert!(begun.elapsed() < PATIENCE);
     }
 }
 
@@ -208,7 +212,7 @@ async fn what_the_child_started_goes_with_it() {
     let grandchild = warnings(&messages).remove(0);
     let begun = Instant::now();
     while process_exists(&grandchild) {
-        assert!(begun.elapsed() < Duration::from_secs(5), "the grandchild lives on");
+        assert!(begun.elapsed() < PATIENCE, "the grandchild lives on");
         tokio::task::yield_now().await;
     }
 }
@@ -220,7 +224,8 @@ async fn stop_kills_at_once() {
     let begun = Instant::now();
     running.stop();
     assert_eq!(running.ended().await.outcome, Outcome::Stopped);
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    // Sooner than the grace of a child that may end by itself, which is five seconds.
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
@@ -237,7 +242,7 @@ async fn dropping_it_kills_too() {
     let grandchild = grandchild.unwrap();
     let begun = Instant::now();
     while process_exists(&grandchild) {
-        assert!(begun.elapsed() < Duration::from_secs(5), "the grandchild lives on");
+        assert!(begun.elapsed() < PATIENCE, "the grandchild lives on");
         tokio::task::yield_now().await;
     }
 }
@@ -245,11 +250,11 @@ async fn dropping_it_kills_too() {
 #[tokio::test]
 async fn a_slow_listener_is_not_held_against_the_child() {
     let mut case = case("many");
-    case.command.watch.no_progress = Duration::from_secs(1);
+    case.command.watch.no_progress = Duration::from_secs(4);
     let mut running = start(case.command).await.unwrap();
     assert!(matches!(running.next().await, Some(Message::Hello { .. })));
     // Longer than the patience with a silent child; the child stands at a full pipe meanwhile.
-    tokio::time::sleep(Duration::from_millis(2500)).await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
     let mut heard = 0;
     while let Some(message) = running.next().await {
         heard += usize::from(matches!(message, Message::Progress { .. }));
@@ -299,7 +304,7 @@ fn a_child_does_not_outlive_a_supervisor_that_is_killed() {
     supervisor.wait().unwrap();
     let begun = Instant::now();
     while process_exists(child) {
-        assert!(begun.elapsed() < Duration::from_secs(5), "the child lives on");
+        assert!(begun.elapsed() < PATIENCE, "the child lives on");
         std::thread::yield_now();
     }
 }

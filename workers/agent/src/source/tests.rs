@@ -18,13 +18,15 @@ use tokio::task::spawn_blocking;
 const KEY: &str = "sources/one";
 /// A mebibyte and a bit: the last block is short.
 const BYTE_LEN: u64 = (1 << 20) + 77;
-/// Short, for failures that shall show soon.
-const IMPATIENT: Patience = Patience {
+/// Tries again soon, and gives up only when the test has failed.
+const PATIENT: Patience = Patience {
     first_pause: Duration::from_millis(1),
     longest_pause: Duration::from_millis(4),
     stall: Duration::from_millis(50),
-    give_up_after: Duration::from_millis(200),
+    give_up_after: Duration::from_secs(30),
 };
+/// For failures that last as long as they are borne.
+const IMPATIENT: Patience = Patience { give_up_after: Duration::from_millis(200), ..PATIENT };
 
 fn byte_at(position: u64) -> u8 {
     (position.wrapping_mul(2_654_435_761) >> 16) as u8
@@ -126,8 +128,17 @@ fn cache() -> (tempfile::TempDir, SourceCache) {
 
 impl Child {
     async fn of(cache: &SourceCache, store: &Arc<Store>, habit: Habit) -> Self {
+        Self::with_patience(cache, store, habit, PATIENT).await
+    }
+
+    async fn with_patience(
+        cache: &SourceCache,
+        store: &Arc<Store>,
+        habit: Habit,
+        patience: Patience,
+    ) -> Self {
         let reader = Arc::clone(store) as Arc<dyn RangeReader>;
-        let served = Served { key: KEY.to_owned(), reader, habit, patience: IMPATIENT };
+        let served = Served { key: KEY.to_owned(), reader, habit, patience };
         let (descriptor, serving) = Serving::start(cache, served).unwrap();
         let source = spawn_blocking(move || Source::open(descriptor).unwrap()).await.unwrap();
         assert_eq!(source.byte_len(), BYTE_LEN);
@@ -219,16 +230,16 @@ async fn a_store_that_fails_for_a_moment_is_asked_for_the_rest() {
 
 #[tokio::test]
 async fn each_lasting_failure_has_its_own_name_and_comes_soon() {
-    for (mishap, is_gone) in [
-        (Mishap::Missing, true),
-        (Mishap::Ends(100), false),
-        (Mishap::Ends(0), true),
-        (Mishap::Breaks(0), false),
-        (Mishap::Stalls(0), false),
+    for (mishap, is_gone, patience) in [
+        (Mishap::Missing, true, PATIENT),
+        (Mishap::Ends(100), false, PATIENT),
+        (Mishap::Ends(0), true, PATIENT),
+        (Mishap::Breaks(0), false, IMPATIENT),
+        (Mishap::Stalls(0), false, IMPATIENT),
     ] {
         let (_folder, cache) = cache();
         let store = Store::always(mishap);
-        let child = Child::of(&cache, &store, Habit::Parts).await;
+        let child = Child::with_patience(&cache, &store, Habit::Parts, patience).await;
         if let Mishap::Ends(100) = mishap {
             // Slow but never silent: it gets there.
             assert!(child.read(0..1000).await.unwrap() == bytes(0..1000));
@@ -246,7 +257,7 @@ async fn a_child_that_asks_for_what_is_not_there_is_not_answered() {
     use std::io::{Read, Write};
     let (_folder, cache) = cache();
     let reader = Store::that(&[]) as Arc<dyn RangeReader>;
-    let served = Served { key: KEY.to_owned(), reader, habit: Habit::Parts, patience: IMPATIENT };
+    let served = Served { key: KEY.to_owned(), reader, habit: Habit::Parts, patience: PATIENT };
     let (descriptor, serving) = Serving::start(&cache, served).unwrap();
     let said = spawn_blocking(move || {
         let mut socket = std::os::unix::net::UnixStream::from(descriptor);

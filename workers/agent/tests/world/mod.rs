@@ -29,8 +29,10 @@ use uuid::Uuid;
 
 /// A whole test takes a second or two; a minute means that what it waits for will not come.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Short, so that a lost lease is seen soon, and long enough for a busy test machine.
-const LEASE_MS: u64 = 1500;
+/// Heartbeats come every three seconds, so that a machine which stands still for a second or two loses no lease.
+const LEASE_MS: u64 = 9_000;
+/// For tests that wait for several heartbeats, or for the end of a lease.
+pub(crate) const SHORT_LEASE_MS: u64 = 6_000;
 
 #[derive(Default)]
 pub(crate) struct Seen {
@@ -63,7 +65,7 @@ impl Seen {
     pub(crate) fn heartbeats_of(&self, task: TaskId) -> usize {
         self.heartbeats.iter().filter(|(of, _)| *of == task).count()
     }
-    /// The test child reports its process id in the low half of its progress.
+    /// As heartbeats tell it: the test child reports its process id in the low half of its progress.
     pub(crate) fn child_of(&self, task: TaskId) -> Option<u32> {
         let progress = self.heartbeats.iter().rev().find(|(of, _)| *of == task)?.1;
         let id = (progress.done_us & 0xffff_ffff) as u32;
@@ -205,6 +207,7 @@ impl RangeReader for FarFile {
 pub(crate) struct World {
     folder: tempfile::TempDir,
     shared: Arc<Shared>,
+    lease_ms: u64,
 }
 
 pub(crate) struct RunningAgent {
@@ -215,6 +218,10 @@ pub(crate) struct RunningAgent {
 
 impl World {
     pub(crate) fn new() -> Self {
+        Self::with_lease(LEASE_MS)
+    }
+
+    pub(crate) fn with_lease(lease_ms: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let shared = Shared {
             seen: Mutex::default(),
@@ -223,7 +230,7 @@ impl World {
             folder: folder.path().join("depot"),
         };
         std::fs::create_dir_all(shared.folder.join("sources")).unwrap();
-        Self { folder, shared: Arc::new(shared) }
+        Self { folder, shared: Arc::new(shared), lease_ms }
     }
 
     /// A task whose source tells the test child what to do.
@@ -241,7 +248,7 @@ impl World {
             source_key,
             source: SourceLayout { byte_len: 0, pieces: Vec::new() },
             output_prefix: format!("renditions/{task}/a1"),
-            lease_ms: LEASE_MS,
+            lease_ms: self.lease_ms,
             traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned(),
         };
         self.shared.change(|seen| seen.waiting.push_back(grant));
@@ -282,6 +289,13 @@ impl World {
             }
         };
         timeout(PATIENCE, looking).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
+    }
+
+    /// The process that works for ever on it, once the agent has kept its files so far.
+    pub(crate) async fn child_at_work(&self, task: TaskId) -> u32 {
+        let kept = self.kept(task, "240p/process_id");
+        let process_id = |_: &Seen| std::fs::read_to_string(&kept).ok()?.parse().ok();
+        self.until("the child at work", process_id).await
     }
 
     pub(crate) fn kept(&self, task: TaskId, file: &str) -> PathBuf {
