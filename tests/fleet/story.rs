@@ -10,17 +10,21 @@ use crate::{
 };
 use reelyard_testkit::Line;
 use serde_json::Value;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    path::Path,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 const PATIENCE: Duration = Duration::from_secs(240);
 /// Half way through a PATCH of the sample.
 const CUT_AFTER_BYTES: u64 = 700_000;
 const FIRST_PIECE_BYTES: usize = 600_000;
+/// One pause of the machine may be longer than what lets a lease of the other tests run out, and would cost an attempt.
+const LEASE_SECONDS: u64 = 10;
+const SLEEPER: usize = 0;
+const VICTIM: usize = 1;
+/// Films until a worker was stopped with a chunk in hand: it may end one, and the film with it, in that very moment.
+const MOST_FILMS: usize = 5;
+/// What the same work may cost in seconds of a processor: neighbours take its caches and half of its core. Attempts are
+/// counted exactly; this is against work that no attempt tells of.
+const SAME_WORK_AT_MOST: f64 = 2.0;
 
 /// The same film as other bytes, with an empty box behind it (ISO/IEC 14496-12 section 8.1.2): what the server has
 /// already it does not process again.
@@ -38,19 +42,18 @@ fn play(url: &str) -> Value {
     report
 }
 
-/// Who has leases on encodes, looked at until the asset has come to an end.
-fn encoders_until_settled(farm: &Farm, asset: &str) -> (Value, BTreeSet<String>) {
-    let mut workers = BTreeSet::new();
-    let settled = wait_for(&format!("asset {asset} to settle"), PATIENCE, || {
-        for row in farm.rows(&format!(
-            "SELECT worker FROM task WHERE asset = '{asset}' AND kind = 'encode' AND worker IS NOT NULL"
-        )) {
-            workers.insert(row["worker"].as_str().unwrap().to_owned());
-        }
-        let (_, shown) = farm.get(0, &format!("/v1/assets/{asset}"));
-        matches!(shown["state"].as_str(), Some("ready" | "failed")).then_some(shown)
-    });
-    (settled, workers)
+/// The workers that say that they made chunks of the asset.
+fn encoders_of(farm: &Farm, asset: &str) -> Vec<usize> {
+    let made_one = |number: &usize| {
+        let log = farm.workers[*number].process.log();
+        log.lines().any(|line| is_completed(line, asset) && line.contains("kind=\"encode\""))
+    };
+    (0..farm.workers.len()).filter(made_one).collect()
+}
+
+/// Whether a line of a worker's log tells that it ended a task of the asset.
+fn is_completed(line: &str, asset: &str) -> bool {
+    line.contains("task completed") && line.contains(asset)
 }
 
 /// Through node 0, cut in the middle, the rest through node 1.
@@ -88,8 +91,9 @@ fn a_video_goes_through_a_fleet_and_plays_through_either_node() {
     let bytes = fs::read(fixture("bbb-720p-20s.mp4")).unwrap();
     let read_before = bytes_to_workers(&farm);
     let asset = upload_with_a_cut(&farm, &bytes);
-    let (shown, workers) = encoders_until_settled(&farm, &asset);
+    let shown = farm.settled(&asset, PATIENCE);
     assert_eq!(shown["state"], "ready", "{shown:#}");
+    let workers = encoders_of(&farm, &asset);
     assert!(workers.len() >= 2, "several workers made chunks: {workers:?}");
     read_little(&farm, &bytes, read_before);
 
@@ -187,129 +191,173 @@ fn waiting_in_the_broker(farm: &Farm) -> u64 {
     farm.servers.rabbit.eval(expression).trim().parse().unwrap_or(0)
 }
 
+/// One fleet, through which one film after another is sent: the same film, each time as other bytes.
+struct Run {
+    farm: Farm,
+    client: Client,
+    film: Vec<u8>,
+    sent: u64,
+    /// What becomes of the film when nothing happens.
+    expected: BTreeMap<String, String>,
+}
+
+impl Run {
+    fn send(&mut self, node: usize, title: &str) -> String {
+        self.sent += 1;
+        let bytes = another(&self.film, self.sent);
+        self.client.upload(&self.farm.nodes[node].url, &bytes, &Farm::upload_metadata(title))
+    }
+
+    fn becomes_ready(&self, asset: &str) {
+        let shown = self.farm.settled(asset, PATIENCE);
+        assert_eq!(shown["state"], "ready", "{shown:#}");
+    }
+
+    fn encodes(&self, asset: &str) -> Vec<Value> {
+        self.farm
+            .rows(&format!("SELECT * FROM task WHERE asset = '{asset}' AND kind = 'encode' ORDER BY ordinal"))
+    }
+
+    fn done(&self, asset: &str) -> usize {
+        self.encodes(asset).iter().filter(|task| task["state"] == "done").count()
+    }
+
+    fn holds_a_chunk(&self, worker: usize, asset: &str) -> bool {
+        let id = fs::read_to_string(&self.farm.workers[worker].process.recipe.ready_file).unwrap();
+        let is_its = |task: &Value| task["state"] == "leased" && task["worker"] == id.trim();
+        self.encodes(asset).iter().any(is_its)
+    }
+
+    /// Stops the worker (SIGSTOP) while it has a chunk of the asset in hand, once so many are done. Whether it has one
+    /// is looked at when it stands still, so that no look comes too late. False: the asset came to its end before.
+    fn stop_with_a_chunk(&mut self, worker: usize, asset: &str, done: usize) -> bool {
+        let what = format!("worker {worker} to have a chunk in hand when {done} are done");
+        wait_for(&what, PATIENCE, || {
+            if !self.farm.workers[worker].process.media_children().is_empty() && self.done(asset) >= done {
+                self.farm.workers[worker].process.pause();
+                if self.holds_a_chunk(worker, asset) {
+                    return Some(true);
+                }
+                self.farm.workers[worker].process.resume();
+            }
+            let (_, shown) = self.farm.get(0, &format!("/v1/assets/{asset}"));
+            matches!(shown["state"].as_str(), Some("ready" | "failed")).then_some(false)
+        })
+    }
+
+    fn processor_seconds(&self) -> f64 {
+        let running = self.farm.workers.iter().filter(|worker| worker.process.runs());
+        running.map(|worker| processor_seconds_of_all(worker.process.pid())).sum()
+    }
+}
+
+/// Of a process, and of its children, those that live among them.
+fn processor_seconds_of_all(pid: u32) -> f64 {
+    let children: f64 = crate::process::children_of(pid).into_iter().map(processor_seconds).sum();
+    processor_seconds(pid) + children
+}
+
 #[test]
 fn a_broker_that_lost_its_disk_a_sleeping_worker_and_a_killed_one_change_nothing() {
-    let wish = Wish { nodes: 2, workers: 2, lease_seconds: 4, chunk_ms: 2000, ..Wish::default() };
-    let Some(mut farm) = Farm::start(&wish) else { return };
+    let wish = Wish { nodes: 2, workers: 2, lease_seconds: LEASE_SECONDS, chunk_ms: 2000, ..Wish::default() };
+    let Some(farm) = Farm::start(&wish) else { return };
     let client = Client::new(&farm.admin_key);
-    let bytes = fs::read(fixture("bbb-720p-20s.mp4")).unwrap();
+    let film = fs::read(fixture("bbb-720p-20s.mp4")).unwrap();
+    let mut run = Run { farm, client, film, sent: 0, expected: BTreeMap::new() };
 
     // Undisturbed, for comparison.
-    let before = farm_processor_seconds(&farm);
-    let asset = client.upload(&farm.nodes[0].url, &another(&bytes, 0), &Farm::upload_metadata("calm"));
-    assert_eq!(farm.settled(&asset, PATIENCE)["state"], "ready");
-    let calm_seconds = farm_processor_seconds(&farm) - before;
-    let expected = farm.published_bytes(&asset);
-    let chunks =
-        farm.count(&format!("SELECT count(*) FROM task WHERE asset = '{asset}' AND kind = 'encode'"));
+    let before = run.processor_seconds();
+    let asset = run.send(0, "calm");
+    run.becomes_ready(&asset);
+    let calm_seconds = run.processor_seconds() - before;
+    run.expected = run.farm.published_bytes(&asset);
+    let chunks = run.encodes(&asset).len();
 
-    wipe_the_broker(&mut farm, &client, &bytes, &expected);
-    sleep_through_a_lease(&mut farm, &client, &bytes, &expected);
-    kill_near_the_end(&mut farm, &client, &bytes, (&expected, calm_seconds, chunks));
-    wait_for("the losers to be swept", PATIENCE, || farm.orphans().is_empty().then_some(()));
+    wipe_the_broker(&mut run);
+    sleep_through_a_lease(&mut run);
+    kill_near_the_end(&mut run, calm_seconds, chunks);
+    wait_for("the losers to be swept", PATIENCE, || run.farm.orphans().is_empty().then_some(()));
 }
 
-fn farm_processor_seconds(farm: &Farm) -> f64 {
-    let live = |pid: u32| {
-        let children: f64 = crate::process::children_of(pid).into_iter().map(processor_seconds).sum();
-        processor_seconds(pid) + children
-    };
-    farm.workers.iter().filter(|worker| worker.process.runs()).map(|worker| live(worker.process.pid())).sum()
-}
-
-fn wipe_the_broker(farm: &mut Farm, client: &Client, bytes: &[u8], expected: &BTreeMap<String, String>) {
-    for worker in &mut farm.workers {
+fn wipe_the_broker(run: &mut Run) {
+    for worker in &mut run.farm.workers {
         worker.process.pause();
     }
-    let asset = client.upload(&farm.nodes[0].url, &another(bytes, 1), &Farm::upload_metadata("wiped"));
+    let asset = run.send(0, "wiped");
     wait_for("the ticket to reach the broker", PATIENCE, || {
-        (farm.count("SELECT count(*) FROM ticket_outbox") == 0).then_some(())
+        (run.farm.count("SELECT count(*) FROM ticket_outbox") == 0).then_some(())
     });
-    farm.servers.rabbit.wipe_and_restart();
-    wait_for("a node to bring the ticket back", PATIENCE, || (waiting_in_the_broker(farm) > 0).then_some(()));
-    for worker in &mut farm.workers {
+    run.farm.servers.rabbit.wipe_and_restart();
+    wait_for("a node to bring the ticket back", PATIENCE, || {
+        (waiting_in_the_broker(&run.farm) > 0).then_some(())
+    });
+    for worker in &mut run.farm.workers {
         worker.process.resume();
     }
-    assert_eq!(farm.settled(&asset, PATIENCE)["state"], "ready", "wiping the broker's data loses nothing");
-    assert_eq!(&farm.published_bytes(&asset), expected);
+    run.becomes_ready(&asset);
+    assert_eq!(run.farm.published_bytes(&asset), run.expected, "wiping the broker's data loses nothing");
 }
 
-fn encodes(farm: &Farm, asset: &str) -> Vec<Value> {
-    farm.rows(&format!("SELECT * FROM task WHERE asset = '{asset}' AND kind = 'encode' ORDER BY ordinal"))
-}
-
-fn sleep_through_a_lease(
-    farm: &mut Farm,
-    client: &Client,
-    bytes: &[u8],
-    expected: &BTreeMap<String, String>,
-) {
-    let asset = client.upload(&farm.nodes[0].url, &another(bytes, 2), &Farm::upload_metadata("slept"));
-    wait_for("worker 0 to encode", PATIENCE, || {
-        (!farm.workers[0].process.media_children().is_empty()
-            && encodes(farm, &asset).iter().any(|task| task["state"] == "leased"))
-        .then_some(())
-    });
-    farm.workers[0].process.pause();
-    // All of it is done without the sleeper, and its attempts are counted as lost.
-    assert_eq!(farm.settled(&asset, PATIENCE)["state"], "ready");
-    let lost = farm.count(&format!("SELECT sum(lost_count)::bigint FROM task WHERE asset = '{asset}'"));
-    assert!(lost >= 1, "the sleeper's lease was lost");
-    let before = encodes(farm, &asset);
-    farm.workers[0].process.resume();
-    // It wakes up, says what it has, is refused, and works for the next asset.
-    let next = client.upload(&farm.nodes[1].url, &another(bytes, 3), &Farm::upload_metadata("after"));
-    wait_for("the sleeper to work again", PATIENCE, || {
-        (!farm.workers[0].process.media_children().is_empty()).then_some(())
-    });
-    assert_eq!(farm.settled(&next, PATIENCE)["state"], "ready");
-    assert_eq!(encodes(farm, &asset), before, "nothing was written under the old attempt");
-    assert_eq!(&farm.published_bytes(&asset), expected);
-    assert_eq!(farm.flaws_of_publication(&asset), Vec::<String>::new());
-}
-
-fn kill_near_the_end(
-    farm: &mut Farm,
-    client: &Client,
-    bytes: &[u8],
-    (expected, calm_seconds, chunks): (&BTreeMap<String, String>, f64, i64),
-) {
-    let before = farm_processor_seconds(farm);
-    let asset = client.upload(&farm.nodes[0].url, &another(bytes, 4), &Farm::upload_metadata("killed"));
-    let nearly_all = (chunks * 9 + 9) / 10;
-    wait_for("nine tenths of the chunks to be done, and another to be made", PATIENCE, || {
-        let tasks = encodes(farm, &asset);
-        let done = tasks.iter().filter(|task| task["state"] == "done").count() as i64;
-        let leased = tasks.iter().any(|task| task["state"] == "leased");
-        (done >= nearly_all - 1 && leased).then_some(())
-    });
-    let holder = encodes(farm, &asset)
-        .iter()
-        .find(|task| task["state"] == "leased")
-        .and_then(|task| task["worker"].as_str().map(str::to_owned))
-        .unwrap_or_default();
-    let victim = (0..farm.workers.len())
-        .find(|number| {
-            let ready = fs::read_to_string(&farm.workers[*number].process.recipe.ready_file);
-            ready.is_ok_and(|id| id.trim() == holder)
-        })
-        .unwrap_or(0);
-    let spent_by_victim = {
-        let pid = farm.workers[victim].process.pid();
-        let children: f64 = crate::process::children_of(pid).into_iter().map(processor_seconds).sum();
-        processor_seconds(pid) + children
+fn sleep_through_a_lease(run: &mut Run) {
+    let slept_through = |run: &mut Run| {
+        let asset = run.send(0, "slept");
+        let is_caught = run.stop_with_a_chunk(SLEEPER, &asset, 0);
+        // All of it is done without the sleeper, and its attempts are counted as lost.
+        run.becomes_ready(&asset);
+        let lost = format!("SELECT sum(lost_count)::bigint FROM task WHERE asset = '{asset}'");
+        if is_caught && run.farm.count(&lost) >= 1 {
+            return Some(asset);
+        }
+        run.farm.workers[SLEEPER].process.resume();
+        None
     };
-    farm.workers[victim].process.kill(true);
-    assert_eq!(farm.settled(&asset, PATIENCE)["state"], "ready");
-    let spent = farm_processor_seconds(farm) + spent_by_victim - before;
-    let attempts: i64 = encodes(farm, &asset).iter().filter_map(|task| task["attempt"].as_i64()).sum();
+    let asset = (0..MOST_FILMS).find_map(|_| slept_through(run)).expect("the sleeper's lease was lost");
+    let before = run.encodes(&asset);
+    run.farm.workers[SLEEPER].process.resume();
+    // It wakes up, says what it has, is refused, and works again: for the next film, or for one soon after.
+    let works_again = (0..MOST_FILMS).any(|_| {
+        let next = run.send(1, "after");
+        run.becomes_ready(&next);
+        run.farm.workers[SLEEPER].process.log().lines().any(|line| is_completed(line, &next))
+    });
+    assert!(works_again, "{}", run.farm.workers[SLEEPER].process.log_tail(40));
+    assert_eq!(run.encodes(&asset), before, "nothing was written under the old attempt");
+    assert_eq!(run.farm.published_bytes(&asset), run.expected);
+    assert_eq!(run.farm.flaws_of_publication(&asset), Vec::<String>::new());
+}
+
+/// The victim stands still with one chunk until all others are done, and is killed then: a state that lasts, unlike the
+/// moment in which a worker that runs makes the last chunk.
+fn kill_near_the_end(run: &mut Run, calm_seconds: f64, chunks: usize) {
+    let caught = |run: &mut Run| {
+        let before = run.processor_seconds();
+        let asset = run.send(0, "killed");
+        // From the half on, so that the others take less than a lease.
+        if run.stop_with_a_chunk(VICTIM, &asset, chunks / 2) {
+            let what = "all chunks to be done but one";
+            wait_for(what, PATIENCE, || (run.done(&asset) >= chunks - 1).then_some(()));
+            if run.holds_a_chunk(VICTIM, &asset) {
+                return Some((asset, before));
+            }
+            run.farm.workers[VICTIM].process.resume();
+        }
+        run.becomes_ready(&asset);
+        None
+    };
+    let (asset, before) =
+        (0..MOST_FILMS).find_map(|_| caught(run)).expect("the victim had the last chunk in hand");
+    let spent_by_victim = processor_seconds_of_all(run.farm.workers[VICTIM].process.pid());
+    run.farm.workers[VICTIM].process.kill(true);
+    run.becomes_ready(&asset);
+    let spent = run.processor_seconds() + spent_by_victim - before;
+    let attempts: u64 = run.encodes(&asset).iter().filter_map(|task| task["attempt"].as_u64()).sum();
     let chunk_seconds = calm_seconds / chunks as f64;
     eprintln!(
-        "killed at nine tenths of {chunks} chunks: {attempts} attempts, {spent:.2} s of processor against {calm_seconds:.2} s undisturbed; a chunk takes {chunk_seconds:.2} s"
+        "killed with the last of {chunks} chunks: {attempts} attempts, {spent:.2} s of processor against {calm_seconds:.2} s undisturbed; a chunk takes {chunk_seconds:.2} s"
     );
-    assert!(attempts <= chunks + 1, "one chunk was made again, and no other");
-    // A fifth for what a machine measures of itself.
-    assert!(spent <= calm_seconds * 1.2 + chunk_seconds, "at most one chunk more of processor time");
-    assert_eq!(&farm.published_bytes(&asset), expected, "byte-identical to an undisturbed run");
-    farm.workers[victim].process.start();
+    assert_eq!(attempts, chunks as u64 + 1, "one chunk was made again, and no other");
+    let most = calm_seconds * SAME_WORK_AT_MOST + chunk_seconds;
+    assert!(spent <= most, "{spent:.2} s of processor: at most one chunk more than {calm_seconds:.2} s");
+    assert_eq!(run.farm.published_bytes(&asset), run.expected, "byte-identical to an undisturbed run");
+    run.farm.workers[VICTIM].process.start();
 }
