@@ -4,8 +4,10 @@ use crate::support::header;
 use serde_json::Value;
 use std::time::Duration;
 
-/// Longer than any answer takes, shorter than a black hole lasts.
-const PATIENCE: Duration = Duration::from_secs(8);
+/// Longer than any answer takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Shorter than a black hole lasts; an answer that takes longer is asked for again.
+const IMPATIENCE: Duration = Duration::from_secs(8);
 
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
@@ -40,10 +42,20 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// For whoever asks once.
     pub(crate) fn new(key: &str) -> Self {
+        Self::with_patience(key, PATIENCE)
+    }
+
+    /// For whoever asks again.
+    pub(crate) fn that_asks_again(key: &str) -> Self {
+        Self::with_patience(key, IMPATIENCE)
+    }
+
+    fn with_patience(key: &str, patience: Duration) -> Self {
         let agent: ureq::Agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
-            .timeout_global(Some(PATIENCE))
+            .timeout_global(Some(patience))
             // A connection of each request's own: the lines are cut all the time.
             .max_idle_connections(0)
             .build()

@@ -7,13 +7,12 @@ use crate::{
 };
 use reelyard_testkit::{
     ACCESS_KEY_ID, FaultProxy, Kind, Line, Plan, PostgresServer, RabbitServer, S3Server, SECRET_ACCESS_KEY,
-    TcpProxy,
+    TcpProxy, free_port,
 };
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
     fs,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -194,7 +193,8 @@ impl Farm {
 
     fn add_node(&mut self, number: usize, wish: &Wish, program: &Path) {
         let lines = Lines::to(&self.servers);
-        let address = free_address();
+        // A port of its own, so that a restart has the same address.
+        let address = format!("127.0.0.1:{}", free_port());
         let data = self.folder.join(format!("node{number}"));
         let mut variables = self.variables(&lines, wish);
         variables.insert(
@@ -378,9 +378,4 @@ fn address_of(url: &str) -> &str {
 /// The same URL by another way.
 fn through(url: &str, address: &str) -> String {
     url.replacen(address_of(url), address, 1)
-}
-
-/// A port of one's own, so that a restart has the same address.
-fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }

@@ -7,7 +7,7 @@
 use crate::{
     chaos,
     client::Client,
-    farm::{Farm, Wish},
+    farm::{Farm, LEASE_SECONDS, Wish},
     process::Process,
     support::Chance,
 };
@@ -60,12 +60,12 @@ impl Bench {
             nodes: 1,
             workers: 1,
             slots: 1,
-            lease_seconds: 3,
+            lease_seconds: LEASE_SECONDS,
             with_crash_points: true,
             ..Wish::default()
         };
         let farm = Farm::start(&wish)?;
-        let (client, clip) = (Client::new(&farm.admin_key), chaos::clip(&farm.folder));
+        let (client, clip) = (Client::that_asks_again(&farm.admin_key), chaos::clip(&farm.folder));
         let mut bench = Self { farm, client, clip, expected: BTreeMap::new(), sent: 0 };
         // Without anything, noting which places it comes by.
         let trace = bench.farm.folder.join("trace-calm");

@@ -39,7 +39,7 @@ pub(super) struct Creator {
 
 impl Creator {
     pub(super) fn new(world: Arc<World>, dialect: Dialect, seed: u64) -> Self {
-        let client = Client::new(&world.admin_key);
+        let client = Client::that_asks_again(&world.admin_key);
         Self { world, dialect, chance: Chance(seed), client }
     }
 
