@@ -1,5 +1,5 @@
-//! `/v1/audit`: who did what to jobs, videos, queues, workers, tenants and keys, and why. Nothing here writes; each line came with the
-//! change that it tells of.
+//! `/v1/audit`: who did what to jobs, videos, queues, workers, tenants and keys, and why. Nothing here writes; each line
+//! came with the change that it tells of.
 
 use super::{
     auth::Caller,

@@ -1,5 +1,5 @@
-//! The audit log: what people did to jobs, videos, queues, workers, tenants and keys. Only ever grows; the database itself refuses to
-//! change or remove a row.
+//! The audit log: what people did to jobs, videos, queues, workers, tenants and keys. Only ever grows; the database
+//! itself refuses to change or remove a row.
 //!
 //! Written in the same transaction as what it tells of, so nothing is done without a line and no line tells of what
 //! was not done.
