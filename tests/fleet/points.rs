@@ -28,6 +28,8 @@ const SEED_VARIABLE: &str = "REELYARD_CHAOS_SEED";
 const SHORT_SITES: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(120);
 const SWEEPING: Duration = Duration::from_secs(150);
+/// Made to fail, a worker has been granted tasks and does not know it.
+const LOST_ANSWER: &str = "worker-after-claim";
 const ACTIONS: [&str; 3] = ["kill", "error", "delay 700"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,6 +182,13 @@ impl Bench {
         if self.farm.source_sha256(&asset).as_ref() != Some(&digest) {
             flaws.push(format!("asset {asset}: the source is not what was sent"));
         }
+        if (case.point.as_str(), case.action) == (LOST_ANSWER, "error") {
+            let losses = format!("SELECT sum(lost_count)::bigint FROM task WHERE asset = '{asset}'");
+            if self.farm.count(&losses) > 0 {
+                flaws
+                    .push(format!("asset {asset}: an answer that was lost on its way counts as a lost task"));
+            }
+        }
         if self.farm.published_bytes(&asset) != self.expected {
             flaws.push(format!("asset {asset}: other bytes than when nothing happens"));
         }
@@ -218,7 +227,12 @@ fn cases(passed: &BTreeSet<String>) -> Vec<Case> {
             _ => &[Where::Node],
         };
         for place in places {
-            for action in &ACTIONS[..if is_long { 3 } else { 1 }] {
+            let actions = match *point {
+                _ if is_long => 3,
+                LOST_ANSWER => 2,
+                _ => 1,
+            };
+            for action in &ACTIONS[..actions] {
                 cases.push(Case { point: (*point).to_owned(), place: *place, action });
             }
         }
