@@ -1,9 +1,19 @@
 // The page's side of play.mjs. Each player is wrapped in the same three verbs: load, rungs, choose.
 
+// What hls.js says by its event of errors when a busy machine does not decode in time and the film stands still for a
+// moment. They are counted apart, unless they are fatal. dash.js and Shaka tell of that by other events, so everything
+// that they call an error is one.
+const STALLS = ['bufferStalledError', 'bufferNudgeOnStall'];
+// Shaka gives a request five seconds in which no byte comes; a busy machine may need them. 0: none of these limits.
+const PATIENT = {stallTimeout: 0, connectionTimeout: 0};
+
 const players = {
   hls(video, url, report) {
     const player = new Hls({startLevel: 0});
-    player.on(Hls.Events.ERROR, (_, data) => report.errors.push(`hls.js ${data.type} ${data.details} ${data.error?.message ?? ''}`));
+    player.on(Hls.Events.ERROR, (_, data) => {
+      if (!data.fatal && STALLS.includes(data.details)) report.playerStalls += 1;
+      else report.errors.push(`hls.js ${data.type} ${data.details} ${data.error?.message ?? ''}`);
+    });
     const loaded = new Promise((resolve) => player.on(Hls.Events.MANIFEST_PARSED, resolve));
     player.loadSource(url);
     player.attachMedia(video);
@@ -36,7 +46,7 @@ const players = {
     shaka.polyfill.installAll();
     const player = new shaka.Player();
     player.addEventListener('error', (event) => report.errors.push(`shaka ${event.detail.code} ${JSON.stringify(event.detail.data)}`));
-    player.configure({streaming: {bufferingGoal: 4}});
+    player.configure({manifest: {retryParameters: PATIENT}, streaming: {bufferingGoal: 4, retryParameters: PATIENT}});
     const loaded = player.attach(video).then(() => player.load(url)).catch((error) => report.errors.push(`shaka load ${error.code} ${error.message}`));
     const sorted = () => player.getVariantTracks().sort((a, b) => a.bandwidth - b.bandwidth);
     return {
@@ -53,7 +63,7 @@ const players = {
 // Starts on the smallest rung, asks for the largest after a third of the time, and plays on to the end of the time.
 globalThis.playAndReport = async ({player: name, url, seconds, timeoutMs}) => {
   const video = document.getElementById('video');
-  const report = {player: name, rungs: 0, ladder: [], errors: [], stalls: 0, sizes: [], playedSeconds: 0, decodedFrames: 0, corruptedFrames: 0, audioBytes: 0, startAt: null};
+  const report = {player: name, rungs: 0, ladder: [], errors: [], stalls: 0, playerStalls: 0, sizes: [], playedSeconds: 0, decodedFrames: 0, corruptedFrames: 0, audioBytes: 0, startAt: null};
   const noteSize = () => {
     const size = `${video.videoWidth}x${video.videoHeight}`;
     if (video.videoWidth && report.sizes.at(-1) !== size) report.sizes.push(size);
