@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader},
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc,
@@ -39,7 +39,7 @@ impl Fleet {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
         // A port of our own, so that a restart has the same address.
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], reelyard_testkit::free_port()));
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
         let server = serve(&data, address, &arguments, &variables);
         let admin_key = fs::read_to_string(data.join("admin.key")).unwrap().trim().to_owned();
