@@ -22,7 +22,14 @@ use std::{
     time::Duration,
 };
 use support::{Bench, EVERY_KIND, LEASE_MS, Place, claim, encoded, finish, new_upload, open};
-use tokio::{sync::Barrier, task::JoinSet, time::timeout};
+use tokio::{
+    sync::{
+        Barrier,
+        broadcast::{Receiver, error::RecvError},
+    },
+    task::JoinSet,
+    time::timeout,
+};
 use uuid::Uuid;
 
 /// Asked by `support`.
@@ -311,11 +318,21 @@ async fn write_on(catalog: Catalog, stop: Arc<AtomicBool>, refused: Arc<AtomicUs
     acknowledged
 }
 
+/// The next event; `None`: there were so many that some were passed over.
+async fn heard_next(heard: &mut Receiver<Arc<EventRow>>) -> Option<Arc<EventRow>> {
+    match heard.recv().await {
+        Ok(event) => Some(event),
+        Err(RecvError::Lagged(_)) => None,
+        Err(error) => panic!("{error}"),
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_database_that_is_killed_under_load_and_comes_back_is_used_again() {
     let Some(mut server) = PostgresServer::start() else { return };
+    // Each refusal takes so long; and so long may a connection take to be made.
     let settings =
-        PostgresSettings { acquire_timeout: Duration::from_millis(500), ..PostgresSettings::default() };
+        PostgresSettings { acquire_timeout: Duration::from_secs(3), ..PostgresSettings::default() };
     let url = server.new_database();
     let catalog = Catalog::connect(&url, &settings).await.unwrap();
     let other = Catalog::connect(&url, &settings).await.unwrap();
@@ -327,7 +344,7 @@ async fn a_database_that_is_killed_under_load_and_comes_back_is_used_again() {
     }
     for kill in [true, false] {
         let before = refused.load(Ordering::Relaxed);
-        timeout(PATIENCE, heard.recv()).await.expect("they are at work").unwrap();
+        timeout(PATIENCE, heard_next(&mut heard)).await.expect("they are at work");
         if kill {
             server.kill()
         } else {
@@ -340,7 +357,17 @@ async fn a_database_that_is_killed_under_load_and_comes_back_is_used_again() {
         server.restart();
         timeout(PATIENCE, async { while catalog.ping().await.is_err() {} }).await.expect("it works again");
     }
-    let mine = catalog.create_upload(upload_of(1)).await.unwrap();
+    let mine = timeout(PATIENCE, async {
+        loop {
+            match catalog.create_upload(upload_of(1)).await {
+                Ok(row) => break row,
+                // On a connection of before, which is seen to be broken now.
+                Err(CatalogError::Unavailable { .. }) => {}
+                Err(other) => panic!("{other}"),
+            }
+        }
+    });
+    let mine = mine.await.expect("it works again");
     stop.store(true, Ordering::Relaxed);
     let acknowledged: Vec<UploadId> = writers.join_all().await.into_iter().flatten().collect();
     for id in acknowledged {
@@ -348,14 +375,7 @@ async fn a_database_that_is_killed_under_load_and_comes_back_is_used_again() {
     }
     // The other node hears of it, on the connections that it made anew.
     let news = timeout(PATIENCE, async {
-        loop {
-            match heard.recv().await {
-                Ok(event) if event.upload == Some(mine.id) => break,
-                // So many events that some were passed over.
-                Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
-                Err(error) => panic!("{error}"),
-            }
-        }
+        while heard_next(&mut heard).await.is_none_or(|event| event.upload != Some(mine.id)) {}
     });
     news.await.expect("in time");
 }
