@@ -18,6 +18,7 @@ mod ietf_connections;
 mod ietf_digests;
 mod ietf_limits;
 mod ietf_versions;
+mod line;
 mod parts;
 mod protocol;
 mod same_content;
