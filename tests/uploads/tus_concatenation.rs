@@ -4,16 +4,13 @@
 use super::{
     server::Server,
     tus::expire,
-    wire::{Answer, Request},
+    wire::{Answer, Request, wait_until},
 };
 use sha2::{Digest, Sha256};
 use std::{
     path::{Path, PathBuf},
     process::Command,
-    time::{Duration, Instant},
 };
-
-const CONDITION_LIMIT: Duration = Duration::from_secs(60);
 
 fn post_partial(server: &Server) -> Request {
     server.tus("POST", "/uploads").with("Upload-Concat", "partial")
@@ -58,14 +55,6 @@ fn assets(server: &Server) -> usize {
     let answer = server.bare("GET", "/v1/assets").with("Authorization", &key).send(b"");
     let page: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
     page["items"].as_array().unwrap().len()
-}
-
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < CONDITION_LIMIT, "waited in vain until {what}");
-        std::thread::yield_now();
-    }
 }
 
 #[test]
@@ -420,31 +409,36 @@ fn tus_a_final_upload_that_waits_is_made_once_however_often_it_is_asked_for() {
 
 #[test]
 fn tus_a_concatenation_that_a_kill_interrupts_is_taken_up() {
-    const PIECE_BYTES: usize = 64 << 20;
+    const PIECE_BYTES: usize = 32 << 20;
+    /// Each piece stands in the list so often: the joining takes as many times as long as the sending, and a test that
+    /// stands still for a moment still comes in the middle of it.
+    const TIMES: usize = 4;
+    const WHOLE_BYTES: usize = 2 * TIMES * PIECE_BYTES;
+    /// Behind a checkpoint at least, so that there is something to go on from.
+    const KILL_AFTER_BYTES: u64 = 64 << 20;
     let pieces = [vec![3; PIECE_BYTES], (0..PIECE_BYTES).map(|n| (n / 251) as u8).collect()];
     let mut server = Server::start();
     let partials: Vec<String> = pieces.iter().map(|bytes| partial(&server, bytes)).collect();
     let partials: Vec<&str> = partials.iter().map(String::as_str).collect();
-    let connection = post_final(&server, &partials).begin(Some(0));
+    let connection = post_final(&server, &partials.repeat(TIMES)).begin(Some(0));
     let mut joined: Option<PathBuf> = None;
-    // After a checkpoint, so that there is something to go on from, and before the end.
-    wait_until("it is half joined", || {
+    wait_until("it is joined in part", || {
         joined = joined.take().or_else(|| {
             let is_partial = |file: &PathBuf| partials.iter().any(|partial| partial.ends_with(name(file)));
             data_files(&server).into_iter().find(|file| !is_partial(file))
         });
         joined
             .as_ref()
-            .is_some_and(|file| std::fs::metadata(file).is_ok_and(|file| file.len() > PIECE_BYTES as u64))
+            .is_some_and(|file| std::fs::metadata(file).is_ok_and(|file| file.len() > KILL_AFTER_BYTES))
     });
     server.kill();
     drop(connection);
     let joined = joined.unwrap();
     let left = std::fs::metadata(&joined).expect("it was not finished yet").len();
-    assert!(left < 2 * PIECE_BYTES as u64, "all of it was joined already");
+    assert!(left < WHOLE_BYTES as u64, "all of it was joined already");
     server.restart();
     let upload = format!("/uploads/{}", name(&joined));
-    assert_content(&server, &upload, &pieces.concat());
+    assert_content(&server, &upload, &pieces.concat().repeat(TIMES));
     assert_eq!(assets(&server), 1);
     wait_until("the pieces are freed", || data_files(&server).is_empty());
 }
