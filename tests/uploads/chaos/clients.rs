@@ -98,9 +98,9 @@ impl Client {
             Some(answer.header("location").unwrap().to_owned())
         });
         let mut acknowledged = 0;
-        let begin = Instant::now();
+        let mut moved = Instant::now();
         let asset = loop {
-            assert!(begin.elapsed() < PATIENCE, "{path}: stuck at {acknowledged} of {}", bytes.len());
+            assert!(moved.elapsed() < PATIENCE, "{path}: stuck at {acknowledged} of {}", bytes.len());
             let head = self.until("asking for the offset", || {
                 let answer = self.once(self.request("HEAD", &path), b"", true)?;
                 assert!(answer.status < 400 || answer.status >= 423, "{path}: {answer:?}");
@@ -109,6 +109,9 @@ impl Client {
             let offset = head.number("upload-offset");
             assert!(offset >= acknowledged, "{path}: {acknowledged} were acknowledged, {offset} are left");
             assert!(offset <= bytes.len());
+            if offset > acknowledged {
+                moved = Instant::now();
+            }
             acknowledged = offset;
             if let Some(asset) = head.header("reelyard-asset") {
                 assert_eq!(offset, bytes.len(), "done before all of it was there");
@@ -120,6 +123,7 @@ impl Client {
             if let Some(answer) = answer.filter(|answer| matches!(answer.status, 201 | 204)) {
                 acknowledged = answer.number("upload-offset");
                 assert!(acknowledged <= end);
+                moved = Instant::now();
             }
         };
         (path.rsplit('/').next().unwrap().to_owned(), asset)
