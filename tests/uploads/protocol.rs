@@ -2,7 +2,7 @@
 
 use super::{
     server::Server,
-    wire::{Request, read_answer},
+    wire::{Request, read_answer, wait_until},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use sha1::Sha1;
@@ -522,13 +522,5 @@ fn a_page_of_another_origin_may_do_all_of_it() {
         .send(b"");
     for name in ["location", "upload-offset", "upload-length", "tus-resumable", "reelyard-asset"] {
         assert!(created.header("access-control-expose-headers").unwrap().contains(name), "{name}");
-    }
-}
-
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    while !holds() {
-        assert!(std::time::Instant::now() < deadline, "waited in vain until {what}");
-        std::thread::yield_now();
     }
 }

@@ -3,7 +3,7 @@
 use super::wire::{Answer, Request, wait_until};
 use std::{
     io::{BufRead as _, BufReader},
-    net::{SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -34,8 +34,7 @@ impl Server {
         let directory = tempfile::tempdir().unwrap();
         let data = directory.path().join("data");
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        // A port of our own, so that a restart has the same address.
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = own_address();
         let child = spawn(program(&variables), &data, address, &arguments);
         let key = std::fs::read_to_string(data.join("admin.key")).unwrap().trim().to_owned();
         Self { child, address, data, key, arguments, variables, _directory: directory }
@@ -52,7 +51,7 @@ impl Server {
         if !may.is_ok_and(|status| status.success()) {
             return None;
         }
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = own_address();
         let arguments = vec!["--insecure-open".to_owned()];
         let mut command = Command::new("unshare");
         command.args([
@@ -152,6 +151,11 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Ours until this process ends, so that a restart has the same.
+fn own_address() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, reelyard_testkit::free_port()))
 }
 
 fn program(variables: &[(String, String)]) -> Command {
