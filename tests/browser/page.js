@@ -76,12 +76,17 @@ globalThis.playAndReport = async ({player: name, url, seconds, timeoutMs}) => {
 
   const control = players[name](video, url, report);
   const deadline = performance.now() + timeoutMs;
-  const within = (promise) => Promise.race([promise, new Promise((resolve) => setTimeout(resolve, timeoutMs))]);
+  // The first error decides: a player that has told one may neither load nor begin ever after.
+  const isOver = () => performance.now() > deadline || report.errors.length > 0;
+  const within = (promise) => Promise.race([promise, new Promise((resolve) => {
+    const look = () => (isOver() ? resolve() : setTimeout(look, 50));
+    look();
+  })]);
   await within(control.loaded);
   report.ladder = control.rungs();
   report.rungs = report.ladder.length;
   if (report.rungs > 1) control.choose(0);
-  await video.play().catch((error) => report.errors.push(`play(): ${error.message}`));
+  await within(video.play().catch((error) => report.errors.push(`play(): ${error.message}`)));
 
   let switched = false;
   // A condition to wait on: the film's own clock, read on every animation frame.
@@ -93,7 +98,7 @@ globalThis.playAndReport = async ({player: name, url, seconds, timeoutMs}) => {
         switched = true;
         control.choose(report.rungs - 1);
       }
-      if (video.currentTime >= seconds || video.ended || performance.now() > deadline || report.errors.length > 20) resolve();
+      if (video.currentTime >= seconds || video.ended || isOver()) resolve();
       else setTimeout(look, 50);
     };
     look();
