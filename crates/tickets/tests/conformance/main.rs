@@ -68,16 +68,26 @@ fn tasks(tickets: &[Ticket]) -> Vec<TaskId> {
     tasks
 }
 
-/// For a broker at `url`, with times short enough for tests.
+/// For a broker at `url` that answers in the end, however slow the machine is.
 fn settings(url: String, prefix: &str) -> RabbitSettings {
     tell();
     RabbitSettings {
         prefix: prefix.to_owned(),
         max_waiting: MAX_WAITING,
-        connect_timeout: Duration::from_secs(5),
-        confirm_timeout: Duration::from_secs(3),
+        connect_timeout: SOON / 2,
+        confirm_timeout: SOON / 2,
         renew_after: Duration::from_secs(1),
         ..RabbitSettings::new(url)
+    }
+}
+
+/// For a broker that will not answer. On a busy machine it may seem so before, too: a ticket that must be issued is
+/// tried again then.
+fn impatient(url: String, prefix: &str) -> RabbitSettings {
+    RabbitSettings {
+        connect_timeout: Duration::from_secs(5),
+        confirm_timeout: Duration::from_secs(3),
+        ..settings(url, prefix)
     }
 }
 
