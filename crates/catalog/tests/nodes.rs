@@ -441,7 +441,9 @@ async fn tickets_are_found_one_by_one_though_the_database_believes_that_there_ar
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_hangs_holds_nobody_up_for_ever() {
     let Some(server) = PostgresServer::start_without_fsync() else { return };
-    let settings = PostgresSettings { max_connections: 4, ..PostgresSettings::default() };
+    // Long enough for the connection that must be made first.
+    let acquire_timeout = Duration::from_secs(10);
+    let settings = PostgresSettings { max_connections: 4, acquire_timeout, ..PostgresSettings::default() };
     let catalog = Catalog::connect(&server.new_database(), &settings).await.unwrap();
     catalog.create_upload(upload_of(1)).await.unwrap();
     server.pause();
