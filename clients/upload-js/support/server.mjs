@@ -62,11 +62,25 @@ export class Server {
   }
 }
 
+// Between the ports that the other tests of this project give out and those that Linux gives to outgoing connections: a
+// server that was killed finds its port free when it is back.
+const [FIRST_PORT, LAST_PORT] = [32_000, 32_767];
+
 export async function freePort() {
-  const listener = net.createServer().listen(0, '127.0.0.1');
-  await once(listener, 'listening');
-  const { port } = listener.address();
+  for (;;) {
+    const port = FIRST_PORT + Math.floor(Math.random() * (LAST_PORT - FIRST_PORT + 1));
+    if (await isFree(port)) return port;
+  }
+}
+
+async function isFree(port) {
+  const listener = net.createServer().listen(port, '127.0.0.1');
+  try {
+    await once(listener, 'listening');
+  } catch {
+    return false;
+  }
   listener.close();
   await once(listener, 'close');
-  return port;
+  return true;
 }
