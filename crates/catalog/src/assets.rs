@@ -1,11 +1,8 @@
-//! Asset rows: listed, cancelled, tried again, deleted; and moved by what happens to their tasks.
+//! Asset rows: listed, swept, and moved by what people do (`operations`) and by what happens to their tasks.
 
 use crate::sql::{Connection, sql};
 use crate::{
-    Actor, AssetRow, AuditAction, Catalog, CatalogError, Condition, Cursor, EventKind, Page, RenditionRow,
-    TaskRow,
-    audit::{NewAudit, write_audit},
-    content,
+    AssetRow, Catalog, CatalogError, Condition, Cursor, EventKind, Page, RenditionRow, TaskRow, content,
     events::NewEvent,
     page::MAX_PAGE_ROWS,
     publications,
@@ -99,60 +96,6 @@ impl Catalog {
         found.iter().map(RenditionRow::read).collect()
     }
 
-    /// Stops all work, takes it off the air and leaves a tombstone; the sweep removes the files. Work and files that
-    /// another asset with the same bytes needs stay. Safe to repeat.
-    pub async fn delete_asset(
-        &self,
-        id: AssetId,
-        actor: &Actor,
-        now_ms: i64,
-    ) -> Result<AssetRow, CatalogError> {
-        self.until_not_taken_back(|| self.delete_asset_once(id, actor, now_ms)).await
-    }
-
-    async fn delete_asset_once(
-        &self,
-        id: AssetId,
-        actor: &Actor,
-        now_ms: i64,
-    ) -> Result<AssetRow, CatalogError> {
-        let mut write = self.write().await?;
-        write.lock_content_of(id).await?;
-        let mut asset = require(write.connection(), id).await?;
-        if asset.state == AssetState::Deleted {
-            return Ok(asset);
-        }
-        let new = NewAudit {
-            at_ms: now_ms,
-            tenant: Some(asset.tenant),
-            actor,
-            action: AuditAction::ASSET_DELETED,
-            subject: id.to_string(),
-            data: json!({ "title": asset.title, "from": asset.state }),
-        };
-        write_audit(write.connection(), new).await?;
-        if !content::others_wait(write.connection(), &asset).await? {
-            cancel_open_tasks(&mut write, asset.content(), now_ms).await?;
-        }
-        publications::withdraw(&mut write, asset.id, now_ms).await?;
-        sql("UPDATE asset SET swept_ms = NULL WHERE id = ?")
-            .bind(id.to_string())
-            .execute(write.connection())
-            .await?;
-        move_asset(
-            &mut write,
-            &mut asset,
-            AssetEvent::Delete,
-            Some(EventKind::ASSET_DELETED),
-            json!({}),
-            now_ms,
-        )
-        .await?;
-        content::sweep_owner_again(&mut write, asset.content(), now_ms).await?;
-        self.commit(write).await?;
-        Ok(asset)
-    }
-
     /// Assets whose end was reached and whose superfluous files were not removed yet.
     pub async fn assets_to_sweep(&self) -> Result<Vec<AssetRow>, CatalogError> {
         let found = sql(format!(
@@ -244,6 +187,21 @@ pub(crate) async fn move_asset(
         data,
     });
     Ok(())
+}
+
+/// Takes it off the air and leaves a tombstone; the sweep removes the files. Work and files that another asset with the
+/// same bytes needs stay.
+pub(crate) async fn delete(write: &mut Write, asset: &mut AssetRow, now_ms: i64) -> Result<(), CatalogError> {
+    if !content::others_wait(write.connection(), asset).await? {
+        cancel_open_tasks(write, asset.content(), now_ms).await?;
+    }
+    publications::withdraw(write, asset.id, now_ms).await?;
+    sql("UPDATE asset SET swept_ms = NULL WHERE id = ?")
+        .bind(asset.id.to_string())
+        .execute(write.connection())
+        .await?;
+    move_asset(write, asset, AssetEvent::Delete, Some(EventKind::ASSET_DELETED), json!({}), now_ms).await?;
+    content::sweep_owner_again(write, asset.content(), now_ms).await
 }
 
 pub(crate) async fn cancel(write: &mut Write, asset: &mut AssetRow, now_ms: i64) -> Result<(), CatalogError> {

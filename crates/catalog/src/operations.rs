@@ -1,5 +1,5 @@
-//! What people do to work: cancel it, try it again, try many again at once. Each writes its audit line in the
-//! transaction that does it, so nothing is done without a line and no line tells of what was not done.
+//! What people do to work and to videos: cancel, try again, try many again at once, delete. Each writes its audit line in
+//! the transaction that does it, so nothing is done without a line and no line tells of what was not done.
 //!
 //! Called by `src/http` for whoever asked. All of it is safe to repeat: what is done already is told as it is, without a
 //! second line. What work there is for one content is shared by all assets of the same bytes (`content`), and so are
@@ -142,6 +142,37 @@ impl Catalog {
                 Line { action: AuditAction::ASSET_CANCELLED, subject: id.to_string(), tenant: asset.tenant };
             line.write(&mut write, actor, json!({ "from": from }), now_ms).await?;
         }
+        self.commit(write).await?;
+        Ok(asset)
+    }
+
+    /// Stops all work, takes it off the air and leaves a tombstone. Work and files that another asset with the same bytes
+    /// needs stay. Safe to repeat.
+    pub async fn delete_asset(
+        &self,
+        id: AssetId,
+        actor: &Actor,
+        now_ms: i64,
+    ) -> Result<AssetRow, CatalogError> {
+        self.until_not_taken_back(|| self.delete_asset_once(id, actor, now_ms)).await
+    }
+
+    async fn delete_asset_once(
+        &self,
+        id: AssetId,
+        actor: &Actor,
+        now_ms: i64,
+    ) -> Result<AssetRow, CatalogError> {
+        let mut write = self.write().await?;
+        write.lock_content_of(id).await?;
+        let mut asset = assets::require(write.connection(), id).await?;
+        let from = asset.state;
+        if from == AssetState::Deleted {
+            return Ok(asset);
+        }
+        assets::delete(&mut write, &mut asset, now_ms).await?;
+        let line = Line { action: AuditAction::ASSET_DELETED, subject: id.to_string(), tenant: asset.tenant };
+        line.write(&mut write, actor, json!({ "title": asset.title, "from": from }), now_ms).await?;
         self.commit(write).await?;
         Ok(asset)
     }

@@ -2,9 +2,9 @@
 //! keeps open; in `bytes` the bytes for workers that reach no store; and in `operators` what people see of them.
 //!
 //! The words are those of `reelyard_model::worker_protocol`, version 1. Every call needs an API key with the scope
-//! `worker` and decides nothing here: it becomes a call of `flow::dispatch`. A worker is believed about
-//! any attempt whose number it knows: all of them are the operator's own machines. What it tells is held to the attempt
-//! (its state, its folder, the names of files). Calls that wait end with the server.
+//! `worker` and decides nothing here: it becomes a call of `flow::dispatch`. A worker is believed about any attempt whose
+//! number it knows: all of them are the operator's own machines. What it tells is held to the attempt (its state, its
+//! folder, the names of files). Calls that wait end with the server.
 
 mod bytes;
 mod operators;
